@@ -1,0 +1,37 @@
+# make demo: set up, and run the whole way on the packaged data.
+# make test: set up, and run format check, lint, types and tests.
+# Both make a virtual environment in .venv and need only Python >= 3.10 and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/user.stamp
+	$(BIN)/sfda-edge demo --out demo
+
+test: $(VENV)/dev.stamp check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/user.stamp: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/user.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,imagenet,synth,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs bundle evaluation

@@ -1,0 +1,1 @@
+"""Measure: every number with hardware, versions, threads and warm-up."""

@@ -1,0 +1,63 @@
+"""Time a function honestly: warm-up, every call counted, percentiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of repeated calls.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: percentiles of one call.
+        per_second: calls a second over all of them.
+        calls: how many were counted.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    per_second: float
+    calls: int
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "p50_ms": round(self.p50_ms, 3),
+            "p95_ms": round(self.p95_ms, 3),
+            "p99_ms": round(self.p99_ms, 3),
+            "per_second": round(self.per_second, 2),
+            "calls": self.calls,
+        }
+
+
+def summarise(durations_ms: list[float]) -> Timing:
+    """Percentiles and rate of measured calls."""
+    p50, p95, p99 = (float(v) for v in np.percentile(durations_ms, (50, 95, 99)))
+    return Timing(p50, p95, p99, 1000 * len(durations_ms) / sum(durations_ms), len(durations_ms))
+
+
+def time_call(call: Callable[[], object]) -> float:
+    """How long one call takes, in milliseconds."""
+    start_ns = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start_ns) * 1e-6
+
+
+def time_in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, warm_up: int
+) -> dict[str, Timing]:
+    """Time several functions A B A B …, so that a drift of the machine hits all alike."""
+    durations: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(warm_up + rounds):
+        for name, call in calls.items():
+            duration = time_call(call)
+            if index >= warm_up:
+                durations[name].append(duration)
+    return {name: summarise(values) for name, values in durations.items()}

@@ -1,0 +1,82 @@
+"""Buffer: what stands between two threads of the pipeline."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Buffer(Generic[Item]):
+    """A bounded queue with one rule for when it is full.
+
+    A live source must not wait, so the oldest frame is dropped and counted; a file waits, so that
+    every frame is seen. A buffer that is closed gives out what it holds, then ends.
+
+    Attributes:
+        dropped: how many items nobody took in time.
+
+    Args:
+        capacity: how many items wait at most.
+        drop_oldest: true for live sources.
+    """
+
+    def __init__(self, capacity: int, drop_oldest: bool) -> None:
+        if capacity < 1:
+            raise ValueError(f"a buffer holds at least one item, got {capacity}")
+        self._items: deque[Item] = deque()
+        self._capacity, self._drop_oldest = capacity, drop_oldest
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+        self.dropped = 0
+
+    def put(self, item: Item) -> bool:
+        """Hand over an item; false when nobody wants any more."""
+        with self._changed:
+            while not self._drop_oldest and len(self._items) >= self._capacity:
+                if self._closed:
+                    return False
+                self._changed.wait()
+            if self._closed:
+                return False
+            if len(self._items) >= self._capacity:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def get(self, timeout_s: float | None = None) -> Item | None:
+        """The oldest item that waits; None when there will be no more.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            Exception: what the other side failed with, after the items that it had handed over.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items or self._closed, timeout_s):
+                raise TimeoutError(f"nothing for {timeout_s} s")
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def close(self, error: BaseException | None = None) -> None:
+        """No more items will come, because the other side ended or failed."""
+        with self._changed:
+            if not self._closed:
+                self._closed, self._error = True, error
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Nobody wants items any more: forget what waits, and let the other side go."""
+        with self._changed:
+            self._items.clear()
+            self._closed = True
+            self._changed.notify_all()

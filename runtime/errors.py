@@ -1,0 +1,28 @@
+"""What can go wrong on the device, and whose move it is.
+
+StreamError              the user has to change something: exit code 2
+├── SourceError          a camera, stream or file that gives no frames
+├── ManifestError        a bundle that is damaged, incomplete or of another schema
+├── BackendUnavailable   a backend, device or model that does not start
+└── SinkError            an output that cannot be written or shown
+"""
+
+
+class StreamError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class SourceError(StreamError):
+    """A source gives no frames."""
+
+
+class ManifestError(StreamError):
+    """A bundle is damaged, incomplete or of another schema."""
+
+
+class BackendUnavailable(StreamError):  # noqa: N818 - the name says more
+    """A backend does not start, or does not do what was asked."""
+
+
+class SinkError(StreamError):
+    """An output cannot be written or shown."""

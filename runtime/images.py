@@ -1,0 +1,80 @@
+"""Still images: read them strictly, resize them the one way that training and device share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+class ImageError(Exception):
+    """An image file is damaged or of an unknown kind."""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, by name; other files and subfolders are left alone."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8 RGB, turned upright.
+
+    Raises:
+        ImageError: the file is truncated, empty, or no image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: {_cause(error)}") from None
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """Read an index image as (H, W) uint8; palette images give their index.
+
+    Raises:
+        ImageError: the file is damaged, or has more than one channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            labels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: {_cause(error)}") from None
+    if labels.ndim != 2 or labels.min() < 0 or labels.max() > 255:
+        raise ImageError(
+            f"{path}: a label map has one channel with values 0 to 255; "
+            f"found shape {labels.shape}, type {labels.dtype}"
+        )
+    return labels.astype(np.uint8)
+
+
+def _cause(error: Exception) -> str:
+    """Pillow's words without the file's path, which some of its messages repeat."""
+    return str(error).split(": '")[0].split(" '/")[0] or type(error).__name__
+
+
+def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 bilinearly to ``size_hw``; the same array when it fits already."""
+    if image.shape[:2] == tuple(size_hw):
+        return image
+    import cv2
+
+    height, width = size_hw
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_label_map(label_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W) uint8 to ``size_hw``, each pixel taking its nearest label."""
+    if label_map.shape == tuple(size_hw):
+        return label_map
+    import cv2
+
+    height, width = size_hw
+    # INTER_NEAREST_EXACT samples at pixel centres; INTER_NEAREST is shifted by up to half a pixel.
+    return cv2.resize(label_map, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

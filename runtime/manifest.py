@@ -1,0 +1,128 @@
+"""Manifest: what a bundle's model expects and returns, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ManifestError
+from runtime.labels import LabelSpace
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The facts of a bundle.
+
+    Attributes:
+        model_file: the ONNX file's name inside the bundle.
+        sha256: of each file of the bundle but the manifest, by name.
+        input_hw: images are resized to this before they go in, as (1, H, W, 3) uint8 RGB.
+        label_space: what the (1, H, W) uint8 answer means.
+        precision: what the model computes in.
+        provenance: source weights, method, target images, agreement; for people and for tracing.
+    """
+
+    model_file: str
+    sha256: dict[str, str]
+    input_hw: tuple[int, int]
+    label_space: LabelSpace
+    precision: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """The manifest as it is written."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_manifest(bundle_dir: Path) -> Manifest:
+    """Read a bundle's manifest and check that its files are there and unchanged.
+
+    Raises:
+        ManifestError: it is missing or damaged, of another schema, points outside the bundle, or a
+            file is not the one that was exported.
+    """
+    path = bundle_dir / MANIFEST_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ManifestError(
+            f"{bundle_dir} is not a bundle: it has no {MANIFEST_FILE}; make one with "
+            "sfda-edge export"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from None
+    manifest = _parse(path, content)
+    for name, expected in manifest.sha256.items():
+        _check_file(bundle_dir, name, expected)
+    return manifest
+
+
+def _parse(path: Path, content: Any) -> Manifest:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise ManifestError(
+            f"{path} has schema {found}, this program reads {SCHEMA}; export the bundle again with "
+            "the version that is installed here"
+        )
+    try:
+        return _checked(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise ManifestError(f"{path} is damaged: {reason}; export the bundle again") from None
+
+
+def _checked(content: dict[str, Any]) -> Manifest:
+    """Build the manifest, or raise what is wrong with it."""
+    known = set(Manifest.__dataclass_fields__)
+    if unknown := sorted(set(content) - known):
+        raise ValueError(f"unknown {', '.join(unknown)}")
+    height, width = (int(side) for side in content["input_hw"])
+    if not (0 < height <= 16384 and 0 < width <= 16384):
+        raise ValueError(f"input size {width}x{height} is impossible")
+    if content["precision"] not in PRECISIONS:
+        raise ValueError(f"precision '{content['precision']}' is none of {', '.join(PRECISIONS)}")
+    hashes = {str(name): str(digest) for name, digest in content["sha256"].items()}
+    if content["model_file"] not in hashes:
+        raise ValueError(f"no sha256 for {content['model_file']}")
+    space = content["label_space"]
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in space["palette"])
+    names = tuple(str(name) for name in space["names"])
+    return Manifest(
+        model_file=str(content["model_file"]),
+        sha256=hashes,
+        input_hw=(height, width),
+        label_space=LabelSpace(names, palette, int(space["ignore_index"])),
+        precision=content["precision"],
+        provenance=dict(content["provenance"]),
+    )
+
+
+def _check_file(bundle_dir: Path, name: str, expected: str) -> None:
+    path = bundle_dir / name
+    if Path(name).name != name or name in ("", ".", "..") or path.is_symlink():
+        raise ManifestError(f"{bundle_dir}: '{name}' in the manifest is not a file of the bundle")
+    if not path.is_file():
+        raise ManifestError(f"{bundle_dir}: {name} is missing; copy the whole bundle again")
+    found = file_sha256(path)
+    if found != expected:
+        raise ManifestError(
+            f"{path} is not the file that was exported (sha256 {found[:12]}…, expected "
+            f"{expected[:12]}…); copy the bundle again or export anew"
+        )

@@ -1,0 +1,79 @@
+"""Colour a label map, blend it over the image, and say which colour is what."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from runtime.images import resize_image, resize_label_map
+from runtime.labels import LabelSpace
+
+_ROW_PX, _MARGIN_PX = 18, 6
+
+
+class Overlay:
+    """Draws overlays for one label space.
+
+    Args:
+        label_space: names and colours.
+        opacity: of the colours over the image, in [0, 1].
+        legend: list the classes that a picture shows.
+    """
+
+    def __init__(self, label_space: LabelSpace, opacity: float = 0.5, legend: bool = True) -> None:
+        self.label_space, self.opacity, self.legend = label_space, opacity, legend
+        self._table = label_space.colour_table()
+
+    def colours(self, label_map: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 → (H, W, 3) uint8 RGB."""
+        import cv2
+
+        # OpenCV's table look-up is several times as fast as numpy's fancy indexing.
+        return cv2.LUT(cv2.merge([label_map] * 3), self._table[None])
+
+    def draw(self, image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
+        """Blend (h, w) labels over an (H, W, 3) uint8 RGB image; returns a new image."""
+        import cv2
+
+        coloured = self.colours(resize_label_map(label_map, image.shape[:2]))
+        blended = cv2.addWeighted(image, 1 - self.opacity, coloured, self.opacity, 0)
+        if self.legend:
+            self._draw_legend(blended, label_map)
+        return blended
+
+    def _draw_legend(self, picture: np.ndarray, label_map: np.ndarray) -> None:
+        present = np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256))
+        shown = tuple(int(c) for c in present if c < self.label_space.num_classes)
+        box = _legend_box(self.label_space, shown)
+        height, width = (min(a, b) for a, b in zip(box.shape[:2], picture.shape[:2], strict=True))
+        corner = picture[:height, :width]
+        corner[:] = (corner * 0.35 + box[:height, :width] * 0.65).astype(np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _legend_box(space: LabelSpace, shown: tuple[int, ...]) -> np.ndarray:
+    """A dark box (h, w, 3) uint8 with a swatch and a name a row."""
+    import cv2
+
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+    widths = [cv2.getTextSize(space.names[c], font, scale, 1)[0][0] for c in shown]
+    width = _ROW_PX + 3 * _MARGIN_PX + max(widths, default=0)
+    box = np.full((_ROW_PX * len(shown) + 2 * _MARGIN_PX, width, 3), 25, np.uint8)
+    for row, label in enumerate(shown):
+        top = _MARGIN_PX + row * _ROW_PX
+        swatch = box[top + 3 : top + _ROW_PX - 3, _MARGIN_PX : _MARGIN_PX + _ROW_PX - 4]
+        swatch[:] = space.palette[label]
+        place = (_ROW_PX + 2 * _MARGIN_PX, top + _ROW_PX - 5)
+        cv2.putText(box, space.names[label], place, font, scale, (240, 240, 240), 1, cv2.LINE_AA)
+    return box
+
+
+def side_by_side(pictures: list[np.ndarray], height: int = 240) -> np.ndarray:
+    """Pictures of equal height in a row, 4 pixels apart."""
+    scaled = []
+    for picture in pictures:
+        width = round(picture.shape[1] * height / picture.shape[0])
+        scaled.append(resize_image(picture, (height, width)))
+        scaled.append(np.full((height, 4, 3), 255, np.uint8))
+    return np.hstack(scaled[:-1])

@@ -1,0 +1,52 @@
+"""One JSON line a frame: index, times, share of each class."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import SinkError
+from runtime.frames import Segmentation
+from runtime.labels import LabelSpace
+
+
+class JsonLinesSink:
+    """Writes to a file, or to standard output for ``-``."""
+
+    def __init__(self, path: str, label_space: LabelSpace) -> None:
+        self._names = label_space.names
+        self._path = path
+        try:
+            self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror}") from None
+
+    def write(self, result: Segmentation) -> None:
+        """Write one line."""
+        labels = result.label_map
+        counts = np.bincount(labels.reshape(-1), minlength=256)
+        shares = {
+            name: round(int(count) / labels.size, 4)
+            for name, count in zip(self._names, counts[: len(self._names)], strict=True)
+            if count
+        }
+        line = {
+            "frame": result.frame.index,
+            "captured_ns": result.frame.captured_ns,
+            "stage_ms": {stage: round(value, 3) for stage, value in result.stage_ms.items()},
+            "class_share": shares,
+        }
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Flush; a file is closed."""
+        if self._file is sys.stdout:
+            self._file.flush()
+        else:
+            self._file.close()

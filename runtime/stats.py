@@ -1,0 +1,114 @@
+"""StreamStats: how fast, how late, how much was lost."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The figures at one moment.
+
+    Attributes:
+        read, segmented, dropped: frames since the start.
+        seconds: since the first frame was read.
+        fps: segmented frames a second, since the start or, in a report, since the last one.
+        stage_ms: percentiles 50, 95 and 99 of each stage, in the order of the pipeline.
+    """
+
+    read: int
+    segmented: int
+    dropped: int
+    seconds: float
+    fps: float
+    stage_ms: dict[str, tuple[float, float, float]]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        stages = {
+            stage: {f"p{p}": round(value, 3) for p, value in zip(PERCENTILES, values, strict=True)}
+            for stage, values in self.stage_ms.items()
+        }
+        return {
+            "frames_read": self.read,
+            "frames_segmented": self.segmented,
+            "frames_dropped": self.dropped,
+            "seconds": round(self.seconds, 3),
+            "fps": round(self.fps, 2),
+            "stage_ms": stages,
+        }
+
+    def line(self) -> str:
+        """One line for a running stream."""
+        p50, _, p99 = self.stage_ms.get("age", (0.0, 0.0, 0.0))
+        return (
+            f"fps {self.fps:.1f}  frame age p50 {p50:.1f} ms  p99 {p99:.1f} ms  "
+            f"segmented {self.segmented}  dropped {self.dropped}"
+        )
+
+    def table(self) -> str:
+        """The summary at the end."""
+        lines = [
+            f"frames: {self.read} read, {self.segmented} segmented, {self.dropped} dropped; "
+            f"{self.seconds:.1f} s, {self.fps:.1f} FPS",
+            f"{'stage':<12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}",
+        ]
+        for stage, (p50, p95, p99) in self.stage_ms.items():
+            lines.append(f"{stage:<12}{p50:>9.2f}{p95:>9.2f}{p99:>9.2f}")
+        return "\n".join(lines)
+
+
+class StreamStats:
+    """Collects times of a running stream; memory stays bounded.
+
+    Percentiles are over the newest ``window`` frames, counts over all.
+    """
+
+    def __init__(self, window: int = 20_000) -> None:
+        self._window = window
+        self._stage_ms: dict[str, list[float]] = defaultdict(list)
+        self._start_s: float | None = None
+        self._last_s = 0.0
+        self._segmented = 0
+        self._reported = (0.0, 0)
+
+    def start(self) -> None:
+        """The first frame is about to be read."""
+        self._start_s = self._last_s = time.monotonic()
+        self._reported = (self._start_s, 0)
+
+    def add(self, stage_ms: dict[str, float]) -> None:
+        """A frame is done; how long it spent in each stage."""
+        self._segmented += 1
+        self._last_s = time.monotonic()
+        for stage, value in stage_ms.items():
+            values = self._stage_ms[stage]
+            values.append(value)
+            if len(values) > self._window:
+                del values[: len(values) - self._window]
+
+    def snapshot(self, read: int, dropped: int) -> Snapshot:
+        """The figures since the start."""
+        seconds = self._last_s - self._start_s if self._start_s is not None else 0.0
+        return self._figures(read, dropped, seconds, self._segmented)
+
+    def report(self, read: int, dropped: int) -> Snapshot:
+        """The same with the rate since the last report."""
+        since_s, since_count = self._reported
+        self._reported = (self._last_s, self._segmented)
+        return self._figures(read, dropped, self._last_s - since_s, self._segmented - since_count)
+
+    def _figures(self, read: int, dropped: int, seconds: float, frames: int) -> Snapshot:
+        stages = {
+            stage: tuple(float(v) for v in np.percentile(values, PERCENTILES))
+            for stage, values in self._stage_ms.items()
+        }
+        fps = frames / seconds if seconds > 0 else 0.0
+        return Snapshot(read, self._segmented, dropped, seconds, fps, stages)  # type: ignore[arg-type]

@@ -1,0 +1,207 @@
+"""python -m runtime.stream SOURCE: segment a live stream, show it, save it, measure it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import StreamError
+
+if TYPE_CHECKING:
+    from runtime.labels import LabelSpace
+    from runtime.pipeline import Pipeline
+    from runtime.sinks import Sink
+    from runtime.sources import Source
+
+logger = logging.getLogger("runtime.stream")
+REPORT_EVERY_S = 5.0
+OWN_BUNDLE = Path("bundle")
+
+_EPILOG = """\
+SOURCE
+  camera0            a V4L2 camera; camera1 is the second
+  rtsp:// http://    a network stream, or a video file's URL
+  FILE               a video: every frame is segmented
+  FOLDER             its images, by name
+  streetsynth        the clip that ships with the package
+
+examples
+  python -m runtime.stream camera0 --bundle bundle/ --show
+  python -m runtime.stream drive.mp4 --bundle bundle/ --save out.mp4 --jsonl out.jsonl
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.stream",
+        description="Segment a live stream, show it, save it, measure it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="where frames come from, see below")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="what sfda-edge export made (default: ./bundle, else the packaged one)",
+    )
+    parser.add_argument(
+        "--backend", default="onnxruntime", help="what runs the model (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="threads of one inference (default: the backend's choice)",
+    )
+    parser.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
+    )
+    parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
+    return parser
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        stream(args)
+    except StreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def choose_bundle(asked: Path | None) -> Path:
+    """The bundle that was asked for, else this folder's, else the packaged one; says which."""
+    from runtime.packaged import BUNDLE_DIR
+
+    if asked is not None:
+        return asked
+    if OWN_BUNDLE.exists():
+        logger.info("bundle: ./bundle (--bundle DIR for another)")
+        return OWN_BUNDLE
+    logger.info(
+        "bundle: the packaged StreetSynth model, as there is no ./bundle (--bundle DIR for another)"
+    )
+    return BUNDLE_DIR
+
+
+def stream(args: argparse.Namespace) -> None:
+    """Open everything, run, and print the summary, whatever ended the stream.
+
+    Raises:
+        StreamError: something does not open, or broke on the way.
+    """
+    from runtime.backends import open_backend
+    from runtime.manifest import read_manifest
+    from runtime.pipeline import Pipeline
+    from runtime.sinks.window import WindowClosed
+    from runtime.sources import open_source
+
+    bundle_dir = choose_bundle(args.bundle)
+    manifest = read_manifest(bundle_dir)
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(args.source))
+        backend = stack.enter_context(
+            open_backend(args.backend, bundle_dir, manifest, args.threads)
+        )
+        sinks = _open_sinks(args, manifest.label_space, source, stack)
+        height, width = manifest.input_hw
+        logger.info("%s, %s at %dx%d", backend.name, manifest.precision, width, height)
+        logger.info("%s: %s", source.name, "newest frame" if source.live else "every frame")
+        pipeline = Pipeline(source, backend, manifest.input_hw, sinks, args.frames)
+        stack.enter_context(_stopping_on_signals(pipeline.stop))
+        try:
+            pipeline.run(_reporter(pipeline))
+        except WindowClosed:
+            pass
+        finally:
+            summary = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+            print(summary.table(), file=sys.stderr if args.jsonl == "-" else sys.stdout)
+
+
+def _open_sinks(
+    args: argparse.Namespace, label_space: LabelSpace, source: Source, stack: contextlib.ExitStack
+) -> list[Sink]:
+    from runtime.overlay import Overlay
+    from runtime.sinks.jsonl import JsonLinesSink
+    from runtime.sinks.video import VideoSink
+    from runtime.sinks.window import WindowSink
+
+    overlay = Overlay(label_space)
+    makers: list[tuple[bool, Callable[[], Sink]]] = [
+        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, label_space)),
+        (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
+        (args.show, lambda: WindowSink(overlay)),
+    ]
+    sinks = []
+    for wanted, make in makers:
+        if wanted:
+            sinks.append(make())
+            stack.callback(sinks[-1].close)
+    return sinks
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the stream; a second one ends the process."""
+
+    def handle(number: int, _frame: object) -> None:
+        logger.info("%s: finishing", signal.Signals(number).name)
+        signal.signal(number, previous[signal.Signals(number)])
+        stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _reporter(pipeline: Pipeline) -> Callable[[], None]:
+    """Says how it goes every few seconds."""
+    next_s = time.monotonic() + REPORT_EVERY_S
+
+    def tick() -> None:
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            next_s += REPORT_EVERY_S
+            report = pipeline.stats.report(pipeline.frames_read, pipeline.frames_dropped)
+            logger.info("%s", report.line())
+
+    return tick
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""sfda-edge: adapt, evaluate, export, train, synth, demo.
+
+Nothing heavy is imported before a command has been chosen. Only the export command knows the
+package ``export``: this is the one place where the halves meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfda_edge import __version__
+from sfda_edge.errors import SfdaEdgeError
+
+if TYPE_CHECKING:
+    from sfda_edge.model_source import ModelFlags
+
+_IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
+_EPILOG = """\
+examples
+  sfda-edge adapt                          the packaged model to the packaged dusk images
+  sfda-edge export --fp16                  the latest run, as bundle/
+  python -m runtime.stream camera0         that bundle on a camera
+  sfda-edge demo                           all of it, with scores
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="sfda-edge",
+        description="Adapt a segmentation model to a new domain without its training data.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_adapt(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_train(commands)
+    _add_synth(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add(commands, name: str, purpose: str, run: Callable) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=purpose, description=purpose)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_adapt(commands) -> None:
+    parser = _add(commands, "adapt", "Adapt a model to unlabeled target images.", _adapt)
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="source model: weights or a run directory (default: the packaged one)",
+    )
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--images",
+        metavar="IMAGES",
+        help=f"target images: {_IMAGES} (default: packaged dusk frames)",
+    )
+    parser.add_argument("--method", metavar="NAME", help="how to adapt: bn (default: bn)")
+    parser.add_argument(
+        "--recipe", metavar="NAME|FILE", help="settings (default: the method's own)"
+    )
+    _add_run_flags(parser)
+
+
+def _add_evaluate(commands) -> None:
+    parser = _add(commands, "evaluate", "Score a model on labelled images.", _evaluate)
+    _add_weights_argument(parser, "runs/latest, else the packaged model")
+    _add_model_flags(parser)
+    parser.add_argument(
+        "--images", metavar="IMAGES", help=f"{_IMAGES} (default: the packaged clip)"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DIR",
+        help="index images named as the images, for a plain folder or a video",
+    )
+    parser.add_argument(
+        "--labels-space",
+        metavar="NAME|FILE",
+        help="what the labels mean (default: the model's classes)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        metavar="DIR",
+        help="for JSON and pictures (default: %(default)s)",
+    )
+    _add_device_flags(parser)
+
+
+def _add_export(commands) -> None:
+    parser = _add(commands, "export", "Turn a model into a bundle, and prove it equal.", _export)
+    _add_weights_argument(parser, "runs/latest")
+    _add_model_flags(parser)
+    parser.add_argument("--fp16", action="store_true", help="compute in half precision")
+    parser.add_argument(
+        "--images",
+        metavar="IMAGES",
+        help="frames to prove it on (default: those it was adapted to)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bundle"),
+        metavar="DIR",
+        help="the bundle (default: %(default)s)",
+    )
+
+
+def _add_train(commands) -> None:
+    parser = _add(commands, "train", "Train a source model on labelled images.", _train)
+    parser.add_argument("recipe", metavar="RECIPE", help="train-light, train-demo or a .toml file")
+    parser.add_argument("--images", required=True, metavar="IMAGES", help=f"labelled: {_IMAGES}")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="for a plain folder of images")
+    parser.add_argument(
+        "--validation", metavar="IMAGES", help="labelled images to score at the end"
+    )
+    _add_run_flags(parser)
+
+
+def _add_synth(commands) -> None:
+    parser = _add(commands, "synth", "Render StreetSynth scenes with exact labels.", _synth)
+    parser.add_argument(
+        "--style", default="clear", help="clear, dusk or rain (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scenes",
+        type=scene_range,
+        default=(0, 20),
+        metavar="FIRST:COUNT",
+        help="which scenes; the same number is the same street (default: 0:20)",
+    )
+    parser.add_argument("--frames", type=positive, default=1, help="frames of each scene (1)")
+    parser.add_argument("--clip", action="store_true", help="one video instead of single images")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+
+
+def _add_demo(commands) -> None:
+    parser = _add(commands, "demo", "Adapt, score, export and stream the packaged data.", _demo)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="a new or earlier demo's folder (default: %(default)s)",
+    )
+
+
+def _add_weights_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "weights",
+        type=Path,
+        nargs="?",
+        metavar="MODEL",
+        help=f"a run directory or a weights file (default: {default})",
+    )
+
+
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("for weights without a model.json beside them")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="espnetv2_s0.5|1.0|1.25|1.5|2.0, deeplabv3_resnet50, "
+        "deeplabv2_resnet101, lite0_fpn, lite0_fpn_tiny, or package.module:function",
+    )
+    group.add_argument(
+        "--label-space",
+        metavar="NAME|FILE",
+        help="the network's outputs: cityscapes, cityscapes20, camvid or a .toml file",
+    )
+    group.add_argument("--size", type=size_hw, metavar="WxH", help="input size, such as 512x256")
+    group.add_argument(
+        "--map", metavar="NAME|FILE", help="join classes: cityscapes-camvid, a .toml file, or none"
+    )
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help="normalisation of RGB in [0, 1] (default: the network's own)",
+        )
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change one setting of the recipe; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/…)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    _add_device_flags(parser)
+
+
+def _add_device_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave damaged samples out")
+
+
+def size_hw(text: str) -> tuple[int, int]:
+    """``512x256`` (width x height) as (256, 512)."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match or "0" in match.groups():
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 512x256, got '{text}'")
+    return int(match[2]), int(match[1])
+
+
+def scene_range(text: str) -> tuple[int, int]:
+    """``100:20`` as (100, 20)."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or int(match[2]) < 1:
+        raise argparse.ArgumentTypeError(f"expected FIRST:COUNT such as 0:20, got '{text}'")
+    return int(match[1]), int(match[2])
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
+
+
+def _model_flags(args: argparse.Namespace) -> ModelFlags:
+    from sfda_edge.model_source import ModelFlags
+
+    return ModelFlags(
+        args.weights,
+        args.model,
+        args.label_space,
+        args.size,
+        args.map,
+        tuple(args.mean) if args.mean else None,
+        tuple(args.std) if args.std else None,
+    )
+
+
+def _require_out_to_resume(args: argparse.Namespace) -> None:
+    if args.resume and args.out is None:
+        raise SfdaEdgeError("--resume needs --out with the run to go on with")
+
+
+def _adapt(args: argparse.Namespace) -> None:
+    _require_out_to_resume(args)
+    from sfda_edge.commands import adapt
+
+    out_dir = adapt.run(
+        adapt.AdaptRequest(
+            _model_flags(args),
+            args.method,
+            args.recipe,
+            tuple(args.overrides),
+            args.images,
+            args.out,
+            args.device,
+            args.resume,
+            args.skip_bad,
+        )
+    )
+    print(f"adapted: {out_dir}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from sfda_edge.commands import evaluate
+
+    evaluation = evaluate.run(
+        evaluate.EvaluateRequest(
+            _model_flags(args),
+            args.images,
+            args.labels,
+            args.labels_space,
+            args.out,
+            args.device,
+            args.skip_bad,
+        )
+    )
+    print(evaluation.text())
+
+
+def _export(args: argparse.Namespace) -> None:
+    from export.command import export_model
+    from export.errors import ExportError
+
+    precision = "fp16" if args.fp16 else "fp32"
+    try:
+        result = export_model(_model_flags(args), precision, args.images, args.out)
+    except ExportError as error:
+        raise SfdaEdgeError(str(error)) from None
+    print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
+    print(result.parity.line())
+
+
+def _train(args: argparse.Namespace) -> None:
+    _require_out_to_resume(args)
+    from sfda_edge.commands import train
+
+    out_dir = train.run(
+        train.TrainRequest(
+            args.recipe,
+            args.images,
+            args.labels,
+            args.validation,
+            tuple(args.overrides),
+            args.out,
+            args.device,
+            args.resume,
+            args.skip_bad,
+        )
+    )
+    print(f"trained: {out_dir}")
+
+
+def _synth(args: argparse.Namespace) -> None:
+    from sfda_edge.commands import synth
+
+    first, count = args.scenes
+    frames = synth.run(
+        synth.SynthRequest(args.style, first, count, args.frames, args.out, args.clip)
+    )
+    print(f"rendered {frames} frames to {args.out}")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from export.command import export_model
+    from sfda_edge.commands import demo
+
+    demo.run(args.out, export_model)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        args.run(args)
+    except SfdaEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on with a run that had a checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

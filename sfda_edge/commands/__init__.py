@@ -1,0 +1,1 @@
+"""What each subcommand of sfda-edge does; cli.py has their arguments."""

@@ -1,0 +1,57 @@
+"""Sets of images, with labels or without.
+
+``open_images`` understands what people type: a folder, a video file, or ``name:where`` for a data
+set whose layout we know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sfda_edge.data.camvid import open_camvid
+from sfda_edge.data.folder import open_folder
+from sfda_edge.data.images import ImageSet
+from sfda_edge.data.streetsynth import open_streetsynth
+from sfda_edge.data.video import VIDEO_SUFFIXES, open_video
+from sfda_edge.errors import DataError
+
+__all__ = ["DATASETS", "ImageSet", "absolute_spec", "open_images"]
+
+DATASETS: dict[str, Callable[[str], ImageSet]] = {
+    "camvid": open_camvid,
+    "streetsynth": open_streetsynth,
+}
+
+
+def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
+    """Open a folder of images, a video file, ``camvid:FOLDER`` or ``streetsynth:PART``.
+
+    Args:
+        spec: what to open.
+        labels_dir: a folder of index images with the images' names; only for a plain folder.
+
+    Raises:
+        DataError: there is nothing there, or labels are missing.
+    """
+    name, colon, where = spec.partition(":")
+    if colon and name in DATASETS:
+        if labels_dir is not None:
+            raise DataError(f"--labels goes with a folder of images; {name} finds its own")
+        return DATASETS[name](where)
+    path = Path(spec)
+    if path.is_dir():
+        return open_folder(path, labels_dir)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return open_video(path, labels_dir)
+    known = ", ".join(f"{name}:…" for name in DATASETS)
+    raise DataError(
+        f"'{spec}' is not a folder, a video file ({', '.join(VIDEO_SUFFIXES)}) or {known}"
+    )
+
+
+def absolute_spec(spec: str) -> str:
+    """The same images, said so that it holds in any working directory."""
+    name, colon, where = spec.partition(":")
+    prefix, path = (f"{name}:", where) if colon and name in DATASETS else ("", spec)
+    return prefix + (str(Path(path).resolve()) if Path(path).exists() else path)

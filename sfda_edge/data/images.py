@@ -1,0 +1,78 @@
+"""ImageSet: what every data set looks like to the rest of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.labels import LabelSpace
+from sfda_edge.errors import DataError
+
+Reader = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and, where there is one, how to read its label map.
+
+    Attributes:
+        name: unique in its set; used for files and messages.
+        image: reads (H, W, 3) uint8 RGB.
+        label_map: reads (H, W) uint8, or None.
+    """
+
+    name: str
+    image: Reader
+    label_map: Reader | None = None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in order.
+
+    Attributes:
+        title: what it is, for people.
+        samples: the images; nothing is read before it is asked for.
+        label_space: what the labels mean, when the data set says so itself.
+    """
+
+    title: str
+    samples: tuple[Sample, ...]
+    label_space: LabelSpace | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label map."""
+        return all(sample.label_map is not None for sample in self.samples)
+
+
+def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Read a sample's label map and hold it against its image and its label space.
+
+    Raises:
+        DataError: it has another size, or a label that is neither a class nor ignored.
+    """
+    if sample.label_map is None:
+        raise DataError(f"{sample.name} has no label map")
+    label_map = sample.label_map()
+    if label_map.shape != image.shape[:2]:
+        raise DataError(
+            f"{sample.name}: the label map is {_size(label_map)} but the image {_size(image)}"
+        )
+    found = np.unique(label_map)
+    foreign = found[(found >= space.num_classes) & (found != space.ignore_index)]
+    if foreign.size:
+        raise DataError(
+            f"{sample.name}: label {', '.join(map(str, foreign[:5]))} is outside the "
+            f"{space.num_classes} classes (ignored: {space.ignore_index})"
+        )
+    return label_map
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"

@@ -1,0 +1,58 @@
+"""From images to class probabilities, the same way in adaptation, evaluation and export."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.models import ModelSpec
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for; ``auto`` is the first CUDA GPU, or the CPU where there is none.
+
+    Raises:
+        SfdaEdgeError: the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SfdaEdgeError(f"device '{name}' cannot be used: {reason}; try --device cpu") from None
+    return device
+
+
+class Normalise(nn.Module):
+    """uint8 or [0, 255] images (N, 3, H, W) → the network's input."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        # One multiplication and one addition; 1/255 and the division by std are folded in.
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float() * self.scale + self.offset
+
+
+def class_matrix(spec: ModelSpec) -> Tensor | None:
+    """The class map as (target classes, source classes), or None without a map."""
+    if spec.class_map is None:
+        return None
+    return torch.tensor(spec.class_map.matrix(spec.label_space.num_classes))
+
+
+def mapped_probabilities(logits: Tensor, matrix: Tensor | None) -> Tensor:
+    """Logits (N, C, H, W) → probabilities of the classes asked for, (N, C', H, W)."""
+    probabilities = logits.softmax(1)
+    if matrix is None:
+        return probabilities
+    return torch.einsum("ts,nshw->nthw", matrix, probabilities)

@@ -1,0 +1,152 @@
+"""Find the model that a command is about: a run, a weights file, or the packaged one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from sfda_edge.checkpoint import SPEC_FILE, load_model, read_spec
+from sfda_edge.class_map import load_class_map
+from sfda_edge.errors import CheckpointError, RunError
+from sfda_edge.label_spaces import label_space
+from sfda_edge.models import ModelSpec, architecture
+from sfda_edge.packaged import MODEL_DIR
+from sfda_edge.run_directory import LATEST
+
+logger = logging.getLogger(__name__)
+WEIGHTS_NAMES = ("adapted.safetensors", "model.safetensors")
+NO_MAP = "none"
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """What the command line said of a model; None where it said nothing.
+
+    Attributes:
+        weights: a run directory or a weights file.
+        model, label_space: needed for weights without a ``model.json``.
+        size_hw: overrides the size that the model was made for.
+        class_map: a name or file, or ``none`` to take a map off.
+        mean, std: override the architecture's normalisation.
+    """
+
+    weights: Path | None
+    model: str | None = None
+    label_space: str | None = None
+    size_hw: tuple[int, int] | None = None
+    class_map: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A loaded model.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        spec: what it expects and answers.
+        path: of its weights.
+        sha256: of its weights.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    path: Path
+    sha256: str
+
+
+def load_source(flags: ModelFlags) -> SourceModel:
+    """Load the model that the flags name; the packaged one when they name none.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or too little is known of them.
+        DataError: the label space or the class map is unknown or does not fit.
+    """
+    if flags.weights is None:
+        logger.info("model: the packaged StreetSynth network (--weights FILE for another)")
+    path = _weights_file(flags.weights or MODEL_DIR)
+    spec = _spec(path, flags)
+    return SourceModel(load_model(path, spec), spec, path, file_digest(path))
+
+
+def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None:
+    """What was asked for, else the latest run; says so.
+
+    Raises:
+        RunError: there is no run yet and the packaged model will not do.
+    """
+    if weights is not None:
+        return weights
+    if LATEST.exists():
+        logger.info(
+            "model: %s, which is %s (name another to change)", LATEST, LATEST.resolve().name
+        )
+        return LATEST
+    if else_packaged:
+        return None
+    raise RunError(
+        f"there is no {LATEST} here; name a run or a weights file, or run sfda-edge adapt"
+    )
+
+
+def file_digest(path: Path) -> str:
+    """Hexadecimal SHA-256 of a weights file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _weights_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in WEIGHTS_NAMES if (path / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(
+            f"{path} holds no weights ({' or '.join(WEIGHTS_NAMES)}); did the run finish? "
+            "--resume goes on with it"
+        )
+    return found
+
+
+def _spec(path: Path, flags: ModelFlags) -> ModelSpec:
+    beside = path.with_name(SPEC_FILE)
+    if flags.model is None and beside.is_file():
+        spec = read_spec(beside)
+    else:
+        spec = _described(path, flags)
+    if flags.size_hw is not None:
+        spec = replace(spec, input_hw=flags.size_hw)
+    if flags.mean is not None or flags.std is not None:
+        spec = replace(spec, mean=flags.mean or spec.mean, std=flags.std or spec.std)
+    if flags.class_map == NO_MAP:
+        return replace(spec, class_map=None)
+    if flags.class_map is not None:
+        return replace(spec, class_map=load_class_map(flags.class_map, spec.label_space))
+    return spec
+
+
+def _described(path: Path, flags: ModelFlags) -> ModelSpec:
+    """A spec from flags alone, for weights that came without one."""
+    missing = [
+        flag
+        for flag, value in (
+            ("--model", flags.model),
+            ("--label-space", flags.label_space),
+            ("--size", flags.size_hw),
+        )
+        if value is None
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{path} has no {SPEC_FILE} beside it, so say what it is: {', '.join(missing)}"
+        )
+    assert flags.model is not None
+    assert flags.label_space is not None
+    assert flags.size_hw is not None
+    found = architecture(flags.model)
+    return ModelSpec(
+        flags.model, label_space(flags.label_space), flags.size_hw, found.mean, found.std
+    )

@@ -1,0 +1,97 @@
+"""The networks that we know, and any that a user brings."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from sfda_edge.errors import CheckpointError
+from sfda_edge.models.deeplabv2 import DeepLabV2
+from sfda_edge.models.deeplabv3 import DeepLabV3
+from sfda_edge.models.espnetv2 import ESPNetv2
+from sfda_edge.models.lite0_fpn import Lite0FPN
+from sfda_edge.models.spec import IMAGENET_MEAN, IMAGENET_STD, Channels, ModelSpec
+
+__all__ = ["MODELS", "Architecture", "ModelSpec", "architecture", "build_model"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a network, and the normalisation that its published weights expect.
+
+    Attributes:
+        build: number of classes → a network from images (N, 3, H, W) to logits (N, C, H, W).
+        mean, std: of RGB values in [0, 1].
+        stride: height and width must be multiples of it.
+        training_only: prefixes of keys in published checkpoints that inference has no use for.
+    """
+
+    build: Callable[[int], nn.Module]
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    stride: int = 1
+    training_only: tuple[str, ...] = ()
+
+
+# EfficientNet-Lite's input is (255 x - 127) / 128.
+_LITE_MEAN: Channels = (127 / 255, 127 / 255, 127 / 255)
+_LITE_STD: Channels = (128 / 255, 128 / 255, 128 / 255)
+MODELS: dict[str, Architecture] = {
+    **{
+        f"espnetv2_s{width}": Architecture(partial(ESPNetv2, width=width), stride=16)
+        for width in (0.5, 1.0, 1.25, 1.5, 2.0)
+    },
+    "deeplabv3_resnet50": Architecture(DeepLabV3, training_only=("aux_classifier.",)),
+    "deeplabv2_resnet101": Architecture(DeepLabV2),
+    "lite0_fpn": Architecture(Lite0FPN, _LITE_MEAN, _LITE_STD),
+    "lite0_fpn_tiny": Architecture(
+        partial(Lite0FPN, num_stages=4, width=48), _LITE_MEAN, _LITE_STD
+    ),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """An architecture by name, or ``package.module:function`` for a network of the user's.
+
+    The function is called with the number of classes and returns an ``nn.Module``.
+
+    Raises:
+        CheckpointError: no such network.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        raise CheckpointError(
+            f"unknown network '{name}'; known: {', '.join(MODELS)}, or package.module:function"
+        )
+    try:
+        return Architecture(getattr(importlib.import_module(module_name), function_name))
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # the user's module is there, but something that it imports is not
+        raise CheckpointError(
+            f"cannot import '{module_name}' of network '{name}'; is its folder on PYTHONPATH?"
+        ) from None
+    except AttributeError:
+        raise CheckpointError(f"'{module_name}' has no '{function_name}'") from None
+
+
+def build_model(spec: ModelSpec) -> nn.Module:
+    """A network with fresh weights.
+
+    Raises:
+        CheckpointError: the architecture is unknown, or does not take the input size.
+    """
+    found = architecture(spec.architecture)
+    height, width = spec.input_hw
+    if height % found.stride or width % found.stride:
+        raise CheckpointError(
+            f"{spec.architecture} needs width and height in multiples of {found.stride}; "
+            f"got {width}x{height}. Choose another --size"
+        )
+    return found.build(spec.label_space.num_classes)

@@ -1,0 +1,37 @@
+"""ModelSpec: what has to travel with weights so that anybody can use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.labels import LabelSpace
+from sfda_edge.class_map import ClassMap
+
+Channels = tuple[float, float, float]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network, what it expects and what it answers.
+
+    Attributes:
+        architecture: a name in ``MODELS``, or ``package.module:function``.
+        label_space: the network's own outputs.
+        input_hw: the size that images are resized to.
+        mean, std: normalisation of RGB values in [0, 1].
+        class_map: how outputs become the classes asked for; None when they already are.
+    """
+
+    architecture: str
+    label_space: LabelSpace
+    input_hw: tuple[int, int]
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    class_map: ClassMap | None = None
+
+    @property
+    def answer_space(self) -> LabelSpace:
+        """The classes of the label maps that users get."""
+        return self.class_map.target if self.class_map else self.label_space

@@ -1,0 +1,51 @@
+"""Rows of pictures with a title over each column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from runtime.overlay import side_by_side
+from sfda_edge.files import write_atomically
+
+_HEADER_PX = 22
+_GAP_PX = 4
+
+
+def contact_sheet(
+    rows: list[list[np.ndarray]], titles: list[str], row_height: int = 200
+) -> np.ndarray:
+    """Stack rows of (H, W, 3) uint8 pictures under one line of titles.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one row")
+    strips = [side_by_side(row, row_height) for row in rows]
+    width = max(strip.shape[1] for strip in strips)
+    first_widths = [round(p.shape[1] * row_height / p.shape[0]) for p in rows[0]]
+    parts = [_header(titles, first_widths, width)]
+    for strip in strips:
+        parts.append(
+            np.pad(strip, ((0, _GAP_PX), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
+        )
+    return np.vstack(parts)
+
+
+def _header(titles: list[str], widths: list[int], width: int) -> np.ndarray:
+    strip = Image.new("RGB", (width, _HEADER_PX), "white")
+    draw, left = ImageDraw.Draw(strip), 0
+    for title, column in zip(titles, widths, strict=True):
+        draw.text((left + 4, 3), title, fill="black", font=ImageFont.load_default(14))
+        left += column + _GAP_PX
+    return np.asarray(strip)
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 as JPEG or PNG, by the path's ending."""
+    image = Image.fromarray(picture)
+    kind = {".jpg": "JPEG", ".png": "PNG"}[path.suffix]
+    write_atomically(path, lambda part: image.save(part, kind, quality=90))

@@ -1,0 +1,122 @@
+"""A run directory: what a long command leaves, and what it needs to go on after a kill."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfda_edge import __version__
+from sfda_edge.errors import RunError
+from sfda_edge.files import write_text
+
+RUNS = Path("runs")
+LATEST = RUNS / "latest"
+RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
+
+
+def default_run_dir(method: str) -> Path:
+    """``runs/<method>-<date>-<time>``, which does not exist yet."""
+    stem = f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (RUNS / (stem if n == 0 else f"{stem}-{n}") for n in range(1000))
+    return next(path for path in candidates if not path.exists())
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: the folder.
+        inputs: everything that decides the result; a resumed run must have the same.
+        recipe: TOML text, written beside.
+        resume: go on with a run that was begun.
+
+    Raises:
+        RunError: the folder holds another run, cannot be written, or there is nothing to resume.
+    """
+
+    def __init__(self, path: Path, inputs: dict[str, Any], recipe: str, resume: bool) -> None:
+        self.path = path
+        self._started_s = time.monotonic()
+        if resume:
+            self._facts = self._recorded(inputs)
+        else:
+            self._facts = {"inputs": inputs, "state": "running", **_circumstances()}
+            self._begin(recipe)
+
+    def _begin(self, recipe: str) -> None:
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"{self.path} exists already; choose another --out, or --resume to go on with it"
+            )
+        write_text(self.path / RECIPE_FILE, recipe)
+        self._write()
+
+    def _recorded(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            facts = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+            recorded = facts["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(f"nothing to resume: {self.path / RUN_FILE} is not there") from None
+        now = json.loads(json.dumps(inputs))
+        different = [key for key in now if recorded.get(key) != now[key]]
+        if different:
+            raise RunError(
+                f"{self.path} was begun with another {', '.join(different)}; resume with what it "
+                "was begun with, or start afresh with another --out"
+            )
+        return facts
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Record the result."""
+        seconds = round(time.monotonic() - self._started_s, 1)
+        self._facts |= {"state": "finished", "seconds": seconds, "result": result}
+        self._write()
+
+    def make_latest(self) -> None:
+        """Point ``latest`` beside the run at it, when it lies in ``runs/``."""
+        if self.path.parent.resolve() != RUNS.resolve():
+            return
+        link = LATEST.with_name(".latest.part")
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.path.name)
+        link.replace(LATEST)
+
+    def _write(self) -> None:
+        write_text(self.path / RUN_FILE, json.dumps(self._facts, indent=1) + "\n")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The facts of a finished run, or nothing where there is no run."""
+    try:
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _circumstances() -> dict[str, Any]:
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": {
+            "sfda-edge": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "commit": _commit(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from; None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

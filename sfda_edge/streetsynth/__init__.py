@@ -1,0 +1,1 @@
+"""StreetSynth: procedural street scenes with exact labels, drawn in several styles."""
