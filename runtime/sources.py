@@ -145,7 +145,7 @@ def open_source(spec: str) -> Source:
     if spec == "streetsynth":
         return _open_file(CLIP)
     path = Path(spec)
-    if path.is_dir():
+    if spec and path.is_dir():
         return FolderSource(path)
     if path.is_file():
         return _open_file(path)

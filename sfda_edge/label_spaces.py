@@ -78,9 +78,9 @@ def label_space(name_or_path: str) -> LabelSpace:
             f"{name_or_path}: a label space has names, palette and ignore_index; "
             f"found {', '.join(content) or 'nothing'}"
         )
-    names = tuple(content["names"])
-    palette = content.get("palette") or _spread_colours(len(names))
     try:
+        names = tuple(content["names"])
+        palette = content.get("palette") or _spread_colours(len(names))
         colours = tuple((int(r), int(g), int(b)) for r, g, b in palette)
         return LabelSpace(names, colours, content.get("ignore_index", 255))
     except (TypeError, ValueError) as error:

@@ -7,7 +7,8 @@ the source as a prior; UBNA, Klingner et al., 2021, decays the momentum to the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,23 @@ def _statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
     return layer.running_mean, layer.running_var
 
 
+@contextlib.contextmanager
+def _batch_normalisation(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
+    """Normalise by each batch's own statistics, and remember nothing of it."""
+    momenta = [layer.momentum for layer in layers]
+    counters = [layer.num_batches_tracked for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.train()
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        model.eval()
+        for layer, momentum, counter in zip(layers, momenta, counters, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, counter
+
+
 class BatchNormStatistics(AdaptationMethod):
     """Estimate every layer's input statistics while each batch is normalised by its own."""
 
@@ -97,17 +115,10 @@ class BatchNormStatistics(AdaptationMethod):
             layer.register_forward_pre_hook(self._observe(name))
             for name, layer in self.layers.items()
         ]
-        momenta = {name: layer.momentum for name, layer in self.layers.items()}
-        self.model.eval()
-        for layer in self.layers.values():
-            layer.train()
-            layer.momentum = 0.0  # normalise by the batch, remember nothing
         try:
-            self.model(images)
+            with _batch_normalisation(self.model, list(self.layers.values())):
+                self.model(images)
         finally:
-            self.model.eval()
-            for name, layer in self.layers.items():
-                layer.momentum = momenta[name]
             for hook in hooks:
                 hook.remove()
         return {"shift": self._shift()}

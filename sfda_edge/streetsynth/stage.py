@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
-
 from panda3d.core import GeomNode, NodePath, Texture, TransparencyAttrib
-
 
 Numbers = Sequence[float] | np.ndarray
 

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.images import (
+    ImageError,
+    list_images,
+    read_image,
+    read_label_map,
+    resize_image,
+    resize_label_map,
+)
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_png_round_trip(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path, picture):
+    for mode in ("L", "RGBA", "P"):
+        Image.fromarray(picture).convert(mode).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").shape == (48, 64, 3)
+
+
+def test_a_turned_photograph_is_turned_upright(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: rotate by 90 degrees
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_truncated_images_are_errors_that_name_the_file(tmp_path, picture, suffix, share):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ImageError, match=f"a{suffix}"):
+        read_image(path)
+
+
+def test_label_maps_have_one_channel(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="one channel"):
+        read_label_map(tmp_path / "a.png")
+
+
+def test_palette_label_maps_give_their_index(tmp_path):
+    labels = np.array([[0, 1], [2, 3]], np.uint8)
+    image = Image.fromarray(labels)
+    image.putpalette([200, 10, 10] * 256)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.png"), labels)
+
+
+def test_images_are_listed_by_name_and_other_files_left_alone(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png"]
+
+
+def test_resizing_labels_takes_the_nearest_pixel():
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    doubled = resize_label_map(labels, (6, 8))
+    np.testing.assert_array_equal(doubled, labels.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(resize_label_map(doubled, (3, 4)).shape, (3, 4))
+
+
+def test_resizing_to_the_same_size_is_free(picture):
+    assert resize_image(picture, (48, 64)) is picture

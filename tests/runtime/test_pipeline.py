@@ -1,0 +1,132 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from runtime.errors import SourceError
+from runtime.pipeline import Pipeline
+from runtime.sources import Source
+
+SIZE_HW = (4, 6)
+
+
+class Scripted(Source):
+    """Frames whose pixels are their number; may pause, fail, or never end."""
+
+    def __init__(self, count, live=False, pause_s=0.0, error=None):
+        super().__init__()
+        self.name, self.live = "scripted", live
+        self._total, self._pause_s, self._error = count, pause_s, error
+
+    def _next_image(self):
+        time.sleep(self._pause_s)
+        if self._count == self._total:
+            if self._error:
+                raise self._error
+            return None
+        return np.full((*SIZE_HW, 3), self._count % 256, np.uint8)
+
+
+class Echo:
+    """A backend whose label map is the image's first channel."""
+
+    name = "echo"
+
+    def __init__(self, pause_s=0.0, error_at=None):
+        self._pause_s, self._error_at = pause_s, error_at
+
+    def infer(self, image):
+        time.sleep(self._pause_s)
+        if self._error_at is not None and image[0, 0, 0] == self._error_at:
+            raise SourceError("the model broke")
+        return image[..., 0]
+
+
+class Kept:
+    def __init__(self, pause_s=0.0):
+        self.results, self.closed, self._pause_s = [], False, pause_s
+
+    def write(self, result):
+        time.sleep(self._pause_s)
+        self.results.append(result)
+
+    def close(self):
+        self.closed = True
+
+
+def run(source, backend=None, sink=None, **settings):
+    sink = sink or Kept()
+    pipeline = Pipeline(source, backend or Echo(), SIZE_HW, [sink], **settings)
+    try:
+        pipeline.run()
+    finally:
+        names = [thread.name for thread in threading.enumerate()]
+        assert not {"reader", "inference"} & set(names), "a thread was left behind"
+    return pipeline, [result.frame.index for result in sink.results]
+
+
+def test_every_frame_of_a_file_comes_out_in_order():
+    pipeline, indices = run(Scripted(50), Echo(0.001))
+    assert indices == list(range(50))
+    assert pipeline.frames_read == 50
+    assert pipeline.frames_dropped == 0
+
+
+def test_each_label_map_belongs_to_its_frame():
+    sink = Kept()
+    run(Scripted(20), sink=sink)
+    for result in sink.results:
+        assert (result.label_map == result.frame.index).all()
+
+
+def test_a_live_source_drops_what_the_model_has_no_time_for():
+    pipeline, indices = run(Scripted(60, live=True, pause_s=0.002), Echo(0.02))
+    assert indices == sorted(set(indices))
+    assert pipeline.frames_dropped > 0
+    assert len(indices) + pipeline.frames_dropped == pipeline.frames_read == 60
+
+
+def test_a_slow_sink_makes_a_live_source_drop_not_wait():
+    pipeline, indices = run(Scripted(60, live=True, pause_s=0.002), sink=Kept(0.02))
+    assert len(indices) + pipeline.frames_dropped == 60
+    assert pipeline.frames_dropped > 0
+
+
+def test_max_frames_of_a_file_and_of_a_camera():
+    assert run(Scripted(50), max_frames=7)[1] == list(range(7))
+    assert len(run(Scripted(10**9, live=True, pause_s=0.001), max_frames=7)[1]) == 7
+
+
+def test_an_error_of_the_source_comes_after_its_frames():
+    sink = Kept()
+    with pytest.raises(SourceError, match="unplugged"):
+        run(Scripted(5, error=SourceError("unplugged")), sink=sink)
+    assert len(sink.results) == 5
+
+
+def test_an_error_of_the_model_ends_the_stream():
+    sink = Kept()
+    with pytest.raises(SourceError, match="the model broke"):
+        run(Scripted(50), Echo(error_at=3), sink)
+    assert [r.frame.index for r in sink.results] == [0, 1, 2]
+
+
+def test_stop_ends_a_stream_that_would_never_end():
+    sink = Kept()
+    pipeline = Pipeline(Scripted(10**9, live=True, pause_s=0.001), Echo(), SIZE_HW, [sink])
+    timer = threading.Timer(0.1, pipeline.stop)
+    timer.start()
+    pipeline.run()
+    timer.join()
+    assert sink.results
+
+
+def test_stages_are_timed_and_add_up():
+    sink = Kept(0.004)
+    pipeline, _ = run(Scripted(10, pause_s=0.001), Echo(0.003), sink)
+    stages = pipeline.stats.snapshot(10, 0).stage_ms
+    assert list(stages) == ["read", "queue", "resize", "infer", "output", "age"]
+    assert stages["infer"][0] >= 3
+    assert stages["output"][0] >= 4
+    assert stages["age"][0] >= stages["infer"][0] + stages["output"][0]

@@ -1,0 +1,108 @@
+"""The program itself, as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from runtime import stream
+from runtime.packaged import BUNDLE_DIR, CLIP, CLIP_DIR
+
+
+def frames_of(path) -> int:
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def test_a_file_is_streamed_saved_and_described(in_empty_folder, capsys):
+    arguments = ["streetsynth", "--save", "out.mp4", "--jsonl", "out.jsonl", "--frames", "12"]
+    assert stream.main(arguments) == 0
+    assert frames_of("out.mp4") == 12
+    lines = [json.loads(line) for line in (in_empty_folder / "out.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert sum(lines[0]["class_share"].values()) == pytest.approx(1, abs=1e-3)
+    summary = capsys.readouterr().out
+    assert "12 read, 12 segmented, 0 dropped" in summary
+    assert all(stage in summary for stage in ("read", "queue", "resize", "infer", "output", "age"))
+
+
+def test_camera0_without_a_camera_is_exit_code_2(in_empty_folder, capsys):
+    assert stream.main(["camera57"]) == 2
+    assert "camera57 does not open" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["streetsynth", "--bundle", "nowhere"], "is not a bundle"),
+        (["streetsynth", "--backend", "magic"], "unknown backend 'magic'; known: onnxruntime"),
+        (["streetsynth", "--save", "out.gif"], "use one of .mp4"),
+        (["streetsynth", "--save", "no/such/out.mp4"], "does not exist"),
+        (["streetsynth", "--jsonl", "no/such/file"], "cannot write no/such/file"),
+        (["streetsynth", "--show"], "needs a display"),
+    ],
+)
+def test_what_the_user_has_to_change_is_exit_code_2(
+    in_empty_folder, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert stream.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_folders_bundle_goes_before_the_packaged_one(in_empty_folder, caplog):
+    caplog.set_level("INFO")
+    assert stream.choose_bundle(None) == BUNDLE_DIR
+    (in_empty_folder / "bundle").mkdir()
+    assert stream.choose_bundle(None) == stream.OWN_BUNDLE
+    assert "the packaged StreetSynth model" in caplog.messages[0]
+    assert "./bundle" in caplog.messages[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stream_with_a_playable_video(tmp_path, number):
+    """A folder of many links to one picture stands for a long drive."""
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((120, 160, 3), np.uint8))
+    for index in range(3000):
+        (drive / f"{index:05d}.png").symlink_to(picture)
+    command = [sys.executable, "-m", "runtime.stream", str(drive), "--save", "out.mp4"]
+    with subprocess.Popen(
+        [*command, "--jsonl", "out.jsonl"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_lines(tmp_path / "out.jsonl")
+        process.send_signal(number)
+        summary, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    written = len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert 0 < written < 3000
+    assert frames_of(tmp_path / "out.mp4") == written
+    assert f"{written} segmented" in summary
+
+
+def wait_for_lines(path, limit_s=60.0):
+    start_s = time.monotonic()
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() - start_s < limit_s, "the stream wrote nothing"
+        time.sleep(0.05)
+
+
+def test_json_lines_on_standard_output_stay_json(in_empty_folder, capsys):
+    assert stream.main(["streetsynth", "--jsonl", "-", "--frames", "3"]) == 0
+    assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 3
+
+
+def test_the_packaged_clip_has_a_label_a_frame():
+    assert frames_of(CLIP) == len(list((CLIP_DIR / "labels").glob("*.png"))) == 72

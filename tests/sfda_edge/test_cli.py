@@ -1,0 +1,113 @@
+"""The command line, from an empty folder as a new user has it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.manifest import read_manifest
+from sfda_edge import cli
+from sfda_edge.packaged import MODEL_DIR
+
+
+def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
+    caplog.set_level("INFO")
+    assert cli.main(["adapt"]) == 0
+    assert cli.main(["export", "--fp16"]) == 0
+    latest = in_empty_folder / "runs" / "latest"
+    assert latest.is_symlink()
+    left = {path.name for path in latest.iterdir()}
+    assert {"adapted.safetensors", "model.json", "recipe.toml", "run.json", "metrics.jsonl",
+            "report.html"} <= left  # fmt: skip
+    run = json.loads((latest / "run.json").read_text())
+    assert run["state"] == "finished"
+    manifest = read_manifest(in_empty_folder / "bundle")
+    assert manifest.precision == "fp16"
+    assert manifest.provenance["source_weights_sha256"] == run["inputs"]["weights_sha256"]
+    assert manifest.provenance["weights_sha256"] == run["result"]["adapted_sha256"]
+    for default in ("--weights", "--method", "--images", "--out", "--device"):
+        assert any(default in message for message in caplog.messages), f"{default} is not named"
+    assert "label agreement" in capsys.readouterr().out
+
+
+def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
+    assert cli.main(["evaluate", "--images", "streetsynth:source"]) == 0
+    text = capsys.readouterr().out
+    record = json.loads((in_empty_folder / "evaluation" / "evaluation.json").read_text())
+    assert f"{100 * record['miou']:.1f}" in text
+    assert record["miou"] > 0.5, "the packaged model was trained on this style"
+    assert np.sum(record["confusion"]) == 20 * 360 * 480
+    for name in ("confusion.png", "contact_sheet.jpg"):
+        with Image.open(in_empty_folder / "evaluation" / name) as picture:
+            assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["adapt", "--images", "nowhere"], "'nowhere' is not a folder"),
+        (["adapt", "--method", "magic"], "unknown method 'magic'; known: bn"),
+        (["adapt", "--set", "target_share=7"], "must be in [0, 1], got 7"),
+        (["adapt", "--weights", "no.pth"], "so say what it is: --model, --label-space, --size"),
+        (["adapt", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+        (["adapt", "--resume"], "--resume needs --out"),
+        (["adapt", "--resume", "--out", "new"], "nothing to resume"),
+        (["export"], "there is no runs/latest here"),
+        (["export", str(MODEL_DIR)], "no run beside them; give --images"),
+        (["evaluate", "--images", "streetsynth:target"], "has no labels"),
+        (["evaluate", "--map", "nothing"], "unknown class map 'nothing'"),
+        (["train", "nothing", "--images", "."], "unknown recipe 'nothing'"),
+        (["synth", "--style", "snow", "--out", "x"], "unknown style 'snow'"),
+    ],
+)
+def test_what_the_user_has_to_change_is_exit_code_2(in_empty_folder, capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["512", "0x4", "512x", "axb"])
+def test_impossible_sizes_are_refused(capsys, size):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["adapt", "--size", size])
+    assert stop.value.code == 2
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_sizes_are_width_by_height():
+    assert cli.size_hw("512x256") == (256, 512)
+
+
+def test_a_run_is_not_written_over(in_empty_folder, capsys):
+    (in_empty_folder / "mine").mkdir()
+    (in_empty_folder / "mine" / "notes.txt").write_text("precious")
+    assert cli.main(["adapt", "--out", "mine"]) == 2
+    assert "mine exists already" in capsys.readouterr().err
+    assert (in_empty_folder / "mine" / "notes.txt").read_text() == "precious"
+
+
+def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys):
+    assert cli.main(["adapt", "--out", "run", "--set", "num_images=8"]) == 0
+    assert cli.main(["adapt", "--out", "run", "--set", "num_images=16", "--resume"]) == 2
+    assert "was begun with another recipe" in capsys.readouterr().err
+
+
+def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt"]
+    command += ["--set", "num_images=120", "--set", "batch_size=2"]
+    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
+    checkpoint = in_empty_folder / "killed" / "checkpoints" / "last.pt"
+    with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
+        start_s = time.monotonic()
+        while not checkpoint.exists():
+            assert time.monotonic() - start_s < 120
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (in_empty_folder / "killed" / "adapted.safetensors").exists()
+    subprocess.run([*command, "--out", "killed", "--resume"], check=True, capture_output=True)
+    whole, killed = (in_empty_folder / n / "adapted.safetensors" for n in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()

@@ -1,0 +1,114 @@
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfda_edge.data import absolute_spec, open_images
+from sfda_edge.data.images import checked_label_map
+from sfda_edge.data.loading import load_images, load_labelled, read_all
+from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
+from sfda_edge.errors import DataError
+
+
+def test_a_folder_with_labels(labelled_folder, three_classes):
+    images = open_images(str(labelled_folder / "images"), labelled_folder / "labels")
+    assert len(images) == 6
+    assert images.labelled
+    pictures, labels = load_labelled(images, three_classes, (24, 40))
+    assert pictures.shape == (6, 3, 24, 40)
+    # The fixture draws grey level 80 x label + 20.
+    np.testing.assert_array_equal(pictures[:, 0].numpy(), labels.numpy() * 80 + 20)
+
+
+def test_a_missing_label_map_is_named(labelled_folder):
+    (labelled_folder / "labels" / "3.png").unlink()
+    with pytest.raises(DataError, match=r"no label map for 1 of 6 images, first 3\.png"):
+        open_images(str(labelled_folder / "images"), labelled_folder / "labels")
+
+
+def spoil(folder):
+    """A truncated image, a label of another size, an id outside the space."""
+    path = folder / "images" / "0.png"
+    path.write_bytes(path.read_bytes()[:40])
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(folder / "labels" / "1.png")
+    Image.fromarray(np.full((24, 40), 7, np.uint8)).save(folder / "labels" / "2.png")
+    return open_images(str(folder / "images"), folder / "labels")
+
+
+def test_bad_samples_are_named_and_counted(labelled_folder, three_classes):
+    with pytest.raises(DataError) as caught:
+        list(read_all(spoil(labelled_folder), three_classes))
+    message = str(caught.value)
+    assert "3 of 6 samples cannot be used" in message
+    assert "0.png" in message
+    assert "1.png: the label map is 5x5 but the image 40x24" in message
+    assert "2.png: label 7 is outside the 3 classes" in message
+
+
+def test_bad_samples_are_left_out_when_asked(labelled_folder, three_classes, caplog):
+    with caplog.at_level(logging.WARNING):
+        kept = [x.name for x in read_all(spoil(labelled_folder), three_classes, skip_bad=True)]
+    assert kept == ["3.png", "4.png", "5.png"]
+    assert "left out 3 of 6" in caplog.text
+
+
+def test_nothing_left_is_an_error_even_when_skipping(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 1"):
+        load_images(open_images(str(tmp_path)), (8, 8), skip_bad=True)
+
+
+def test_the_ignored_label_is_no_foreign_label(labelled_folder, three_classes):
+    Image.fromarray(np.full((24, 40), 255, np.uint8)).save(labelled_folder / "labels" / "0.png")
+    images = open_images(str(labelled_folder / "images"), labelled_folder / "labels")
+    sample = images.samples[0]
+    assert (checked_label_map(sample, sample.image(), three_classes) == 255).all()
+
+
+def test_long_videos_are_thinned_evenly(tmp_path):
+    path, count = tmp_path / "long.avi", MAX_UNLABELLED_FRAMES + 90
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (32, 32))
+    for _ in range(count):
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    writer.release()
+    assert len(open_images(str(path))) == (count + 1) // 2
+
+
+def test_the_packaged_sets():
+    source, target, clip = (open_images(f"streetsynth:{p}") for p in ("source", "target", "clip"))
+    assert (len(source), source.labelled) == (20, True)
+    assert (len(target), target.labelled) == (40, False)
+    assert (len(clip), clip.labelled) == (72, True)
+    list(read_all(clip, clip.label_space))
+    list(read_all(source, source.label_space))
+
+
+def test_camvid(real_data):
+    images = open_images(f"camvid:{real_data / 'data/camvid/val'}")
+    assert len(images) == 101
+    first = next(iter(read_all(images, images.label_space)))
+    assert first.image.shape == (360, 480, 3)
+    assert not open_images(f"camvid:{real_data / 'data/camvid/train'}").labelled
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nowhere", "'nowhere' is not a folder, a video file"),
+        ("camvid:nowhere", "give a split's folder"),
+        ("streetsynth:nowhere", "expected one of source, target, clip"),
+        ("nothing.mp4", "is not a file"),
+    ],
+)
+def test_what_is_not_there_is_an_error(spec, message):
+    with pytest.raises(DataError, match=message):
+        open_images(spec)
+
+
+def test_a_spec_can_be_said_for_every_folder(in_empty_folder):
+    (in_empty_folder / "split").mkdir()
+    assert absolute_spec("split") == str(in_empty_folder / "split")
+    assert absolute_spec("camvid:split") == f"camvid:{in_empty_folder / 'split'}"
+    assert absolute_spec("streetsynth:target") == "streetsynth:target"

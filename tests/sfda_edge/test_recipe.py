@@ -1,0 +1,61 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfda_edge.errors import RecipeError
+from sfda_edge.methods import METHODS
+from sfda_edge.methods.bn import BatchNormRecipe
+from sfda_edge.recipe import load_recipe, parse_recipe, recipe_names, recipe_toml
+from sfda_edge.toml_file import tomllib
+from sfda_edge.train import TrainRecipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_loads(name):
+    kind = TrainRecipe if name.startswith("train-") else METHODS[name][0]
+    recipe = load_recipe(name, kind)
+    assert parse_recipe(tomllib.loads(recipe_toml(recipe)), kind) == recipe
+
+
+def test_a_method_without_recipe_would_not_run():
+    assert set(METHODS) <= set(recipe_names())
+
+
+def test_settings_are_overridden_one_by_one():
+    recipe = load_recipe("bn", BatchNormRecipe, ("target_share=0.5", "num_images=8"))
+    assert recipe == BatchNormRecipe(0.5, 8, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("target_shar=0.5", "unknown setting 'target_shar'; did you mean 'target_share'"),
+        ("colour=3", "unknown setting 'colour'; known: target_share"),
+        ("num_images=many", "Expected `int`, got `str`"),
+        ("num_images=1.5", "Expected `int`, got `float`"),
+        ("target_share=2.0", r"target_share must be in \[0, 1\], got 2.0"),
+        ("target_share", "KEY=VALUE"),
+    ],
+)
+def test_wrong_settings_are_errors_that_say_what_to_do(override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("bn", BatchNormRecipe, (override,))
+
+
+def test_an_unknown_recipe_lists_what_there_is():
+    with pytest.raises(RecipeError, match="known: bn, train-demo"):
+        load_recipe("nothing", BatchNormRecipe)
+
+
+@given(st.floats(0, 1), st.integers(1, 100), st.integers(0, 2**31))
+def test_recipes_survive_being_written(share, batch_size, seed):
+    recipe = BatchNormRecipe(share, batch_size * 2, batch_size, seed)
+    assert parse_recipe(tomllib.loads(recipe_toml(recipe)), BatchNormRecipe) == recipe
+
+
+@given(st.text(max_size=20))
+def test_any_override_is_taken_or_refused(text):
+    with contextlib.suppress(RecipeError):
+        load_recipe("bn", BatchNormRecipe, (text,))

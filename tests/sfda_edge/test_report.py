@@ -1,0 +1,24 @@
+import numpy as np
+
+from sfda_edge.report.contact_sheet import contact_sheet
+from sfda_edge.report.page import Page, Section, picture_url, write_page
+
+
+def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
+    picture = picture_url(np.zeros((4, 4, 3), np.uint8))
+    sections = [Section("<b>", table=[["", "x"], ["a & b", "1"]], picture=picture)]
+    write_page(tmp_path / "page.html", Page("A <title>", "text", sections))
+    html = (tmp_path / "page.html").read_text()
+    assert "<b>" not in html
+    assert "A &lt;title&gt;" in html
+    assert "<th>x</th>" in html
+    assert "<td>a &amp; b</td>" in html
+    assert 'src="data:image/jpeg;base64,' in html
+    assert "http" not in html
+
+
+def test_rows_stand_under_their_titles():
+    rows = [[np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 3), 9, np.uint8)]] * 3
+    sheet = contact_sheet(rows, ["image", "prediction"], row_height=40)
+    assert sheet.shape == (22 + 3 * 44, 60 + 4 + 60, 3)
+    assert (sheet[30, 70] == 9).all()
