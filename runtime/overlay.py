@@ -58,7 +58,8 @@ def _legend_box(space: LabelSpace, shown: tuple[int, ...]) -> np.ndarray:
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     widths = [cv2.getTextSize(space.names[c], font, scale, 1)[0][0] for c in shown]
-    width = _ROW_PX + 3 * _MARGIN_PX + max(widths, default=0)
+    # OpenCV 5 measures its text a little too short.
+    width = _ROW_PX + 3 * _MARGIN_PX + round(1.12 * max(widths, default=0))
     box = np.full((_ROW_PX * len(shown) + 2 * _MARGIN_PX, width, 3), 25, np.uint8)
     for row, label in enumerate(shown):
         top = _MARGIN_PX + row * _ROW_PX

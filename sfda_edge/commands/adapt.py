@@ -146,14 +146,15 @@ def _before_and_after(
     before: Predictor, after: Predictor, images: Tensor
 ) -> tuple[np.ndarray, float]:
     """Pictures of a few target images, and the share of their pixels whose label changed."""
-    overlay = Overlay(before.spec.answer_space)
+    space = before.spec.answer_space
+    overlay = Overlay(space, legend=False)
     rows, changed = [], []
     for index in torch.linspace(0, len(images) - 1, min(_PICTURES, len(images))).long():
         image = np.ascontiguousarray(images[index].permute(1, 2, 0).numpy())
         first, second = before.label_map(image), after.label_map(image)
         rows.append([image, overlay.draw(image, first), overlay.draw(image, second)])
         changed.append(float((first != second).mean()))
-    sheet = contact_sheet(rows, ["target image", "source model", "adapted"])
+    sheet = contact_sheet(rows, ["target image", "source model", "adapted"], space)
     return sheet, float(np.mean(changed))
 
 

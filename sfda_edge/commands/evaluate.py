@@ -84,7 +84,7 @@ def run(request: EvaluateRequest) -> Evaluation:
         images = replace(images, label_space=label_space(request.labels_space))
     _make_folder(request.out_dir)
     predictor = Predictor(source.model, source.spec, choose_device(request.device))
-    sheet = SheetCollector(Overlay(source.spec.answer_space), len(images))
+    sheet = SheetCollector(Overlay(source.spec.answer_space, legend=False), len(images))
     bar = progress_bar("evaluate", len(images))
     evaluation = evaluate(predictor, images, request.skip_bad, bar, sheet)
     _write(request.out_dir, evaluation, sheet, f"{source.path}", images.title)
@@ -104,6 +104,6 @@ def _write(
     record = {"weights": weights, "images": images, **evaluation.record()}
     write_text(out_dir / "evaluation.json", json.dumps(record, indent=1) + "\n")
     save_confusion_picture(evaluation, out_dir / "confusion.png")
-    picture = contact_sheet(sheet.rows, ["image", "prediction", "label"])
+    picture = contact_sheet(sheet.rows, ["image", "prediction", "label"], evaluation.label_space)
     save_picture(out_dir / "contact_sheet.jpg", picture)
     logger.info("wrote evaluation.json, confusion.png, contact_sheet.jpg to %s (--out)", out_dir)

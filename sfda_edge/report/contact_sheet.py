@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from runtime.labels import LabelSpace
 from runtime.overlay import side_by_side
 from sfda_edge.files import write_atomically
 
@@ -15,9 +16,9 @@ _GAP_PX = 4
 
 
 def contact_sheet(
-    rows: list[list[np.ndarray]], titles: list[str], row_height: int = 200
+    rows: list[list[np.ndarray]], titles: list[str], space: LabelSpace, row_height: int = 200
 ) -> np.ndarray:
-    """Stack rows of (H, W, 3) uint8 pictures under one line of titles.
+    """Stack rows of (H, W, 3) uint8 pictures between a line of titles and a legend.
 
     Raises:
         ValueError: there are no rows.
@@ -32,7 +33,7 @@ def contact_sheet(
         parts.append(
             np.pad(strip, ((0, _GAP_PX), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
         )
-    return np.vstack(parts)
+    return np.vstack([*parts, _legend(space, width)])
 
 
 def _header(titles: list[str], widths: list[int], width: int) -> np.ndarray:
@@ -41,6 +42,24 @@ def _header(titles: list[str], widths: list[int], width: int) -> np.ndarray:
     for title, column in zip(titles, widths, strict=True):
         draw.text((left + 4, 3), title, fill="black", font=ImageFont.load_default(14))
         left += column + _GAP_PX
+    return np.asarray(strip)
+
+
+def _legend(space: LabelSpace, width: int) -> np.ndarray:
+    """Swatches and names, in as many lines as they need."""
+    font = ImageFont.load_default(14)
+    places, left, top = [], _GAP_PX, 0
+    for name in space.names:
+        wide = _HEADER_PX + int(font.getlength(name)) + 3 * _GAP_PX
+        if left + wide > width and left > _GAP_PX:
+            left, top = _GAP_PX, top + _HEADER_PX
+        places.append((left, top))
+        left += wide
+    strip = Image.new("RGB", (width, top + _HEADER_PX), "white")
+    draw = ImageDraw.Draw(strip)
+    for (x, y), name, colour in zip(places, space.names, space.palette, strict=True):
+        draw.rectangle((x, y + 4, x + 14, y + 18), fill=colour)
+        draw.text((x + 20, y + 3), name, fill="black", font=font)
     return np.asarray(strip)
 
 

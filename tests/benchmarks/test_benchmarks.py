@@ -45,3 +45,22 @@ def test_functions_are_timed_in_turn():
     )
     assert order == ["a", "b"] * 4
     assert timings["a"].calls == 3
+
+
+def test_the_graphs_are_timed_and_agree(capsys):
+    from benchmarks import graph
+
+    assert graph.main(["--calls", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert all(way in printed for way in ("network + numpy", "plain graph", "our graph"))
+    assert printed.count("100.000 %") == 3
+
+
+def test_the_decoders_are_timed(capsys):
+    from benchmarks import decoder
+
+    record = decoder.measure(calls=2, num_threads=1, input_hw=(64, 128))
+    shown = decoder.text(record)
+    assert list(record["networks"]) == ["encoder alone", "feature pyramid", "LR-ASPP"]
+    assert "64" in shown
+    assert all(row["calls"] == 2 for row in record["networks"].values())

@@ -17,8 +17,10 @@ def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
     assert "http" not in html
 
 
-def test_rows_stand_under_their_titles():
+def test_rows_stand_under_their_titles_and_over_the_legend(three_classes):
     rows = [[np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 3), 9, np.uint8)]] * 3
-    sheet = contact_sheet(rows, ["image", "prediction"], row_height=40)
-    assert sheet.shape == (22 + 3 * 44, 60 + 4 + 60, 3)
+    sheet = contact_sheet(rows, ["image", "prediction"], three_classes, row_height=40)
+    lines_of_legend = 2  # three names do not fit into 124 pixels
+    assert sheet.shape == (22 + 3 * 44 + lines_of_legend * 22, 60 + 4 + 60, 3)
+    assert {tuple(c) for c in sheet[154:].reshape(-1, 3)} >= set(three_classes.palette)
     assert (sheet[30, 70] == 9).all()
