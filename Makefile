@@ -25,13 +25,13 @@ format: $(VENV)/dev.stamp
 $(VENV)/user.stamp: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu]'
+		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,opencv-headless]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,imagenet,synth,dev]'
+		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo runs bundle evaluation
+	rm -rf $(VENV)

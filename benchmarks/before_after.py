@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-import copy
+import argparse
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 
-from runtime.overlay import Overlay
-from sfda_edge.adapt import Adaptation, adapt
-from sfda_edge.data import ImageSet, open_images
-from sfda_edge.data.loading import load_images, read_all
-from sfda_edge.evaluate import Predictor, evaluate
-from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
-from sfda_edge.model_source import ModelFlags, load_source
-from sfda_edge.recipe import load_recipe
-from sfda_edge.report.contact_sheet import contact_sheet, save_picture
-
-PICTURE = Path(__file__).parent / "results" / "before_after.jpg"
-FRAMES = (10, 34)
-CPU = torch.device("cpu")
-
-
-def main() -> int:
-    """Adapt, score both models on the labelled clip, draw."""
-    source = load_source(ModelFlags(None))
-    original = copy.deepcopy(source.model)
-    recipe = load_recipe("bn", BatchNormRecipe)
-    run = Adaptation(BatchNormStatistics(source.model, recipe), source.spec, CPU, recipe.seed)
-    target = load_images(open_images("streetsynth:target"), source.spec.input_hw)
-    with tempfile.TemporaryDirectory() as folder:
-        adapt(run, target, Path(folder))
-    clip = open_images("streetsynth:clip")
-    before, after = (Predictor(m, source.spec, CPU) for m in (original, run.method.model))
-    scores = [100 * evaluate(predictor, clip).scores.miou for predictor in (before, after)]
-    titles = ["street at dusk", f"source model: mIoU {scores[0]:.1f}",
-              f"adapted: mIoU {scores[1]:.1f}", "labels (for scoring alone)"]  # fmt: skip
-    picture = contact_sheet(
-        _rows(clip, before, after), titles, source.spec.answer_space, row_height=180
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.before_after", description="Draw the README's picture."
     )
-    save_picture(PICTURE, picture)
-    print(f"{PICTURE}: {', '.join(titles[1:3])}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("before_after.jpg"),
+        metavar="FILE",
+        help="a .jpg or .png (default: %(default)s)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    from benchmarks.before_after_picture import draw
+
+    print(f"{args.out}: {', '.join(draw(args.out)[1:3])}")
     return 0
-
-
-def _rows(clip: ImageSet, before: Predictor, after: Predictor) -> list[list]:
-    overlay = Overlay(before.spec.answer_space, legend=False)
-    rows = []
-    for index, loaded in enumerate(read_all(clip, clip.label_space)):
-        if index in FRAMES and loaded.label_map is not None:
-            label_maps = (before.label_map(loaded.image), after.label_map(loaded.image))
-            drawn = [overlay.draw(loaded.image, m) for m in (*label_maps, loaded.label_map)]
-            rows.append([loaded.image, *drawn])
-    return rows
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
             something else than a bundle.
         ParityError: the graph does not answer as the model does.
     """
+    out_dir = out_dir.resolve()
     _require_replaceable(out_dir)
     deploy = DeployModel(request.model, request.spec).eval()
     graph = _graph(request, deploy)
@@ -89,10 +90,25 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
 
 
 def _require_replaceable(out_dir: Path) -> None:
-    if out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / MANIFEST_FILE).is_file():
-        raise ExportError(f"{out_dir} exists and is not a bundle; choose another --out")
+    """Only a bundle of ours, with nothing of the user's in it, may be replaced."""
     if out_dir.exists() and not out_dir.is_dir():
         raise ExportError(f"{out_dir} is a file; choose another --out")
+    if not out_dir.exists() or not any(out_dir.iterdir()):
+        return
+    foreign = {path.name for path in out_dir.iterdir()} - {MODEL_FILE, CARD_FILE, MANIFEST_FILE}
+    if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
+        found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
+        raise ExportError(
+            f"{out_dir} exists and is not a bundle of ours{found}; choose another --out"
+        )
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "schema" in content and "model_file" in content
 
 
 def _graph(request: ExportRequest, deploy: nn.Module) -> onnx.ModelProto:
@@ -110,9 +126,8 @@ def _write(
     parity = _prove(request, deploy, part_dir)
     require(parity, f"the {request.precision} graph")
     provenance = {**request.provenance, "parity": parity.record()}
-    (part_dir / CARD_FILE).write_text(
-        model_card(request.spec, request.precision, provenance), encoding="utf-8"
-    )
+    card = model_card(request.spec, request.precision, provenance)
+    (part_dir / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
     manifest = _manifest(request, part_dir, provenance)
     (part_dir / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return ExportResult(len(graph.graph.node), path.stat().st_size, parity)
@@ -162,5 +177,10 @@ def _swap(part_dir: Path, out_dir: Path) -> None:
     shutil.rmtree(old_dir, ignore_errors=True)
     if out_dir.exists():
         out_dir.replace(old_dir)
-    part_dir.replace(out_dir)
+    try:
+        part_dir.replace(out_dir)
+    except OSError:
+        if old_dir.exists():
+            old_dir.replace(out_dir)
+        raise
     shutil.rmtree(old_dir, ignore_errors=True)

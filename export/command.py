@@ -39,12 +39,22 @@ def export_model(
     """
     weights = default_weights(flags.weights, else_packaged=False)
     source = load_source(replace(flags, weights=weights))
-    inputs = read_run(source.path.parent).get("inputs", {})
+    inputs = _run_inputs(source)
     frames = _gate_images(source, images or _adapted_to(inputs))
-    logger.info("%s, gate on %d images (--images for others)", precision, len(frames))
+    chosen = "--fp16 for half precision" if precision == "fp32" else "as --fp16 asks"
+    logger.info("precision: %s (%s)", precision, chosen)
+    logger.info("gate: %d of the images that it was adapted to (--images for others)", len(frames))
+    logger.info("bundle: %s (--out DIR for another)", out_dir)
     provenance = _provenance(source, inputs)
     request = ExportRequest(source.model, source.spec, frames, precision, provenance)
     return export_bundle(request, out_dir)
+
+
+def _run_inputs(source: SourceModel) -> dict[str, Any]:
+    """What the run beside the weights was made from, if these are the weights that it made."""
+    run = read_run(source.path.parent)
+    made = run.get("result", {}).get("adapted_sha256")
+    return run.get("inputs", {}) if made == source.sha256 else {}
 
 
 def _adapted_to(inputs: dict[str, Any]) -> str:
@@ -63,7 +73,7 @@ def _gate_images(source: SourceModel, spec: str) -> list[np.ndarray]:
     subset = replace(images, samples=tuple(images.samples[index] for index in chosen))
     return [
         np.ascontiguousarray(resize_image(loaded.image, source.spec.input_hw))
-        for loaded in read_all(subset, None)
+        for loaded in read_all(subset, None, skip_bad=True)
     ]
 
 
@@ -78,6 +88,7 @@ def _provenance(source: SourceModel, inputs: dict[str, Any]) -> dict[str, Any]:
             "source_weights_sha256": inputs["weights_sha256"],
             "method": inputs["method"],
             "recipe": inputs["recipe"],
-            "target_images": inputs["images"],
+            "target_sha256": inputs["target_sha256"],
+            "target_images": Path(inputs["images"]).name,
         }
     return provenance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ def read_image(path: Path) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ImageError(f"{path}: images of 8 bits are read, this one is {image.mode}")
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _damage() as error:
         raise ImageError(f"{path}: {_cause(error)}") from None
 
 
@@ -44,7 +47,7 @@ def read_label_map(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             labels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _damage() as error:
         raise ImageError(f"{path}: {_cause(error)}") from None
     if labels.ndim != 2 or labels.min() < 0 or labels.max() > 255:
         raise ImageError(
@@ -52,6 +55,21 @@ def read_label_map(path: Path) -> np.ndarray:
             f"found shape {labels.shape}, type {labels.dtype}"
         )
     return labels.astype(np.uint8)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What Pillow's decoders raise when a file is not what it says it is."""
+    from PIL import Image
+
+    return (
+        OSError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        OverflowError,
+        struct.error,
+        Image.DecompressionBombError,
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -19,7 +19,7 @@ from runtime.stats import StreamStats
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.
 FILE_BUFFER, RESULT_BUFFER = 4, 2
 _POLL_S = 0.2
-_JOIN_S = 2.0
+_JOIN_S = 6.0  # longer than a network source waits for a frame
 WARM_UP_RUNS = 3
 
 
@@ -29,7 +29,7 @@ def milliseconds_since(start_ns: int) -> float:
 
 
 class Pipeline:
-    """Segments a source until it ends, ``max_frames`` are done, or ``stop`` is called.
+    """Segments a source until it ends, ``max_frames`` are done, or ``stop`` is set.
 
     Stages that are timed: ``read`` (wait for the source and decode), ``queue`` (wait for the
     model), ``resize``, ``infer``, ``output`` (wait for the sinks and write) and ``age`` (from
@@ -47,6 +47,7 @@ class Pipeline:
         input_hw: tuple[int, int],
         sinks: Sequence[Sink],
         max_frames: int | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._source, self._backend, self._sinks = source, backend, sinks
         self._input_hw, self._max_frames = input_hw, max_frames
@@ -54,7 +55,7 @@ class Pipeline:
             1 if source.live else FILE_BUFFER, drop_oldest=source.live
         )
         self._results: Buffer[Segmentation] = Buffer(RESULT_BUFFER, drop_oldest=False)
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self.stats = StreamStats()
         self.frames_read = 0
 
@@ -62,10 +63,6 @@ class Pipeline:
     def frames_dropped(self) -> int:
         """Frames that the source gave and the model had no time for."""
         return self._frames.dropped
-
-    def stop(self) -> None:
-        """End soon and cleanly; may be called from a signal handler."""
-        self._stop.set()
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Work until the end; ``tick`` is called after every frame and at least every 0.2 s.

@@ -16,10 +16,9 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
@@ -28,11 +27,18 @@ from runtime.frames import Frame
 from runtime.images import ImageError, list_images, read_image
 from runtime.packaged import CLIP
 
-__all__ = ["Source", "SourceError", "open_source", "video_frames", "without_credentials"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Source",
+    "SourceError",
+    "open_source",
+    "video_frames",
+    "without_credentials",
+]
 
-_CAMERA = re.compile(r"camera(\d+)")
+_CAMERA = re.compile(r"camera(\d{1,3})")
 _URL = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)
-_FILE_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 5000
 
@@ -144,14 +150,18 @@ def open_source(spec: str) -> Source:
         return _open_url(spec)
     if spec == "streetsynth":
         return _open_file(CLIP)
-    path = Path(spec)
-    if spec and path.is_dir():
-        return FolderSource(path)
-    if path.is_file():
-        return _open_file(path)
+    try:
+        path = Path(spec)
+        if spec and path.is_dir():
+            _quiet_cv2()  # its frames are resized by OpenCV
+            return FolderSource(path)
+        if path.is_file():
+            return _open_file(path)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise SourceError(f"source cannot be opened: {error.strerror}") from None
     raise SourceError(
-        f"source '{spec}' is not there; give camera0, an rtsp:// or http:// URL, "
-        "a video file, a folder of images, or streetsynth"
+        f"source '{without_credentials(spec)}' is not there; give camera0, an rtsp:// or "
+        "http:// URL, a video file, a folder of images, or streetsynth"
     )
 
 
@@ -173,12 +183,18 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without user, password and query, which may hold tokens."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    hidden = "…@" if "@" in parts.netloc else ""
-    query = "…" if parts.query else ""
-    return urlunsplit((parts.scheme, hidden + host, parts.path, query, ""))
+    """The URL without user, password, query and fragment, which may hold tokens.
+
+    Passwords with unescaped ``/``, ``?``, ``#`` or ``@`` are common with cameras, so everything up
+    to the last ``@`` is taken for one.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    secret, at, rest = rest.rpartition("@")
+    clean = re.split(r"[?#]", rest, maxsplit=1)
+    hidden = "…@" if at or secret else ""
+    return f"{scheme}://{hidden}{clean[0]}{'?…' if len(clean) > 1 else ''}"
 
 
 def _quiet_cv2() -> Any:
@@ -187,8 +203,8 @@ def _quiet_cv2() -> Any:
         import cv2
     except ImportError as error:
         raise SourceError(
-            f"OpenCV does not start ({error}): pip install 'sfda-edge[runtime-cpu]', "
-            "or on a machine without a display pip install opencv-python-headless"
+            f"OpenCV does not start ({error}): pip install opencv-python, or on a machine without "
+            "a display pip install opencv-python-headless"
         ) from None
     if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -230,8 +246,9 @@ def _open_url(url: str) -> Source:
             f"{name} does not open within {OPEN_TIMEOUT_MS / 1000:.0f} s; "
             "check address, user and password, and that it plays elsewhere"
         )
-    is_file = PurePosixPath(urlsplit(url).path).suffix.lower() in _FILE_SUFFIXES
-    return CaptureSource(name, capture, live=not (url.lower().startswith("http") and is_file))
+    path = re.split(r"[?#]", url, maxsplit=1)[0].lower()
+    is_file = path.startswith("http") and path.endswith(VIDEO_SUFFIXES)
+    return CaptureSource(name, capture, live=not is_file)
 
 
 def _open_file(path: Path) -> Source:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("runtime.stream")
 REPORT_EVERY_S = 5.0
 OWN_BUNDLE = Path("bundle")
+ADVICE = {
+    "cv2": "pip install opencv-python, or opencv-python-headless where there is no display",
+    "PIL": "pip install pillow",
+}
 
 _EPILOG = """\
 SOURCE
@@ -58,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=_natural,
+        type=natural,
         default=0,
         metavar="N",
         help="threads of one inference (default: the backend's choice)",
@@ -68,22 +73,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
     )
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
-    parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
     return parser
 
 
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return value
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
+    return int(text)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if natural(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StreamError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ADVICE:
+            raise
+        print(f"error: {error}: {ADVICE[error.name]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -127,9 +139,11 @@ def stream(args: argparse.Namespace) -> None:
     from runtime.sinks.window import WindowClosed
     from runtime.sources import open_source
 
+    _require_other_files(args)
     bundle_dir = choose_bundle(args.bundle)
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stopping_on_signals())
         source = stack.enter_context(open_source(args.source))
         backend = stack.enter_context(
             open_backend(args.backend, bundle_dir, manifest, args.threads)
@@ -138,8 +152,7 @@ def stream(args: argparse.Namespace) -> None:
         height, width = manifest.input_hw
         logger.info("%s, %s at %dx%d", backend.name, manifest.precision, width, height)
         logger.info("%s: %s", source.name, "newest frame" if source.live else "every frame")
-        pipeline = Pipeline(source, backend, manifest.input_hw, sinks, args.frames)
-        stack.enter_context(_stopping_on_signals(pipeline.stop))
+        pipeline = Pipeline(source, backend, manifest.input_hw, sinks, args.frames, stop)
         try:
             pipeline.run(_reporter(pipeline))
         except WindowClosed:
@@ -147,6 +160,18 @@ def stream(args: argparse.Namespace) -> None:
         finally:
             summary = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
             print(summary.table(), file=sys.stderr if args.jsonl == "-" else sys.stdout)
+
+
+def _require_other_files(args: argparse.Namespace) -> None:
+    """An output that is the source would destroy it."""
+    from runtime.errors import SinkError
+
+    for flag, path in (("--save", args.save), ("--jsonl", args.jsonl)):
+        both = path is not None and Path(path).exists() and Path(args.source).exists()
+        if both and Path(path).samefile(args.source):
+            raise SinkError(f"{flag} {path} is the source itself; name another file")
+    if args.save is not None and args.jsonl is not None and Path(args.jsonl) == args.save:
+        raise SinkError(f"--save and --jsonl are both {args.save}")
 
 
 def _open_sinks(
@@ -172,18 +197,19 @@ def _open_sinks(
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the stream; a second one ends the process."""
+def _stopping_on_signals() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event; a second one ends the process."""
+    stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
         logger.info("%s: finishing", signal.Signals(number).name)
         signal.signal(number, previous[signal.Signals(number)])
-        stop()
+        stop.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

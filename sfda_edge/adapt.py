@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sfda_edge.errors import RunError
 from sfda_edge.files import write_atomically
 from sfda_edge.inference import Normalise
 from sfda_edge.methods import AdaptationMethod
+from sfda_edge.metrics_file import open_metrics
 from sfda_edge.models import ModelSpec
 
 CHECKPOINT_EVERY = 20
@@ -23,7 +25,7 @@ CHECKPOINT_EVERY = 20
 
 @dataclass
 class Adaptation:
-    """An adaptation run: its method and the step that it has reached."""
+    """An adaptation run: its method, whose model is on ``device``, and the step it has reached."""
 
     method: AdaptationMethod
     spec: ModelSpec
@@ -32,7 +34,6 @@ class Adaptation:
     next_step: int = 0
 
     def __post_init__(self) -> None:
-        self.method.model.to(self.device)
         self.normalise = Normalise(self.spec).to(self.device)
 
     def step(self, images: Tensor) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Adaptation:
             self.method.model.load_state_dict(state["model"])
             self.method.restore(state["method"])
             self.next_step = state["next_step"]
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise RunError(f"{path} is not a checkpoint of this run: {error}") from None
 
 
@@ -99,7 +100,7 @@ def adapt(run: Adaptation, images: Tensor, out_dir: Path, progress: Progress = s
         out_dir: gets ``metrics.jsonl`` and ``checkpoints/``.
         progress: wraps the steps.
     """
-    with (out_dir / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+    with open_metrics(out_dir, run.next_step) as metrics:
         for logged in progress(_steps(run, images, out_dir)):
             metrics.write(json.dumps(logged) + "\n")
     run.method.finish()

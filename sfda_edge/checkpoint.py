@@ -58,6 +58,9 @@ def load_model(path: Path, spec: ModelSpec) -> nn.Module:
     state = read_state_dict(path, model.state_dict().keys())
     skipped = architecture(spec.architecture).training_only
     state = {k: v for k, v in state.items() if not (skipped and k.startswith(skipped))}
+    # Checkpoints of PyTorch before 0.4.1 lack these counters, which inference has no use for.
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    state = {**counters, **state}
     problem = _misfit(model.state_dict(), state)
     if problem:
         raise CheckpointError(f"{path} does not fit {spec.architecture}:\n{problem}")
@@ -107,11 +110,13 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _without_prefixes(state: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        shared = all(key.startswith(prefix) for key in state)
-        if shared and not any(key.startswith(prefix) for key in expected):
-            state = {key[len(prefix) :]: tensor for key, tensor in state.items()}
-    return state
+    while True:
+        shared = (prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state))
+        foreign = (p for p in shared if not any(key.startswith(p) for key in expected))
+        prefix = next(foreign, None)
+        if prefix is None:
+            return state
+        state = {key[len(prefix) :]: tensor for key, tensor in state.items()}
 
 
 def _misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

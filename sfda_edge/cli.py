@@ -1,7 +1,7 @@
 """sfda-edge: adapt, evaluate, export, train, synth, demo.
 
-Nothing heavy is imported before a command has been chosen. Only the export command knows the
-package ``export``: this is the one place where the halves meet.
+Nothing heavy is imported before a command has been chosen. Only the commands export and demo know
+the package ``export``: this is the one place where the halves meet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.errors import StreamError
 from sfda_edge import __version__
 from sfda_edge.errors import SfdaEdgeError
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from sfda_edge.model_source import ModelFlags
 
 _IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
+# Which extra brings a library that a command found missing.
+EXTRAS = {
+    "torch": "adapt",
+    "msgspec": "adapt",
+    "safetensors": "adapt",
+    "tqdm": "adapt",
+    "kornia": "adapt",
+    "matplotlib": "adapt",
+    "jinja2": "adapt",
+    "tomli": "adapt",
+    "cv2": "opencv",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+}
 _EPILOG = """\
 examples
   sfda-edge adapt                          the packaged model to the packaged dusk images
@@ -90,7 +106,7 @@ def _add_evaluate(commands) -> None:
         help="index images named as the images, for a plain folder or a video",
     )
     parser.add_argument(
-        "--labels-space",
+        "--label-classes",
         metavar="NAME|FILE",
         help="what the labels mean (default: the model's classes)",
     )
@@ -290,7 +306,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             _model_flags(args),
             args.images,
             args.labels,
-            args.labels_space,
+            args.label_classes,
             args.out,
             args.device,
             args.skip_bad,
@@ -301,13 +317,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from export.command import export_model
-    from export.errors import ExportError
 
     precision = "fp16" if args.fp16 else "fp32"
-    try:
-        result = export_model(_model_flags(args), precision, args.images, args.out)
-    except ExportError as error:
-        raise SfdaEdgeError(str(error)) from None
+    result = export_model(_model_flags(args), precision, args.images, args.out)
     print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
     print(result.parity.line())
 
@@ -350,7 +362,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    """Run the program; returns the exit code: 0 done, 1 failed, 2 the user has to act."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
@@ -358,6 +370,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except SfdaEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"error: {error}: pip install 'sfda-edge[{EXTRAS[error.name]}]'", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full, a file that may not be read
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StreamError as error:  # the demo streams, and export runs what it has written
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,15 +1,22 @@
 """What can go wrong in adaptation, and whose move it is.
 
-SfdaEdgeError            the user has to change something: exit code 2
+SfdaEdgeError            said without a traceback
 ├── RecipeError          a setting that does not exist or cannot be
 ├── DataError            images, labels or class maps that do not fit
 ├── CheckpointError      weights that do not fit the network, or cannot be read
-└── RunError             a run directory that is not what the command needs
+├── RunError             a run directory that is not what the command needs
+└── ExportError          in ``export``: a model that cannot be exported, or answers otherwise
 """
 
 
 class SfdaEdgeError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that are said without a traceback.
+
+    Attributes:
+        exit_code: 2 when the user has to change something, 1 when the work itself failed.
+    """
+
+    exit_code = 2
 
 
 class RecipeError(SfdaEdgeError):

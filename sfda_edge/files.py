@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sfda_edge.errors import RunError
 
 
@@ -21,8 +23,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(0o644)  # safetensors makes private files, whatever the user's umask
         temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two when a disk is full
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise RunError(f"cannot write {path}: {reason}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -35,12 +35,14 @@ class Normalise(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.bgr = spec.bgr
         # One multiplication and one addition; 1/255 and the division by std are folded in.
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
         self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.float() * self.scale + self.offset
+        normalised = images.float() * self.scale + self.offset
+        return normalised.flip(1) if self.bgr else normalised
 
 
 def class_matrix(spec: ModelSpec) -> Tensor | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
+from runtime.manifest import file_sha256
 from sfda_edge.checkpoint import SPEC_FILE, load_model, read_spec
 from sfda_edge.class_map import load_class_map
 from sfda_edge.errors import CheckpointError, RunError
@@ -60,18 +60,22 @@ class SourceModel:
     sha256: str
 
 
-def load_source(flags: ModelFlags) -> SourceModel:
+def load_source(flags: ModelFlags, hint: str = "name another to change") -> SourceModel:
     """Load the model that the flags name; the packaged one when they name none.
+
+    Args:
+        flags: the model.
+        hint: how the command at hand is told of another model.
 
     Raises:
         CheckpointError: the weights cannot be read, or too little is known of them.
         DataError: the label space or the class map is unknown or does not fit.
     """
     if flags.weights is None:
-        logger.info("model: the packaged StreetSynth network (--weights FILE for another)")
+        logger.info("model: the packaged StreetSynth network (%s)", hint)
     path = _weights_file(flags.weights or MODEL_DIR)
     spec = _spec(path, flags)
-    return SourceModel(load_model(path, spec), spec, path, file_digest(path))
+    return SourceModel(load_model(path, spec), spec, path, file_sha256(path))
 
 
 def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None:
@@ -94,11 +98,6 @@ def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None
     )
 
 
-def file_digest(path: Path) -> str:
-    """Hexadecimal SHA-256 of a weights file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _weights_file(path: Path) -> Path:
     if not path.is_dir():
         return path
@@ -115,6 +114,10 @@ def _spec(path: Path, flags: ModelFlags) -> ModelSpec:
     beside = path.with_name(SPEC_FILE)
     if flags.model is None and beside.is_file():
         spec = read_spec(beside)
+        if flags.label_space is not None:
+            raise CheckpointError(
+                f"{beside} says what {path.name} answers; --label-space is for weights without one"
+            )
     else:
         spec = _described(path, flags)
     if flags.size_hw is not None:
@@ -147,6 +150,5 @@ def _described(path: Path, flags: ModelFlags) -> ModelSpec:
     assert flags.label_space is not None
     assert flags.size_hw is not None
     found = architecture(flags.model)
-    return ModelSpec(
-        flags.model, label_space(flags.label_space), flags.size_hw, found.mean, found.std
-    )
+    space = label_space(flags.label_space)
+    return ModelSpec(flags.model, space, flags.size_hw, found.mean, found.std, bgr=found.bgr)

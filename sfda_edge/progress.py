@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sfda_edge.data.loading import Progress
+if TYPE_CHECKING:
+    from sfda_edge.data.loading import Progress
 
 
 def progress_bar(title: str, total: int, done: int = 0) -> Progress:

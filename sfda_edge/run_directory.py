@@ -84,16 +84,21 @@ class RunDirectory:
         if self.path.parent.resolve() != RUNS.resolve():
             return
         link = LATEST.with_name(".latest.part")
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.path.name)
-        link.replace(LATEST)
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.path.name)
+            link.replace(LATEST)
+        except OSError as error:
+            raise RunError(
+                f"the run is in {self.path}, but {LATEST} cannot point at it: {error.strerror}"
+            ) from None
 
     def _write(self) -> None:
         write_text(self.path / RUN_FILE, json.dumps(self._facts, indent=1) + "\n")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The facts of a finished run, or nothing where there is no run."""
+    """The facts of a run, or nothing where there is no run."""
     try:
         return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -115,8 +120,11 @@ def _circumstances() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of the checkout that this code runs from; None for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    top, commit = done.stdout.split("\n")[:2]
+    return commit if Path(top) == root else None

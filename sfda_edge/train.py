@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from sfda_edge.data.loading import Progress, silent
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.files import write_atomically
 from sfda_edge.inference import Normalise
+from sfda_edge.metrics_file import open_metrics
 from sfda_edge.models import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,12 @@ class TrainRecipe:
             raise ValueError("steps, batch_size and checkpoint_every must be at least 1")
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale must be in (0, 1], got {self.min_scale}")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.warmup_steps >= 0):
+            raise ValueError(
+                "learning_rate must be above 0, weight_decay and warmup_steps not less"
+            )
+        if not (0 <= self.blur_share <= 1 and 0 <= self.colour_jitter <= 1):
+            raise ValueError("blur_share and colour_jitter must be in [0, 1]")
 
 
 def learning_rate_factor(step: int, recipe: TrainRecipe) -> float:
@@ -171,7 +179,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.next_step = state["next_step"]
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise RunError(f"{path} is not a checkpoint of this run: {error}") from None
 
 
@@ -191,7 +199,7 @@ def train(
         RunError: the loss is no longer a number, or the folder cannot be written.
     """
     recipe, checkpoint = trainer.recipe, checkpoint_path(out_dir)
-    with (out_dir / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+    with open_metrics(out_dir, trainer.next_step) as metrics:
         for step in progress(range(trainer.next_step, recipe.steps)):
             loss = trainer.step(images, labels)
             if not loss < float("inf"):

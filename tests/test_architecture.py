@@ -20,7 +20,14 @@ MAY_IMPORT = {
 EXCEPTIONS = {("sfda_edge/cli.py", "export")}
 NOT_IN_RUNTIME = {"torch", "onnx", "onnxscript", "safetensors", "msgspec"}
 HEAVY = {"torch", "cv2", "onnx", "onnxruntime", "matplotlib", "kornia", "panda3d", "PIL"}
-PROGRAMS = ["sfda_edge.cli", "runtime.stream"]
+PROGRAMS = [
+    "sfda_edge.cli",
+    "runtime.stream",
+    "benchmarks.stream",
+    "benchmarks.graph",
+    "benchmarks.decoder",
+    "benchmarks.before_after",
+]
 
 
 def imported_packages(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -41,12 +42,12 @@ class JsonLinesSink:
         }
         try:
             self._file.write(json.dumps(line) + "\n")
+            self._file.flush()  # who reads along sees each frame as it comes
         except OSError as error:
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
 
     def close(self) -> None:
-        """Flush; a file is closed."""
-        if self._file is sys.stdout:
-            self._file.flush()
-        else:
-            self._file.close()
+        """Close a file; standard output stays open."""
+        if self._file is not sys.stdout:
+            with contextlib.suppress(OSError):  # said already, by the write that failed
+                self._file.close()

@@ -41,31 +41,37 @@ class VideoSink:
         self._fps = fps or DEFAULT_FPS
         self._writer: Any = None
         self._size_hw = (0, 0)
-        self._written = 0
+        self._calls = self._written = 0
+        self._previous: np.ndarray = np.zeros(0)
         self._first_ns = 0
 
     def write(self, result: Segmentation) -> None:
-        """Write one picture, for as long as it lasted."""
+        """Write one picture; of a live source, first the one before until its time is over."""
         import cv2
 
         picture = self._overlay.draw(result.frame.image, result.label_map)
         if self._writer is None:
             self._open(picture.shape[:2], result.frame.captured_ns)
+        elif self._calls % _CHECK_EVERY == 0:
+            self._require_space()
         if picture.shape[:2] != self._size_hw:
             height, width = self._size_hw
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         encoded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        for _ in range(self._repeats(result.frame.captured_ns)):
-            self._writer.write(np.ascontiguousarray(encoded))
-            self._written += 1
-        if self._written % _CHECK_EVERY == 0:
-            self._require_space()
-
-    def _repeats(self, captured_ns: int) -> int:
+        self._calls += 1
         if not self._live:
-            return 1
-        due = int((captured_ns - self._first_ns) * 1e-9 * self._fps) + 1
-        return max(due - self._written, 0)
+            self._write(encoded)
+            return
+        due = int((result.frame.captured_ns - self._first_ns) * 1e-9 * self._fps)
+        while self._written < due:
+            self._write(self._previous)
+        if self._written == due:
+            self._write(encoded)
+        self._previous = encoded
+
+    def _write(self, encoded: np.ndarray) -> None:
+        self._writer.write(encoded)
+        self._written += 1
 
     def _open(self, size_hw: tuple[int, int], captured_ns: int) -> None:
         import cv2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runtime.manifest import file_sha256
 from runtime.overlay import Overlay
 from sfda_edge.adapt import Adaptation, adapt, checkpoint_path
 from sfda_edge.checkpoint import save_model
@@ -22,7 +24,7 @@ from sfda_edge.errors import RecipeError
 from sfda_edge.evaluate import Predictor
 from sfda_edge.inference import choose_device
 from sfda_edge.methods import METHODS
-from sfda_edge.model_source import ModelFlags, SourceModel, file_digest, load_source
+from sfda_edge.model_source import ModelFlags, SourceModel, load_source
 from sfda_edge.models import ModelSpec
 from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import load_recipe, recipe_toml
@@ -70,7 +72,7 @@ def run(request: AdaptRequest) -> Path:
     Raises:
         SfdaEdgeError: something that the user has to change.
     """
-    source = load_source(request.flags)
+    source = load_source(request.flags, "--weights FILE for another")
     method_name, images_spec = _defaults(request)
     if method_name not in METHODS:
         raise RecipeError(f"unknown method '{method_name}'; known: {', '.join(METHODS)}")
@@ -80,24 +82,33 @@ def run(request: AdaptRequest) -> Path:
     out_dir = request.out_dir or default_run_dir(method_name)
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, device)
     target = open_images(images_spec)
-    inputs = _inputs(source, method_name, recipe, images_spec)
-    directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), request.resume)
     bar = progress_bar("read images", len(target))
     images = load_images(target, source.spec.input_hw, request.skip_bad, bar)
+    inputs = _inputs(source, method_name, recipe, images_spec)
+    inputs |= {"device": str(device), "target_sha256": _digest(images)}
+    directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), request.resume)
     original = copy.deepcopy(source.model)
-    adaptation = Adaptation(method_type(source.model, recipe), source.spec, device, recipe.seed)
-    if request.resume:
+    method = method_type(source.model.to(device), recipe)
+    adaptation = Adaptation(method, source.spec, device, recipe.seed)
+    if request.resume and checkpoint_path(out_dir).exists():
         adaptation.resume(checkpoint_path(out_dir))
-    steps = adaptation.method.num_steps
-    adapt(adaptation, images, out_dir, progress_bar(method_name, steps, adaptation.next_step))
+    bar = progress_bar(method_name, method.num_steps, adaptation.next_step)
+    adapt(adaptation, images, out_dir, bar)
     _leave(directory, source.spec, adaptation, original, images, method_name)
     return out_dir
+
+
+def _digest(images: Tensor) -> str:
+    """Hexadecimal SHA-256 of the target images as the model sees them."""
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _defaults(request: AdaptRequest) -> tuple[str, str]:
     """Method and images, each default said in a line with the flag that changes it."""
     if request.method is None:
         logger.info("method: %s (--method NAME for another)", DEFAULT_METHOD)
+    if request.recipe is None:
+        logger.info("recipe: the method's own (--recipe NAME|FILE, --set KEY=VALUE)")
     if request.images is None:
         logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
     return request.method or DEFAULT_METHOD, request.images or PACKAGED_IMAGES
@@ -111,6 +122,7 @@ def _inputs(source: SourceModel, method: str, recipe: Any, images_spec: str) -> 
         "model": source.spec.architecture,
         "weights": str(source.path.resolve()),
         "weights_sha256": source.sha256,
+        "spec": msgspec.to_builtins(source.spec),
         "size": f"{width}x{height}",
         "images": absolute_spec(images_spec),
     }
@@ -131,9 +143,11 @@ def _leave(
     before = Predictor(original, spec, adaptation.device)
     after = Predictor(model, spec, adaptation.device)
     picture, changed = _before_and_after(before, after, images)
+    seen = min(adaptation.method.num_steps * adaptation.method.batch_size, len(images))
     result = {
-        "adapted_sha256": file_digest(path),
+        "adapted_sha256": file_sha256(path),
         "num_images": len(images),
+        "num_images_seen": seen,
         "share_of_pixels_changed": round(changed, 4),
     }
     write_page(directory.path / REPORT_FILE, _report(method, picture, result))
@@ -160,7 +174,8 @@ def _before_and_after(
 
 def _report(method: str, picture: np.ndarray, result: dict[str, Any]) -> Page:
     introduction = (
-        f"Adapted with method {method} to {result['num_images']} unlabeled images. "
+        f"Adapted with method {method} to {result['num_images_seen']} of "
+        f"{result['num_images']} unlabeled images. "
         f"{100 * result['share_of_pixels_changed']:.1f} % of the pixels below have another label "
         "than before. Whether they are better, labels alone can tell: sfda-edge evaluate."
     )

@@ -35,7 +35,7 @@ class EvaluateRequest:
         flags: the model.
         images: labelled, as ``open_images`` takes them; None for the packaged clip.
         labels_dir: for a plain folder of images.
-        labels_space: what the labels mean; None for the model's classes.
+        label_classes: what the labels mean; None for the model's classes.
         out_dir: for JSON and pictures.
         device: as ``choose_device`` takes it.
         skip_bad: leave damaged samples out.
@@ -44,7 +44,7 @@ class EvaluateRequest:
     flags: ModelFlags
     images: str | None = None
     labels_dir: Path | None = None
-    labels_space: str | None = None
+    label_classes: str | None = None
     out_dir: Path = Path("evaluation")
     device: str = "auto"
     skip_bad: bool = False
@@ -80,8 +80,8 @@ def run(request: EvaluateRequest) -> Evaluation:
     if request.images is None:
         logger.info("images: the packaged StreetSynth dusk clip (--images for yours)")
     images = open_images(request.images or PACKAGED_IMAGES, request.labels_dir)
-    if request.labels_space is not None:
-        images = replace(images, label_space=label_space(request.labels_space))
+    if request.label_classes is not None:
+        images = replace(images, label_space=label_space(request.label_classes))
     _make_folder(request.out_dir)
     predictor = Predictor(source.model, source.spec, choose_device(request.device))
     sheet = SheetCollector(Overlay(source.spec.answer_space, legend=False), len(images))

@@ -41,7 +41,8 @@ def run(request: SynthRequest) -> int:
         if error.name not in ("panda3d", "direct"):
             raise
         raise DataError("rendering needs panda3d: pip install 'sfda-edge[synth]'") from None
-    if request.out_dir.exists() and any(request.out_dir.iterdir()):
+    out_dir = request.out_dir
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise DataError(f"{request.out_dir} is not empty; choose another --out")
     scenes = SceneRange(request.first, request.count, request.frames)
     render = render_clip if request.clip else render_images

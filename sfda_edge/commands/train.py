@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 import torch
 
-from sfda_edge.data import open_images
+from runtime.manifest import file_sha256
+from sfda_edge.data import ImageSet, absolute_spec, open_images
 from sfda_edge.data.loading import load_labelled
 from sfda_edge.errors import DataError
 from sfda_edge.evaluate import Predictor, evaluate
 from sfda_edge.imagenet import load_imagenet_encoder
 from sfda_edge.inference import choose_device
 from sfda_edge.label_spaces import label_space
-from sfda_edge.model_source import file_digest
 from sfda_edge.models import ModelSpec, architecture, build_model
 from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import load_recipe, recipe_toml
@@ -66,20 +66,21 @@ def run(request: TrainRequest) -> Path:
     images = open_images(request.images, request.labels_dir)
     found = architecture(recipe.model)
     space = label_space(recipe.label_space)
-    spec = ModelSpec(recipe.model, space, recipe.input_hw, found.mean, found.std)
+    spec = ModelSpec(recipe.model, space, recipe.input_hw, found.mean, found.std, bgr=found.bgr)
     if images.label_space is not None and images.label_space.names != space.names:
         raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
-    inputs = {"recipe": msgspec.to_builtins(recipe), "images": request.images}
-    directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), request.resume)
+    validation = _validation_images(request)
     trainer = _trainer(recipe, spec, device)
-    if request.resume:
-        trainer.resume(checkpoint_path(out_dir))
     bar = progress_bar("read images", len(images))
     pictures, labels = load_labelled(images, space, spec.input_hw, request.skip_bad, bar)
+    inputs = {"recipe": msgspec.to_builtins(recipe), "images": absolute_spec(request.images)}
+    directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), request.resume)
+    if request.resume and checkpoint_path(out_dir).exists():
+        trainer.resume(checkpoint_path(out_dir))
     steps = progress_bar("train", recipe.steps, trainer.next_step)
     train(trainer, pictures, labels, out_dir, steps)
-    result = {"weights_sha256": file_digest(out_dir / WEIGHTS_FILE), "num_images": len(pictures)}
-    directory.finish({**result, **_validate(request, trainer, spec, device)})
+    result = {"weights_sha256": file_sha256(out_dir / WEIGHTS_FILE), "num_images": len(pictures)}
+    directory.finish({**result, **_validate(validation, trainer, spec, device)})
     return out_dir
 
 
@@ -91,12 +92,21 @@ def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trai
     return Trainer(model, spec, recipe, device)
 
 
-def _validate(
-    request: TrainRequest, trainer: Trainer, spec: ModelSpec, device: torch.device
-) -> dict[str, float]:
+def _validation_images(request: TrainRequest) -> ImageSet | None:
+    """Opened before the training, so that a slip costs nothing."""
     if request.validation is None:
-        return {}
+        return None
     images = open_images(request.validation)
+    if not images.labelled:
+        raise DataError(f"--validation {request.validation} has no labels")
+    return images
+
+
+def _validate(
+    images: ImageSet | None, trainer: Trainer, spec: ModelSpec, device: torch.device
+) -> dict[str, float]:
+    if images is None:
+        return {}
     bar = progress_bar("validate", len(images))
     evaluation = evaluate(Predictor(trainer.model, spec, device), images, progress=bar)
     print(evaluation.text())

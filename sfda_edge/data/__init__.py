@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.sources import VIDEO_SUFFIXES
 from sfda_edge.data.camvid import open_camvid
 from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import ImageSet
-from sfda_edge.data.streetsynth import open_streetsynth
-from sfda_edge.data.video import VIDEO_SUFFIXES, open_video
+from sfda_edge.data.streetsynth import PARTS, open_streetsynth
+from sfda_edge.data.video import open_video
 from sfda_edge.errors import DataError
 
 __all__ = ["DATASETS", "ImageSet", "absolute_spec", "open_images"]
@@ -53,5 +54,7 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
 def absolute_spec(spec: str) -> str:
     """The same images, said so that it holds in any working directory."""
     name, colon, where = spec.partition(":")
+    if spec in {f"streetsynth:{part}" for part in PARTS}:
+        return spec
     prefix, path = (f"{name}:", where) if colon and name in DATASETS else ("", spec)
     return prefix + (str(Path(path).resolve()) if Path(path).exists() else path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.packaged import CLIP_DIR
+from runtime.packaged import CLIP, CLIP_DIR
 from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.video import open_video
@@ -22,7 +22,7 @@ def open_streetsynth(where: str) -> ImageSet:
         DataError: it is none of them.
     """
     if where == "clip":
-        return open_video(CLIP_DIR / "clip.mp4", CLIP_DIR / "labels", LABEL_SPACES["camvid"])
+        return open_video(CLIP, CLIP_DIR / "labels", LABEL_SPACES["camvid"])
     folder = {"source": SOURCE_DIR, "target": TARGET_DIR}.get(where, Path(where))
     if not (folder / "images").is_dir():
         raise DataError(

@@ -13,7 +13,6 @@ from runtime.sources import SourceError, video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 # Neighbouring frames say nearly the same; this many fit in memory at full HD (1.2 GB).
 MAX_UNLABELLED_FRAMES = 200
 

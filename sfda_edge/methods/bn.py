@@ -38,8 +38,11 @@ class BatchNormRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.target_share <= 1:
             raise ValueError(f"target_share must be in [0, 1], got {self.target_share}")
-        if self.batch_size < 1 or self.num_images < self.batch_size:
-            raise ValueError("num_images must be at least batch_size, which is at least 1")
+        if self.batch_size < 1 or self.num_images < 1 or self.num_images % self.batch_size:
+            raise ValueError(
+                f"num_images must be a multiple of batch_size, got {self.num_images} and "
+                f"{self.batch_size}"
+            )
 
 
 class ChannelMoments:

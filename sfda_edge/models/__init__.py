@@ -27,6 +27,7 @@ class Architecture:
         build: number of classes → a network from images (N, 3, H, W) to logits (N, C, H, W).
         mean, std: of RGB values in [0, 1].
         stride: height and width must be multiples of it.
+        bgr: the network takes blue first.
         training_only: prefixes of keys in published checkpoints that inference has no use for.
     """
 
@@ -35,18 +36,22 @@ class Architecture:
     std: Channels = IMAGENET_STD
     stride: int = 1
     training_only: tuple[str, ...] = ()
+    bgr: bool = False
 
 
 # EfficientNet-Lite's input is (255 x - 127) / 128.
 _LITE_MEAN: Channels = (127 / 255, 127 / 255, 127 / 255)
 _LITE_STD: Channels = (128 / 255, 128 / 255, 128 / 255)
+# Caffe's networks take blue, green, red from 0 to 255, less the mean and not divided.
+_CAFFE_MEAN: Channels = (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255)
+_CAFFE_STD: Channels = (1 / 255, 1 / 255, 1 / 255)
 MODELS: dict[str, Architecture] = {
     **{
         f"espnetv2_s{width}": Architecture(partial(ESPNetv2, width=width), stride=16)
         for width in (0.5, 1.0, 1.25, 1.5, 2.0)
     },
     "deeplabv3_resnet50": Architecture(DeepLabV3, training_only=("aux_classifier.",)),
-    "deeplabv2_resnet101": Architecture(DeepLabV2),
+    "deeplabv2_resnet101": Architecture(DeepLabV2, _CAFFE_MEAN, _CAFFE_STD, bgr=True),
     "lite0_fpn": Architecture(Lite0FPN, _LITE_MEAN, _LITE_STD),
     "lite0_fpn_tiny": Architecture(
         partial(Lite0FPN, num_stages=4, width=48), _LITE_MEAN, _LITE_STD
@@ -64,8 +69,8 @@ def architecture(name: str) -> Architecture:
     """
     if name in MODELS:
         return MODELS[name]
-    module_name, colon, function_name = name.partition(":")
-    if not colon:
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
         raise CheckpointError(
             f"unknown network '{name}'; known: {', '.join(MODELS)}, or package.module:function"
         )

@@ -1,7 +1,7 @@
 """DeepLabV2 with a ResNet-101 encoder (Chen et al., TPAMI 2018); names as in AdaptSegNet.
 
 The field's adaptation baseline, in the single-output form: Caffe-style strides, the batch
-normalisation of the encoder, and a sum of four dilated classifiers (``layer6``). AdaptSegNet's
+normalisation of the encoder, and a sum of dilated classifiers (``layer6``). AdaptSegNet's
 second, shallower classifier (``layer5``) is kept so that its checkpoints load.
 """
 
@@ -14,10 +14,13 @@ from torch.nn import functional
 from sfda_edge.models.resnet import RESNET101_CAFFE, stem_and_stages
 
 DILATIONS = (6, 12, 18, 24)
+# AdaptSegNet returns from inside its loop over the classifiers, so that its published weights were
+# trained with the first two alone. Adding the others, which never learned, would spoil the answer.
+SUMMED = 2
 
 
 class DilatedClassifier(nn.Module):
-    """The sum of four dilated 3x3 convolutions."""
+    """The sum of dilated 3x3 convolutions; four have weights, the first two count."""
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class DilatedClassifier(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([conv(x) for conv in self.conv2d_list]).sum(0)
+        return torch.stack([conv(x) for conv in list(self.conv2d_list)[:SUMMED]]).sum(0)
 
 
 class DeepLabV2(nn.Module):

@@ -21,6 +21,7 @@ class ModelSpec:
         label_space: the network's own outputs.
         input_hw: the size that images are resized to.
         mean, std: normalisation of RGB values in [0, 1].
+        bgr: the network takes blue first.
         class_map: how outputs become the classes asked for; None when they already are.
     """
 
@@ -30,6 +31,7 @@ class ModelSpec:
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     class_map: ClassMap | None = None
+    bgr: bool = False
 
     @property
     def answer_space(self) -> LabelSpace:

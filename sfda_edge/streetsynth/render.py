@@ -61,6 +61,8 @@ def render_clip(
     height, width = IMAGE_HW
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(out_dir / "clip.mp4"), codec, fps, (width, height))
+    if not writer.isOpened():
+        raise DataError(f"cannot write {out_dir / 'clip.mp4'}")
     number = 0
     for seed in progress(range(scenes.first, scenes.first + scenes.count)):
         with renderer.open_scene(seed, look) as scene:

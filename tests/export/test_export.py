@@ -138,12 +138,25 @@ def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, spec, images,
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path, spec, images):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").touch()
+@pytest.mark.parametrize("manifest", [None, '{"name": "a web app"}', '{"schema": 1}', "[]"])
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path, spec, images, manifest):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    if manifest is None:
+        (folder / "a.jpg").touch()
+    else:
+        (folder / "manifest.json").write_text(manifest)
+    before = sorted(folder.iterdir())
     with pytest.raises(ExportError, match="is not a bundle"):
-        export_bundle(make(spec, images), tmp_path / "photos")
-    assert (tmp_path / "photos" / "a.jpg").exists()
+        export_bundle(make(spec, images), folder)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_bundle_that_holds_a_users_file_is_left_alone(tmp_path, spec, images):
+    export_bundle(make(spec, images), tmp_path / "bundle")
+    (tmp_path / "bundle" / "notes.txt").touch()
+    with pytest.raises(ExportError, match=r"it holds notes\.txt"):
+        export_bundle(make(spec, images), tmp_path / "bundle")
 
 
 def test_a_network_that_torch_cannot_export_says_why(spec, images, tmp_path):

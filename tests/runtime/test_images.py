@@ -75,3 +75,10 @@ def test_resizing_labels_takes_the_nearest_pixel():
 
 def test_resizing_to_the_same_size_is_free(picture):
     assert resize_image(picture, (48, 64)) is picture
+
+
+def test_images_of_more_than_8_bits_are_refused_not_spoilt(tmp_path):
+    deep = np.linspace(0, 65535, 16, dtype=np.uint16).reshape(4, 4)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="8 bits are read, this one is I"):
+        read_image(tmp_path / "a.png")

@@ -114,8 +114,9 @@ def test_an_error_of_the_model_ends_the_stream():
 
 def test_stop_ends_a_stream_that_would_never_end():
     sink = Kept()
-    pipeline = Pipeline(Scripted(10**9, live=True, pause_s=0.001), Echo(), SIZE_HW, [sink])
-    timer = threading.Timer(0.1, pipeline.stop)
+    stop, endless = threading.Event(), Scripted(10**9, live=True, pause_s=0.001)
+    pipeline = Pipeline(endless, Echo(), SIZE_HW, [sink], stop=stop)
+    timer = threading.Timer(0.1, stop.set)
     timer.start()
     pipeline.run()
     timer.join()

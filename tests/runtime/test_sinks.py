@@ -35,6 +35,18 @@ def test_a_live_video_lasts_as_long_as_what_it_shows(tmp_path, three_classes):
     assert length_of(path) == 21
 
 
+def test_a_live_picture_stays_until_the_next_one(tmp_path, three_classes):
+    """Class 0 for two seconds, then class 2: blue until the end."""
+    path = tmp_path / "live.avi"
+    sink = VideoSink(path, Overlay(three_classes, legend=False), fps=10.0, live=True)
+    sink.write(result(0, 0, label=0))
+    sink.write(result(1, 2 * SECOND_NS, label=2))
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    colours = [int(capture.read()[1][20, 30].argmax()) for _ in range(21)]
+    assert colours == [0] * 20 + [2], "blue (first in BGR) until second two, then red"
+
+
 def test_frames_of_another_size_fit_into_the_video(tmp_path, three_classes):
     path = tmp_path / "mixed.avi"
     sink = VideoSink(path, Overlay(three_classes), fps=None, live=False)
@@ -47,12 +59,12 @@ def test_frames_of_another_size_fit_into_the_video(tmp_path, three_classes):
 def test_a_full_disk_is_said_and_the_video_is_playable(tmp_path, three_classes, monkeypatch):
     path = tmp_path / "full.mp4"
     sink = VideoSink(path, Overlay(three_classes), fps=None, live=False)
-    for index in range(49):
+    for index in range(50):
         sink.write(result(index))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1 << 20))
     with pytest.raises(SinkError, match="1 MB left"):
-        sink.write(result(49))
+        sink.write(result(50))
     sink.close()
     assert length_of(path) == 50
 

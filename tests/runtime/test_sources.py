@@ -77,6 +77,11 @@ def test_a_dead_stream_is_an_error_without_its_password():
     ("url", "clean"),
     [
         ("rtsp://u:p@cam/1?token=x", "rtsp://…@cam/1?…"),
+        ("rtsp://admin:p/w@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:pa#ss@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:[pa?ss@cam/1", "rtsp://…@cam/1"),
+        ("rtmp://admin:secret@cam", "rtmp://…@cam"),
+        ("a plain name", "a plain name"),
         ("rtsp://u:p@x@cam:554/1", "rtsp://…@cam:554/1"),
         ("http://cam/1.mp4", "http://cam/1.mp4"),
     ],
@@ -90,7 +95,7 @@ def test_a_missing_camera_says_what_to_try():
         open_source("camera57")
 
 
-@pytest.mark.parametrize("spec", ["nothing.mp4", "cameraX", "", "webcam"])
+@pytest.mark.parametrize("spec", ["nothing.mp4", "cameraX", "", "webcam", "camera99999999999"])
 def test_an_unknown_source_lists_what_there_is(spec):
     with pytest.raises(SourceError, match="give camera0"):
         open_source(spec)

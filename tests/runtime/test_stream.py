@@ -60,6 +60,20 @@ def test_what_the_user_has_to_change_is_exit_code_2(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--save", "--jsonl"])
+def test_the_source_is_never_written_over(in_empty_folder, capsys, flag):
+    drive = in_empty_folder / "drive.mp4"
+    drive.write_bytes(CLIP.read_bytes())
+    assert stream.main(["drive.mp4", flag, str(drive)]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert drive.read_bytes() == CLIP.read_bytes()
+
+
+def test_a_full_disk_is_said_of_json_lines_too(in_empty_folder, capsys):
+    assert stream.main(["streetsynth", "--jsonl", "/dev/full", "--frames", "3"]) == 2
+    assert "cannot write /dev/full: No space left" in capsys.readouterr().err
+
+
 def test_the_folders_bundle_goes_before_the_packaged_one(in_empty_folder, caplog):
     caplog.set_level("INFO")
     assert stream.choose_bundle(None) == BUNDLE_DIR

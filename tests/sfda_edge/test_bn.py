@@ -94,3 +94,9 @@ def test_the_shift_is_measured_in_source_deviations(tiny_model):
 def test_a_network_without_batchnorm_is_an_error():
     with pytest.raises(RecipeError, match="needs BatchNorm layers"):
         BatchNormStatistics(without_norm(3), BatchNormRecipe())
+
+
+def test_sums_are_kept_where_the_model_is(tiny_model):
+    """A device without numbers stands for a GPU."""
+    method = BatchNormStatistics(tiny_model.to("meta"), BatchNormRecipe())
+    assert {moments.total.device.type for moments in method.moments.values()} == {"meta"}

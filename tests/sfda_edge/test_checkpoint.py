@@ -26,8 +26,11 @@ def test_what_is_saved_is_loaded(tmp_path, tiny_model, tiny_spec):
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o444 == 0o444
 
 
+PREFIXES = ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+
+
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_usual_wrappers_and_prefixes_come_off(tmp_path, tiny_model, tiny_spec, wrapper, prefix):
     state = {prefix + key: value for key, value in tiny_model.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3}, tmp_path / "a.pth")
@@ -54,7 +57,7 @@ def test_another_network_is_explained(tmp_path, tiny_spec):
     with pytest.raises(CheckpointError) as caught:
         load_model(tmp_path / "a.pth", tiny_spec)
     message = str(caught.value)
-    assert "missing (8): 0.weight; 1.weight" in message
+    assert "missing (7): 0.weight; 1.weight" in message
     assert "unexpected (1): conv.weight" in message
     assert "another network" in message
 
@@ -103,3 +106,30 @@ def test_an_unwritable_folder_is_an_error_and_loses_nothing(tmp_path, tiny_model
     with pytest.raises(RunError, match="cannot write"):
         save_model(blocked / "a.safetensors", tiny_model, tiny_spec)
     assert blocked.read_text() == "in the way"
+
+
+def test_old_checkpoints_without_batch_counters_load(tmp_path, tiny_model, tiny_spec):
+    state = {k: v for k, v in tiny_model.state_dict().items() if "num_batches" not in k}
+    torch.save(state, tmp_path / "a.pth")
+    assert same(load_model(tmp_path / "a.pth", tiny_spec), tiny_model)
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, tiny_model, tiny_spec):
+    """A limit on file sizes makes the kernel refuse writes, as a full disk does."""
+    import resource
+    import signal
+
+    path = tmp_path / "a.safetensors"
+    save_model(path, tiny_model, tiny_spec)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(RunError, match="cannot write"):
+            save_model(path, tiny_model, tiny_spec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "model.json"]

@@ -30,7 +30,7 @@ def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
     assert manifest.precision == "fp16"
     assert manifest.provenance["source_weights_sha256"] == run["inputs"]["weights_sha256"]
     assert manifest.provenance["weights_sha256"] == run["result"]["adapted_sha256"]
-    for default in ("--weights", "--method", "--images", "--out", "--device"):
+    for default in ("--weights", "--method", "--images", "--out", "--device", "--recipe"):
         assert any(default in message for message in caplog.messages), f"{default} is not named"
     assert "label agreement" in capsys.readouterr().out
 
@@ -50,12 +50,26 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["evaluate", "--label-space", "camvid"], "--label-space is for weights without one"),
+        (["adapt", "--model", ":x", "--label-space", "camvid", "--size", "8x8"], "unknown network"),
+        (["adapt", "--images", "x" * 300], "File name too long"),
         (["adapt", "--images", "nowhere"], "'nowhere' is not a folder"),
         (["adapt", "--method", "magic"], "unknown method 'magic'; known: bn"),
         (["adapt", "--set", "target_share=7"], "must be in [0, 1], got 7"),
         (["adapt", "--weights", "no.pth"], "so say what it is: --model, --label-space, --size"),
         (["adapt", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
         (["adapt", "--resume"], "--resume needs --out"),
+        (
+            [
+                "train",
+                "train-demo",
+                "--images",
+                "streetsynth:source",
+                "--validation",
+                "streetsynth:target",
+            ],
+            "has no labels",
+        ),
         (["adapt", "--resume", "--out", "new"], "nothing to resume"),
         (["export"], "there is no runs/latest here"),
         (["export", str(MODEL_DIR)], "no run beside them; give --images"),
@@ -111,3 +125,22 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     subprocess.run([*command, "--out", "killed", "--resume"], check=True, capture_output=True)
     whole, killed = (in_empty_folder / n / "adapted.safetensors" for n in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
+    assert cli.main(["adapt", "--out", "run"]) == 0
+    (in_empty_folder / "run" / "adapted.safetensors").unlink()
+    assert cli.main(["adapt", "--out", "run", "--resume"]) == 0
+    assert (in_empty_folder / "run" / "adapted.safetensors").is_file()
+    assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sfda_edge.commands", None)
+
+    def missing(args):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "_adapt", missing)
+    assert cli.main(["adapt"]) == 2
+    assert "pip install 'sfda-edge[adapt]'" in capsys.readouterr().err

@@ -111,4 +111,5 @@ def test_a_spec_can_be_said_for_every_folder(in_empty_folder):
     (in_empty_folder / "split").mkdir()
     assert absolute_spec("split") == str(in_empty_folder / "split")
     assert absolute_spec("camvid:split") == f"camvid:{in_empty_folder / 'split'}"
+    (in_empty_folder / "target").mkdir()  # must not be taken for the packaged part
     assert absolute_spec("streetsynth:target") == "streetsynth:target"

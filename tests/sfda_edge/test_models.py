@@ -3,8 +3,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runtime.labels import LabelSpace
 from sfda_edge import cli
 from sfda_edge.errors import CheckpointError
+from sfda_edge.inference import Normalise
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model
 from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
@@ -76,6 +78,29 @@ def test_deeplabv2_has_adaptsegnets_names():
     assert {"conv1.weight", "layer3.22.bn3.weight", "layer5.conv2d_list.0.bias"} <= set(state)
     assert tuple(state["layer6.conv2d_list.3.weight"].shape) == (19, 2048, 3, 3)
     assert DeepLabV2(2).layer2[0].conv1.stride == (2, 2)
+
+
+def test_deeplabv2_counts_the_two_classifiers_that_adaptsegnet_trained():
+    torch.manual_seed(0)
+    model = DeepLabV2(3).eval()
+    image = torch.randn(1, 3, 33, 33)
+    with torch.inference_mode():
+        before = model(image)
+        for index in (2, 3):
+            model.layer6.conv2d_list[index].weight.fill_(100.0)
+        assert torch.equal(model(image), before)
+        model.layer6.conv2d_list[1].bias += 1
+        torch.testing.assert_close(model(image), before + 1)
+
+
+def test_caffe_networks_get_blue_first_from_0_to_255():
+    found = architecture("deeplabv2_resnet101")
+    space = LabelSpace(("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    spec = ModelSpec("deeplabv2_resnet101", space, (8, 8), found.mean, found.std, bgr=found.bgr)
+    red = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    red[0, 0] = 200
+    expected = torch.tensor([-104.00698793, -116.66876762, 200 - 122.67891434]).view(1, 3, 1, 1)
+    torch.testing.assert_close(Normalise(spec)(red), expected)
 
 
 def test_lite0_agrees_with_the_package_that_carries_its_weights():

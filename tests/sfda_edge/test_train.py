@@ -107,7 +107,10 @@ def test_half_precision_asks_for_a_gpu(tiny_model, tiny_spec):
         Trainer(tiny_model, tiny_spec, recipe(precision="bf16"), CPU)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"min_scale": 0.0}, {"schedule": "step"}])
+IMPOSSIBLE = [{"steps": 0}, {"min_scale": 0.0}, {"schedule": "step"}, {"learning_rate": -1.0}]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE)
 def test_impossible_settings_are_errors(change):
     with pytest.raises(RecipeError):
         recipe(**change)
