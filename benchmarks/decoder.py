@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line
+from runtime.stream import natural, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,8 +22,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.decoder", description="Time the light network's decoder."
     )
-    parser.add_argument("--calls", type=int, default=100, help="of each, after 10 to warm up (100)")
-    parser.add_argument("--threads", type=int, default=0, help="of one inference; 0 is automatic")
+    parser.add_argument("--rounds", type=positive, default=8, help="of ten calls each, in turn (8)")
+    parser.add_argument(
+        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
     return parser
 
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     from benchmarks.light_decoders import measure
 
-    record = measure(args.calls, args.threads)
+    record = measure(args.rounds, args.threads)
     print(text(record))
     if args.out is not None:
         args.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -35,7 +35,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     turns: dict[str, Callable[[], object]] = {
         name: _in_a_circle(segment, frames) for name, (_, segment) in ways.items()
     }
-    timings = time_in_turn(turns, args.calls, warm_up=10)
+    timings = time_in_turn(turns, args.rounds)
     rows = {}
     for name, (graph, segment) in ways.items():
         agreement = np.mean(

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.hardware import machine_line
 from runtime.errors import StreamError
+from runtime.stream import natural, positive
 from sfda_edge.errors import SfdaEdgeError
 
 
@@ -29,8 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("weights", nargs="?", type=Path, help="a run (default: the packaged model)")
     parser.add_argument("--source", default="streetsynth", help="frames (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=100, help="of each, after 10 to warm up (100)")
-    parser.add_argument("--threads", type=int, default=0, help="of one inference; 0 is automatic")
+    parser.add_argument("--rounds", type=positive, default=8, help="of ten calls each, in turn (8)")
+    parser.add_argument(
+        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
     return parser
 

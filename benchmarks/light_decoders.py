@@ -55,7 +55,9 @@ class LiteReducedASPP(nn.Module):
         return functional.interpolate(logits, images.shape[-2:], mode="bilinear")
 
 
-def measure(calls: int, num_threads: int, input_hw: tuple[int, int] = (256, 512)) -> dict[str, Any]:
+def measure(
+    rounds: int, num_threads: int, input_hw: tuple[int, int] = (256, 512)
+) -> dict[str, Any]:
     """Export all three with fresh weights and time them in turn."""
     machine = machine_record()
     networks: dict[str, nn.Module] = {
@@ -64,7 +66,7 @@ def measure(calls: int, num_threads: int, input_hw: tuple[int, int] = (256, 512)
         "LR-ASPP": LiteReducedASPP(),
     }
     runs = {name: _runner(network, input_hw, num_threads) for name, network in networks.items()}
-    timings = time_in_turn(runs, calls, warm_up=10)
+    timings = time_in_turn(runs, rounds)
     rows = {
         name: {
             "parameters": sum(p.numel() for p in network.parameters()),

@@ -51,13 +51,22 @@ def time_call(call: Callable[[], object]) -> float:
 
 
 def time_in_turn(
-    calls: dict[str, Callable[[], object]], rounds: int, warm_up: int
+    calls: dict[str, Callable[[], object]], rounds: int, per_turn: int = 10
 ) -> dict[str, Timing]:
-    """Time several functions A B A B …, so that a drift of the machine hits all alike."""
+    """Time several functions in turns, so that a drift of the machine hits all alike.
+
+    A turn begins with two calls that are not counted: thread pools of the function before keep
+    spinning for a while, and caches are another's. The first round is not counted at all.
+
+    Args:
+        calls: what to time, by name.
+        rounds: counted turns of each.
+        per_turn: counted calls in a turn.
+    """
     durations: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(warm_up + rounds):
+    for index in range(1 + rounds):
         for name, call in calls.items():
-            duration = time_call(call)
-            if index >= warm_up:
-                durations[name].append(duration)
+            turn = [time_call(call) for _ in range(2 + per_turn)]
+            if index > 0:
+                durations[name] += turn[2:]
     return {name: summarise(values) for name, values in durations.items()}

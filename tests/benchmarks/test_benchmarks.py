@@ -40,16 +40,16 @@ def test_percentiles_and_rate():
 def test_functions_are_timed_in_turn():
     order = []
     timings = time_in_turn(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warm_up=1
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, per_turn=4
     )
-    assert order == ["a", "b"] * 4
-    assert timings["a"].calls == 3
+    assert order == (["a"] * 6 + ["b"] * 6) * 4
+    assert timings["a"].calls == 3 * 4
 
 
 def test_the_graphs_are_timed_and_agree(capsys):
     from benchmarks import graph
 
-    assert graph.main(["--calls", "2"]) == 0
+    assert graph.main(["--rounds", "1"]) == 0
     printed = capsys.readouterr().out
     assert all(way in printed for way in ("network + numpy", "plain graph", "our graph"))
     assert printed.count("100.000 %") == 3
@@ -58,8 +58,8 @@ def test_the_graphs_are_timed_and_agree(capsys):
 def test_the_decoders_are_timed(capsys):
     from benchmarks import decoder, light_decoders
 
-    record = light_decoders.measure(calls=2, num_threads=1, input_hw=(64, 128))
+    record = light_decoders.measure(rounds=1, num_threads=1, input_hw=(64, 128))
     shown = decoder.text(record)
     assert list(record["networks"]) == ["encoder alone", "feature pyramid", "LR-ASPP"]
     assert "64" in shown
-    assert all(row["calls"] == 2 for row in record["networks"].values())
+    assert all(row["calls"] == 10 for row in record["networks"].values())
