@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -107,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}: {ADVICE[error.name]}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our summary has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return 0

@@ -118,5 +118,12 @@ def test_json_lines_on_standard_output_stay_json(in_empty_folder, capsys):
     assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 3
 
 
+def test_a_reader_that_goes_away_is_no_error(in_empty_folder):
+    command = f"{sys.executable} -m runtime.stream streetsynth --frames 3 | true; exit $PIPESTATUS"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
 def test_the_packaged_clip_has_a_label_a_frame():
     assert frames_of(CLIP) == len(list((CLIP_DIR / "labels").glob("*.png"))) == 72
