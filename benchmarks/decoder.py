@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line
-from runtime.stream import natural, positive
+from runtime.arguments import natural, positive
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line
+from runtime.arguments import natural, positive
 from runtime.errors import StreamError
-from runtime.stream import natural, positive
 from sfda_edge.errors import SfdaEdgeError
 
 

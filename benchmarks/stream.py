@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.timing import Timing, summarise, time_call
+from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
 from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
@@ -30,7 +31,6 @@ from runtime.pipeline import WARM_UP_RUNS, Pipeline
 from runtime.sinks.scoring import ScoringSink
 from runtime.sources import open_source, without_credentials
 from runtime.stats import Snapshot
-from runtime.stream import natural, positive
 
 MAX_FRAMES = 300
 CLIP_IGNORE_INDEX = 11  # CamVid's

@@ -40,10 +40,11 @@ def export_model(
     weights = default_weights(flags.weights, else_packaged=False)
     source = load_source(replace(flags, weights=weights))
     inputs = _run_inputs(source)
-    frames = _gate_images(source, images or _adapted_to(inputs))
+    spec = images or _adapted_to(inputs)
+    frames = _gate_images(source, spec)
     chosen = "--fp16 for half precision" if precision == "fp32" else "as --fp16 asks"
     logger.info("precision: %s (%s)", precision, chosen)
-    logger.info("gate: %d of the images that it was adapted to (--images for others)", len(frames))
+    logger.info("gate: %d frames of %s (--images for others)", len(frames), spec)
     logger.info("bundle: %s (--out DIR for another)", out_dir)
     provenance = _provenance(source, inputs)
     request = ExportRequest(source.model, source.spec, frames, precision, provenance)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.arguments import natural, positive
 from runtime.errors import StreamError
 
 if TYPE_CHECKING:
@@ -76,20 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
     return parser
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if natural(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.arguments import positive
 from runtime.errors import StreamError
 from sfda_edge import __version__
 from sfda_edge.errors import SfdaEdgeError
@@ -189,7 +190,9 @@ def _add_weights_argument(parser: argparse.ArgumentParser, default: str) -> None
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("for weights without a model.json beside them")
+    group = parser.add_argument_group(
+        "the model (weights without a model.json need --model, --label-space and --size)"
+    )
     group.add_argument(
         "--model",
         metavar="NAME",
@@ -250,13 +253,6 @@ def scene_range(text: str) -> tuple[int, int]:
     if not match or int(match[2]) < 1:
         raise argparse.ArgumentTypeError(f"expected FIRST:COUNT such as 0:20, got '{text}'")
     return int(match[1]), int(match[2])
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
 
 
 def _model_flags(args: argparse.Namespace) -> ModelFlags:

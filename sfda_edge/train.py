@@ -150,7 +150,6 @@ class Trainer:
         ignored = self.spec.label_space.ignore_index
         # Crops fill with 0; shifted by one, 0 becomes "outside the image".
         masks = labels.to(self.device).float()[:, None] + 1
-        masks[masks == ignored + 1] = 0
         pictures, masks = self.augment(images.to(self.device).float() / 255, masks)
         targets = masks[:, 0].round().long() - 1
         targets[targets < 0] = ignored

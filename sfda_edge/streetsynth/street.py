@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -343,13 +342,3 @@ class StreetBuilder:
             place = (x, y - 0.28, 2.5 + 0.3 * index)
             shade = np.asarray(colour) * (1.0 if index == lamp else 0.15)
             self.stage.place(bulb, Label.SIGN, place, colour=shade, glowing=bool(index == lamp))
-
-
-def positions(
-    random: np.random.Generator, low: float, high: float, step: tuple[float, float]
-) -> Iterator[float]:
-    """Places along the street from ``low`` to ``high``, a random step apart."""
-    y = random.uniform(low, low + 11)
-    while y < high:
-        yield y
-        y += random.uniform(*step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from panda3d.core import NodePath
 
 from sfda_edge.streetsynth import geometry
 from sfda_edge.streetsynth.stage import Label, Stage
-from sfda_edge.streetsynth.street import ROAD_Z, Plan, positions
+from sfda_edge.streetsynth.street import ROAD_Z, Plan
 
 GLASS = (0.09, 0.11, 0.14)
 BLACK = (0.05, 0.05, 0.05)
@@ -78,7 +79,7 @@ class Traffic:
 
     def _parked(self, side: int) -> None:
         draw = self.random
-        for y in positions(draw, 4, 90, (5.5, 8)):
+        for y in _positions(draw, 4, 90, (5.5, 8)):
             if draw.random() < 0.7:
                 x = side * (self.plan.road_width / 2 - 1.0)
                 self._vehicle(x, y, draw.choice([0, 180]), 0.0, parked=True)
@@ -198,3 +199,13 @@ class Traffic:
         bar = geometry.box((0.5, 0.05, 0.05))
         put(bar, Label.BICYCLIST, (0, 0.42, 0.95), colour=BLACK, under=node)
         self.stage.moving.append((node, 0.25 * side))
+
+
+def _positions(
+    random: np.random.Generator, low: float, high: float, step: tuple[float, float]
+) -> Iterator[float]:
+    """Places along the street from ``low`` to ``high``, a random step apart."""
+    y = random.uniform(low, low + 11)
+    while y < high:
+        yield y
+        y += random.uniform(*step)
