@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from pathlib import Path
 
 import torch
 
 from runtime.overlay import Overlay
-from sfda_edge.adapt import Adaptation, adapt
+from sfda_edge.commands.adapt import AdaptRequest, run
 from sfda_edge.data import ImageSet, open_images
-from sfda_edge.data.loading import load_images, read_all
+from sfda_edge.data.loading import read_all
 from sfda_edge.evaluate import Predictor, evaluate
-from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.model_source import ModelFlags, load_source
-from sfda_edge.recipe import load_recipe
 from sfda_edge.report.contact_sheet import contact_sheet, save_picture
 
 FRAMES = (10, 34)
@@ -24,15 +21,12 @@ CPU = torch.device("cpu")
 
 def draw(path: Path) -> list[str]:
     """Adapt, score both models on the labelled clip, draw; returns what the columns say."""
-    source = load_source(ModelFlags(None))
-    original = copy.deepcopy(source.model)
-    recipe = load_recipe("bn", BatchNormRecipe)
-    run = Adaptation(BatchNormStatistics(source.model, recipe), source.spec, CPU, recipe.seed)
-    target = load_images(open_images("streetsynth:target"), source.spec.input_hw)
     with tempfile.TemporaryDirectory() as folder:
-        adapt(run, target, Path(folder))
+        request = AdaptRequest(ModelFlags(None), method="bn", out_dir=Path(folder) / "run")
+        adapted = load_source(ModelFlags(run(request)))
+    source = load_source(ModelFlags(None))
     clip = open_images("streetsynth:clip")
-    before, after = (Predictor(m, source.spec, CPU) for m in (original, run.method.model))
+    before, after = (Predictor(m, source.spec, CPU) for m in (source.model, adapted.model))
     scores = [100 * evaluate(predictor, clip).scores.miou for predictor in (before, after)]
     titles = ["street at dusk", f"source model: mIoU {scores[0]:.1f}",
               f"adapted: mIoU {scores[1]:.1f}", "labels (for scoring alone)"]  # fmt: skip

@@ -2,55 +2,125 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sfda_edge.batchnorm import BatchNormHealth, batchnorm_layers, check_health
 from sfda_edge.data.loading import Progress, silent
-from sfda_edge.errors import RunError
+from sfda_edge.data.target import TargetBatch
+from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.files import write_atomically
-from sfda_edge.inference import Normalise
-from sfda_edge.methods import AdaptationMethod
+from sfda_edge.guard import CollapseError, Guard
+from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.metrics_file import open_metrics
-from sfda_edge.models import ModelSpec
+from sfda_edge.processes import num_processes, rank
+from sfda_edge.task import AdaptationTask
+from sfda_edge.views import Views, find_views
 
 CHECKPOINT_EVERY = 20
+JUDGEMENTS, LEAST_STEPS_BETWEEN = 8, 10
+HEALTH_IMAGES, HEALTH_BATCH = 16, 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Adaptation:
-    """An adaptation run: its method, whose model is on ``device``, and the step it has reached."""
+    """An adaptation run and the step it has reached.
 
+    Attributes:
+        task: the target, the device.
+        method: adapts the task's model.
+        source: a copy of the model before anything was learnt.
+        health: of the source's BatchNorm statistics, which were re-estimated if they were
+            unusable; None for a network without.
+        views: in which ways the source sees the target well.
+        guard: keeps the best model.
+        stopped: why the run ended early; empty when it did not.
+        data_wait_s: how long steps waited for images.
+    """
+
+    task: AdaptationTask
     method: AdaptationMethod
-    spec: ModelSpec
-    device: torch.device
-    seed: int
+    source: nn.Module
+    health: BatchNormHealth | None
+    views: Views
+    guard: Guard
     next_step: int = 0
+    stopped: str = ""
+    data_wait_s: float = 0.0
+    _coming: dict[int, TargetBatch] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.normalise = Normalise(self.spec).to(self.device)
+        if self.method.batch_size % num_processes():
+            raise RecipeError(
+                f"batch_size {self.method.batch_size} cannot be shared by {num_processes()} "
+                "processes; make it a multiple"
+            )
 
-    def step(self, images: Tensor) -> dict[str, Any]:
-        """One step on a batch chosen from uint8 images (N, 3, H, W); returns what to log."""
-        batch = images[
-            batch_indices(len(images), self.method.batch_size, self.seed, self.next_step)
-        ]
-        torch.manual_seed(self.seed * 1_000_003 + self.next_step)
-        logged = self.method.step(self.normalise(batch.to(self.device)))
+    def step(self) -> dict[str, Any]:
+        """One step on the next batch; returns what to log.
+
+        All randomness comes from the seed and the step's number, so a resumed run is the same run.
+
+        Raises:
+            CollapseError: a loss is no longer a number.
+        """
+        step = self.next_step
+        images = self._images(step)
+        torch.manual_seed(self.task.seed * 1_000_003 + step)
+        logged = self.method.step(images.to(self.task.device), self._indices(step), step)
         self.next_step += 1
+        broken = [name for name, value in logged.items() if not math.isfinite(value)]
+        if broken:
+            raise CollapseError(f"{broken[0]} is {logged[broken[0]]} at step {self.next_step}")
         return {"step": self.next_step, **logged}
+
+    def _indices(self, step: int) -> list[int]:
+        return batch_indices(
+            len(self.task.target), self.method.batch_size, self.task.seed, step
+        ).tolist()
+
+    def _images(self, step: int) -> Tensor:
+        """This step's images, which the last step ordered; orders the next step's."""
+        batch = self._coming.pop(step, None) or self.task.target.ahead(self._indices(step))
+        if step + 1 < self.method.num_steps:
+            self._coming = {step + 1: self.task.target.ahead(self._indices(step + 1))}
+        began_s = time.perf_counter()
+        images = batch.images()
+        self.data_wait_s += time.perf_counter() - began_s
+        return images
+
+    def judge(self) -> dict[str, Any]:
+        """Let the guard look at the model as it is; returns what to log.
+
+        Raises:
+            CollapseError: the model is beyond repair.
+        """
+        verdict = self.guard.consider(self.method.model, self.next_step)
+        return {
+            "agreement": verdict.agreement,
+            "confidence": verdict.confidence,
+            "class_shares": [round(share, 5) for share in verdict.class_shares],
+        }
 
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs."""
         state = {
             "model": self.method.model.state_dict(),
             "method": self.method.state(),
+            "guard": self.guard.state(),
             "next_step": self.next_step,
         }
         write_atomically(path, lambda part: torch.save(state, part))
@@ -64,12 +134,50 @@ class Adaptation:
         if not path.is_file():
             raise RunError(f"nothing to resume: {path} does not exist")
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = torch.load(
+                path, map_location=self.task.device, weights_only=True
+            )
             self.method.model.load_state_dict(state["model"])
             self.method.restore(state["method"])
+            self.guard.restore(state["guard"])
             self.next_step = state["next_step"]
-        except (RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, UnpicklingError) as error:
             raise RunError(f"{path} is not a checkpoint of this run: {error}") from None
+
+
+def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptation:
+    """Everything that comes before the first step.
+
+    The BatchNorm statistics are looked at and repaired, the good views found, the guard posted, and
+    the method prepared.
+    """
+    health = ensure_healthy_batchnorm(task)
+    source = copy.deepcopy(task.model)
+    views = find_views(task)
+    logger.info("views of the target: %s", views.text())
+    guard = Guard(task, views)
+    method = method_type(task, recipe)
+    method.prepare(views)
+    return Adaptation(task, method, source, health, views, guard)
+
+
+def ensure_healthy_batchnorm(task: AdaptationTask) -> BatchNormHealth | None:
+    """Repair statistics that make nonsense of the target, loudly."""
+    if not batchnorm_layers(task.model):
+        return None
+    batches = list(task.target_batches(HEALTH_IMAGES, HEALTH_BATCH))
+    health, statistics = check_health(task.model, batches, task.probabilities)
+    if not health.usable:
+        logger.warning(
+            "the checkpoint's BatchNorm statistics are unusable: with them the network answers "
+            "%.1f effective classes, with each batch's own %.1f; the target's means are %.1f "
+            "stored deviations away. They are re-estimated on the target images",
+            health.classes_stored,
+            health.classes_batch,
+            health.shift,
+        )
+        statistics.mix_into(task.model, 1.0)
+    return health
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, step: int) -> Tensor:
@@ -91,25 +199,34 @@ def batch_indices(num_images: int, batch_size: int, seed: int, step: int) -> Ten
     )
 
 
-def adapt(run: Adaptation, images: Tensor, out_dir: Path, progress: Progress = silent) -> None:
-    """Run the remaining steps; the adapted model is ``run.method.model``.
+def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
+    """Run the remaining steps; then ``run.method.model`` is the best model that was met.
 
     Args:
-        run: fresh, or resumed.
-        images: (N, 3, H, W) uint8 at the input size.
-        out_dir: gets ``metrics.jsonl`` and ``checkpoints/``.
-        progress: wraps the steps.
+        run: fresh, or resumed; its method is prepared.
+        out_dir: gets ``metrics.jsonl`` and ``checkpoints/``, written by the first process.
+        progress: wraps the steps, each a dictionary of what was logged.
     """
-    with open_metrics(out_dir, run.next_step) as metrics:
-        for logged in progress(_steps(run, images, out_dir)):
-            metrics.write(json.dumps(logged) + "\n")
-    run.method.finish()
+    with closing(open_metrics(out_dir, run.next_step)) as metrics:
+        try:
+            for logged in progress(_steps(run, out_dir)):
+                metrics.write(json.dumps(logged) + "\n")
+        except CollapseError as error:
+            run.stopped = str(error)
+    run.guard.give_best(run.method.model)
 
 
-def _steps(run: Adaptation, images: Tensor, out_dir: Path) -> Iterator[dict[str, Any]]:
-    while run.next_step < run.method.num_steps:
-        yield run.step(images)
-        if run.next_step % CHECKPOINT_EVERY == 0:
+def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
+    num_steps = run.method.num_steps
+    between = max(LEAST_STEPS_BETWEEN, num_steps // JUDGEMENTS)
+    while run.next_step < num_steps:
+        logged = run.step()
+        if run.next_step == num_steps:
+            run.method.finish()
+        if run.next_step == num_steps or run.next_step % between == 0:
+            logged |= run.judge()
+        yield logged
+        if run.next_step % CHECKPOINT_EVERY == 0 and run.next_step < num_steps and rank() == 0:
             run.save(checkpoint_path(out_dir))
 
 

@@ -1,4 +1,4 @@
-"""sfda-edge: adapt, evaluate, export, train, synth, demo.
+"""sfda-edge: adapt, evaluate, export, recipes, train, synth, demo.
 
 Nothing heavy is imported before a command has been chosen. Only the commands export and demo know
 the package ``export``: this is the one place where the halves meet.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from runtime.arguments import positive
 from runtime.errors import StreamError
 from sfda_edge import __version__
+from sfda_edge.allocator import keep_freed_memory
 from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ EXTRAS = {
     "kornia": "adapt",
     "matplotlib": "adapt",
     "jinja2": "adapt",
+    "lightning_fabric": "adapt",
+    "tensorboard": "tensorboard",
     "tomli": "adapt",
     "cv2": "opencv",
     "onnx": "export",
@@ -60,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_adapt(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_recipes(commands)
     _add_train(commands)
     _add_synth(commands)
     _add_demo(commands)
@@ -86,11 +90,35 @@ def _add_adapt(commands) -> None:
         metavar="IMAGES",
         help=f"target images: {_IMAGES} (default: packaged dusk frames)",
     )
-    parser.add_argument("--method", metavar="NAME", help="how to adapt: bn (default: bn)")
     parser.add_argument(
-        "--recipe", metavar="NAME|FILE", help="settings (default: the method's own)"
+        "--method",
+        metavar="NAME",
+        help="default, sfda, bn, tent, maxsquare or selftrain (default: default)",
     )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="settings (default: the method's own); sfda-edge recipes lists them",
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="IMAGES",
+        help="labelled images to score before and after; nothing is learnt from them",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of the networks' arithmetic; fp16 needs a CUDA GPU (default: %(default)s)",
+    )
+    parser.add_argument("--compile", action="store_true", dest="compiled", help="use torch.compile")
+    parser.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard")
     _add_run_flags(parser)
+
+
+def _add_recipes(commands) -> None:
+    parser = _add(commands, "recipes", "List the recipes, or print one to copy.", _recipes)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one")
 
 
 def _add_evaluate(commands) -> None:
@@ -208,6 +236,11 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--map", metavar="NAME|FILE", help="join classes: cityscapes-camvid, a .toml file, or none"
     )
+    group.add_argument(
+        "--feature-layer",
+        metavar="LAYER",
+        help="dotted name of the layer whose features sfda compares (default: found)",
+    )
     for name in ("mean", "std"):
         group.add_argument(
             f"--{name}",
@@ -266,6 +299,7 @@ def _model_flags(args: argparse.Namespace) -> ModelFlags:
         args.map,
         tuple(args.mean) if args.mean else None,
         tuple(args.std) if args.std else None,
+        args.feature_layer,
     )
 
 
@@ -276,6 +310,7 @@ def _require_out_to_resume(args: argparse.Namespace) -> None:
 
 def _adapt(args: argparse.Namespace) -> None:
     _require_out_to_resume(args)
+    keep_freed_memory()
     from sfda_edge.commands import adapt
 
     out_dir = adapt.run(
@@ -285,8 +320,12 @@ def _adapt(args: argparse.Namespace) -> None:
             args.recipe,
             tuple(args.overrides),
             args.images,
+            args.validation,
             args.out,
             args.device,
+            args.precision,
+            args.compiled,
+            args.tensorboard,
             args.resume,
             args.skip_bad,
         )
@@ -295,6 +334,7 @@ def _adapt(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    keep_freed_memory()
     from sfda_edge.commands import evaluate
 
     evaluation = evaluate.run(
@@ -320,8 +360,15 @@ def _export(args: argparse.Namespace) -> None:
     print(result.parity.line())
 
 
+def _recipes(args: argparse.Namespace) -> None:
+    from sfda_edge.recipe import describe_recipes, read_recipe_text
+
+    print(read_recipe_text(args.name) if args.name else describe_recipes(), end="")
+
+
 def _train(args: argparse.Namespace) -> None:
     _require_out_to_resume(args)
+    keep_freed_memory()
     from sfda_edge.commands import train
 
     out_dir = train.run(
@@ -351,6 +398,7 @@ def _synth(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    keep_freed_memory()
     from export.command import export_model
     from sfda_edge.commands import demo
 

@@ -32,6 +32,7 @@ class ModelFlags:
         size_hw: overrides the size that the model was made for.
         class_map: a name or file, or ``none`` to take a map off.
         mean, std: override the architecture's normalisation.
+        feature_layer: overrides the layer whose features methods compare.
     """
 
     weights: Path | None
@@ -41,6 +42,7 @@ class ModelFlags:
     class_map: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    feature_layer: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,8 @@ def _spec(path: Path, flags: ModelFlags) -> ModelSpec:
         spec = replace(spec, input_hw=flags.size_hw)
     if flags.mean is not None or flags.std is not None:
         spec = replace(spec, mean=flags.mean or spec.mean, std=flags.std or spec.std)
+    if flags.feature_layer is not None:
+        spec = replace(spec, feature_layer=flags.feature_layer)
     if flags.class_map == NO_MAP:
         return replace(spec, class_map=None)
     if flags.class_map is not None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfda_edge.data.loading import Progress
+
+# What of a logged step stands behind the bar; the newest value of each stays.
+SHOWN = ("loss", "agreement", "pixels_used")
 
 
 def progress_bar(title: str, total: int, done: int = 0) -> Progress:
     """A display to wrap ``total`` steps in, of which ``done`` were done by an earlier run."""
     from tqdm import tqdm
 
-    def wrap(steps: Iterable[Any]) -> Iterable[Any]:
-        return tqdm(steps, title, total, initial=done, disable=None, leave=False)
+    def wrap(steps: Iterable[Any]) -> Iterator[Any]:
+        shown: dict[str, str] = {}
+        with tqdm(steps, title, total, initial=done, disable=None, leave=False) as bar:
+            for step in bar:
+                if isinstance(step, dict):
+                    shown |= {key: f"{step[key]:.3f}" for key in SHOWN if key in step}
+                    bar.set_postfix(shown, refresh=False)
+                yield step
 
     return wrap

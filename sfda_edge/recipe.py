@@ -16,6 +16,16 @@ T = TypeVar("T")
 _FOLDER = Path(__file__).parent / "recipes"
 
 
+def require(holds: bool, rule: str, found: Any = None) -> None:
+    """For recipes' ``__post_init__``: say the rule that a setting breaks.
+
+    Raises:
+        ValueError: it does not hold.
+    """
+    if not holds:
+        raise ValueError(rule if found is None else f"{rule}, got {found}")
+
+
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
@@ -29,13 +39,36 @@ def load_recipe(name_or_path: str, kind: type[T], overrides: tuple[str, ...] = (
     Raises:
         RecipeError: an unknown recipe or setting, or a value of the wrong type.
     """
+    return parse_recipe(read_toml(recipe_path(name_or_path)), kind, overrides)
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """Where a recipe is.
+
+    Raises:
+        RecipeError: there is none.
+    """
     path = (
         Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
     )
     if not path.is_file():
         known = ", ".join(recipe_names())
         raise RecipeError(f"unknown recipe '{name_or_path}'; known: {known}, or a .toml file")
-    return parse_recipe(read_toml(path), kind, overrides)
+    return path
+
+
+def read_recipe_text(name: str) -> str:
+    """A recipe's file as it is, comments included."""
+    return recipe_path(name).read_text(encoding="utf-8")
+
+
+def describe_recipes() -> str:
+    """All recipes with the first line of each, which is its comment."""
+    lines = []
+    for name in recipe_names():
+        first = read_recipe_text(name).partition("\n")[0]
+        lines.append(f"{name:<24}{first.lstrip('# ')}\n")
+    return "".join(lines)
 
 
 def parse_recipe(settings: dict[str, Any], kind: type[T], overrides: tuple[str, ...] = ()) -> T:
@@ -67,10 +100,10 @@ def _override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def recipe_toml(recipe: Any) -> str:
-    """A recipe as TOML text, all settings written out."""
-    lines = (f"{key} = {_toml(value)}" for key, value in msgspec.to_builtins(recipe).items())
-    return "\n".join(lines) + "\n"
+def recipe_toml(recipe: Any, **heading: str) -> str:
+    """A recipe as TOML text, all settings written out below those of the heading."""
+    settings = heading | msgspec.to_builtins(recipe)
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in settings.items())
 
 
 def _toml(value: Any) -> str:

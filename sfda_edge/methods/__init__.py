@@ -4,11 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
+from sfda_edge.errors import RecipeError
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
+from sfda_edge.methods.maxsquare import MaxSquare, MaxSquareRecipe
+from sfda_edge.methods.multiview import MultiView, MultiViewRecipe
+from sfda_edge.methods.selftrain import SelfTraining, SelfTrainingRecipe
+from sfda_edge.methods.sfda import Sfda, SfdaRecipe
+from sfda_edge.methods.tent import Tent, TentRecipe
+from sfda_edge.recipe import parse_recipe, recipe_path
+from sfda_edge.toml_file import read_toml
 
-__all__ = ["METHODS", "AdaptationMethod"]
+__all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]
 
 METHODS: dict[str, tuple[type[Any], type[Any]]] = {
+    "multiview": (MultiViewRecipe, MultiView),
+    "sfda": (SfdaRecipe, Sfda),
     "bn": (BatchNormRecipe, BatchNormStatistics),
+    "tent": (TentRecipe, Tent),
+    "maxsquare": (MaxSquareRecipe, MaxSquare),
+    "selftrain": (SelfTrainingRecipe, SelfTraining),
 }
+
+
+def load_method_recipe(
+    name_or_path: str, method: str | None = None, overrides: tuple[str, ...] = ()
+) -> tuple[str, Any]:
+    """Read an adaptation recipe: its ``method`` line says whose settings the others are.
+
+    Args:
+        name_or_path: a recipe of ours, which every method's name is, or a TOML file.
+        method: what the recipe must be of, when the user named both.
+        overrides: ``KEY=VALUE`` settings.
+
+    Returns:
+        the method's name and its recipe.
+
+    Raises:
+        RecipeError: no such recipe or method, or settings that do not fit.
+    """
+    settings = read_toml(recipe_path(name_or_path))
+    name = settings.pop("method", None)
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise RecipeError(
+            f"recipe '{name_or_path}' is of method '{name}'; an adaptation recipe says method = "
+            f"one of {known}"
+            if name
+            else f"recipe '{name_or_path}' has no line method = ; known methods: {known}"
+        )
+    if method not in (None, name, name_or_path):
+        raise RecipeError(f"recipe '{name_or_path}' is of method '{name}', not '{method}'")
+    return name, parse_recipe(settings, METHODS[name][0], overrides)

@@ -37,6 +37,7 @@ class Architecture:
     stride: int = 1
     training_only: tuple[str, ...] = ()
     bgr: bool = False
+    feature_layer: str | None = None
 
 
 # EfficientNet-Lite's input is (255 x - 127) / 128.
@@ -47,12 +48,18 @@ _CAFFE_MEAN: Channels = (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 
 _CAFFE_STD: Channels = (1 / 255, 1 / 255, 1 / 255)
 MODELS: dict[str, Architecture] = {
     **{
-        f"espnetv2_s{width}": Architecture(partial(ESPNetv2, width=width), stride=16)
+        f"espnetv2_s{width}": Architecture(
+            partial(ESPNetv2, width=width), stride=16, feature_layer="base_net.level4.6"
+        )
         for width in (0.5, 1.0, 1.25, 1.5, 2.0)
     },
-    "deeplabv3_resnet50": Architecture(DeepLabV3, training_only=("aux_classifier.",)),
-    "deeplabv2_resnet101": Architecture(DeepLabV2, _CAFFE_MEAN, _CAFFE_STD, bgr=True),
-    "lite0_fpn": Architecture(Lite0FPN, _LITE_MEAN, _LITE_STD),
+    "deeplabv3_resnet50": Architecture(
+        DeepLabV3, training_only=("aux_classifier.",), feature_layer="backbone.layer4"
+    ),
+    "deeplabv2_resnet101": Architecture(
+        DeepLabV2, _CAFFE_MEAN, _CAFFE_STD, bgr=True, feature_layer="layer4"
+    ),
+    "lite0_fpn": Architecture(Lite0FPN, _LITE_MEAN, _LITE_STD, feature_layer="encoder._blocks.15"),
     "lite0_fpn_tiny": Architecture(
         partial(Lite0FPN, num_stages=4, width=48), _LITE_MEAN, _LITE_STD
     ),

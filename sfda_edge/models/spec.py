@@ -32,6 +32,7 @@ class ModelSpec:
     std: Channels = IMAGENET_STD
     class_map: ClassMap | None = None
     bgr: bool = False
+    feature_layer: str | None = None
 
     @property
     def answer_space(self) -> LabelSpace:

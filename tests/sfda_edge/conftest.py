@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
+from sfda_edge.data.images import ImageSet, Sample
+from sfda_edge.data.loading import silent
+from sfda_edge.data.target import TargetImages
 from sfda_edge.models import ModelSpec, build_model
+from sfda_edge.task import AdaptationTask
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
 def tiny_spec(three_classes) -> ModelSpec:
-    return ModelSpec("user_network:build", three_classes, (24, 40))
+    return ModelSpec("user_network:build", three_classes, (32, 64))
 
 
 @pytest.fixture
 def tiny_model(tiny_spec):
     torch.manual_seed(0)
     return build_model(tiny_spec).eval()
+
+
+def drawn_images(count: int, height: int = 40, width: int = 70) -> ImageSet:
+    """Bright boxes on dark noise: enough structure for a network to disagree with itself about."""
+    generator = np.random.default_rng(5)
+    samples = []
+    for number in range(count):
+        image = generator.integers(0, 90, (height, width, 3), dtype=np.uint8)
+        top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)
+        image[top : top + height // 2, left : left + width // 2] += 130
+        samples.append(Sample(f"{number:03d}", partial(np.copy, image)))
+    return ImageSet("drawn", tuple(samples))
+
+
+@pytest.fixture
+def make_task(tmp_path, tiny_model, tiny_spec):
+    """Tasks on the tiny network and ten drawn images, each with a copy of the same weights."""
+
+    def make(model=None, spec=tiny_spec, count=10, seed=0, work=tmp_path / "work"):
+        target = TargetImages(drawn_images(count), spec.input_hw)
+        model = copy.deepcopy(tiny_model) if model is None else model
+        fabric = Fabric(accelerator="cpu", devices=1)
+        return AdaptationTask(model, spec, target, fabric, seed, work, lambda _t, _n: silent)
+
+    return make

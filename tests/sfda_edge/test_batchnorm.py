@@ -4,19 +4,27 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from user_network import without_norm
 
-from sfda_edge.errors import RecipeError
-from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics, ChannelMoments
+from sfda_edge.adapt import ensure_healthy_batchnorm
+from sfda_edge.batchnorm import (
+    ChannelMoments,
+    TargetStatistics,
+    batchnorm_layers,
+    check_health,
+    effective_classes,
+    target_statistics,
+)
+from sfda_edge.checkpoint import load_model
+from sfda_edge.class_map import load_class_map
+from sfda_edge.data import open_images
+from sfda_edge.data.target import TargetImages
+from sfda_edge.label_spaces import label_space
+from sfda_edge.models import ModelSpec
+from sfda_edge.task import AdaptationTask
 
 
 def adapted(model, batches, share):
-    recipe = BatchNormRecipe(share, num_images=6, batch_size=3)
-    method = BatchNormStatistics(model, recipe)
-    for batch in batches:
-        method.step(batch)
-    method.finish()
-    return method
+    target_statistics(model, batches).mix_into(model, share)
 
 
 @pytest.fixture
@@ -85,18 +93,65 @@ def test_the_shift_is_measured_in_source_deviations(tiny_model):
     tiny_model[1].running_var.fill_(4.0)
     with torch.no_grad():
         tiny_model[0].weight.zero_()
-    method = BatchNormStatistics(tiny_model, BatchNormRecipe())
-    assert method.step(torch.randn(2, 3, 4, 4))["shift"] == pytest.approx(0.0)
+    statistics = target_statistics(tiny_model, [torch.randn(2, 3, 4, 4)])
+    assert statistics.shift() == pytest.approx(0.0)
     tiny_model[1].running_mean.fill_(6.0)
-    assert method.step(torch.randn(2, 3, 4, 4))["shift"] == pytest.approx(3.0, rel=1e-4)
-
-
-def test_a_network_without_batchnorm_is_an_error():
-    with pytest.raises(RecipeError, match="needs BatchNorm layers"):
-        BatchNormStatistics(without_norm(3), BatchNormRecipe())
+    assert statistics.shift() == pytest.approx(3.0, rel=1e-4)
 
 
 def test_sums_are_kept_where_the_model_is(tiny_model):
     """A device without numbers stands for a GPU."""
-    method = BatchNormStatistics(tiny_model.to("meta"), BatchNormRecipe())
-    assert {moments.total.device.type for moments in method.moments.values()} == {"meta"}
+    statistics = TargetStatistics(tiny_model.to("meta"))
+    assert {moments.total.device.type for moments in statistics.moments.values()} == {"meta"}
+
+
+def test_effective_classes_counts_equals_and_lone_ones():
+    assert effective_classes(torch.full((4,), 0.25)) == pytest.approx(4)
+    assert effective_classes(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1)
+    assert effective_classes(torch.tensor([float("nan"), 0.5])) == 0.0
+
+
+@pytest.fixture
+def camvid_task(real_data, tmp_path, make_task):
+    """The Cityscapes weights on a few CamVid frames, small."""
+    camvid = label_space("cityscapes20")
+    spec = ModelSpec(
+        "espnetv2_s0.5", camvid, (128, 256), class_map=load_class_map("cityscapes-camvid", camvid)
+    )
+    weights = real_data / "weights" / "espnetv2_s0.5_cityscapes_512x256.safetensors"
+    images = open_images(f"camvid:{real_data}/data/camvid/train")
+    few = type(images)(images.title, images.samples[::24])
+    target = TargetImages(few, spec.input_hw)
+    reference = make_task()
+    return AdaptationTask(
+        load_model(weights, spec), spec, target, reference.fabric, 0, tmp_path, reference.bars
+    )
+
+
+def test_real_weights_in_a_new_city_are_healthy(camvid_task, caplog):
+    before = {k: v.clone() for k, v in camvid_task.model.state_dict().items()}
+    health = ensure_healthy_batchnorm(camvid_task)
+    assert health.usable
+    assert not caplog.records
+    after = camvid_task.model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("damage", ["never updated", "not a number", "of another scale"])
+def test_statistics_that_make_nonsense_are_said_and_repaired(damage, camvid_task, caplog):
+    layers = batchnorm_layers(camvid_task.model)
+    for layer in layers.values():
+        if damage == "never updated":
+            layer.reset_running_stats()
+        elif damage == "not a number":
+            layer.running_var.fill_(float("nan"))
+        else:
+            layer.running_mean.mul_(30)
+            layer.running_var.div_(900)
+    health = ensure_healthy_batchnorm(camvid_task)
+    assert not health.usable
+    assert "unusable" in caplog.text
+    batches = list(camvid_task.target_batches(8, 4))
+    repaired, _ = check_health(camvid_task.model, batches, camvid_task.probabilities)
+    assert repaired.usable
+    assert repaired.classes_stored > 2.5

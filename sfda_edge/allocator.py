@@ -1,0 +1,33 @@
+"""Keep freed memory in the process: a third less time for a training step on a CPU.
+
+glibc hands large blocks back to the kernel as soon as they are freed and takes them anew in the
+next layer, zeroed page by page. Measured with ESPNetv2 s2.0, batch 4 at 512x256, two cores: 2.15 s
+a step before, 1.50 s after (``benchmarks/results/README.md``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# Parameters of mallopt(3).
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+_NEVER = 2**31 - 1
+_TOP_PAD_BYTES = 256 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator; must come before the first thread. False where there is no glibc."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False  # another C library, such as musl
+    settings = (
+        (_MMAP_THRESHOLD, _NEVER),
+        (_TRIM_THRESHOLD, _NEVER),
+        (_TOP_PAD, _TOP_PAD_BYTES),
+        (_ARENA_MAX, 1),
+    )
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)

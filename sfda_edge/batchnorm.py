@@ -1,0 +1,241 @@
+"""BatchNorm statistics: find the layers, estimate them on the target, mix, check their health."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sfda_edge.errors import RecipeError
+
+Layers = dict[str, _BatchNorm]
+
+
+def batchnorm_layers(model: nn.Module) -> Layers:
+    """The layers that keep running statistics, by name."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }
+
+
+def require_batchnorm(model: nn.Module, method: str) -> Layers:
+    """The layers, for a method that cannot do without.
+
+    Raises:
+        RecipeError: there are none; names the methods that need none.
+    """
+    layers = batchnorm_layers(model)
+    if not layers:
+        raise RecipeError(
+            f"method {method} needs BatchNorm layers with running statistics; the network has "
+            "none. Methods that need none: default, maxsquare, selftrain"
+        )
+    return layers
+
+
+def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """A layer's running mean and variance, each (C,); ``batchnorm_layers`` saw that it has them."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return layer.running_mean, layer.running_var
+
+
+class ChannelMoments:
+    """Mean and variance of each channel over everything seen: sums in double precision."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.total = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(channels, dtype=torch.float64, device=device)
+
+    def update(self, features: Tensor) -> None:
+        """Count features (N, C, …)."""
+        values = features.detach().transpose(0, 1).flatten(1).double()
+        self.count += values.shape[1]
+        self.total += values.sum(1)
+        self.squares += values.square().sum(1)
+
+    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
+        """Each (C,), the variance without Bessel's correction."""
+        mean = self.total / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp_min(0)
+
+
+@contextlib.contextmanager
+def batch_normalisation(model: nn.Module, layers: Layers) -> Iterator[None]:
+    """Normalise by each batch's own statistics, and remember nothing of it."""
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    counters = {name: layer.num_batches_tracked for name, layer in layers.items()}
+    model.eval()
+    for layer in layers.values():
+        layer.train()
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        model.eval()
+        for name, layer in layers.items():
+            layer.momentum, layer.num_batches_tracked = momenta[name], counters[name]
+
+
+@contextlib.contextmanager
+def watching(layers: Layers, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show ``watch`` the name and the input (N, C, …) of every layer that runs."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _layer, inputs: watch(name, inputs[0])
+
+    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+class TargetStatistics:
+    """The statistics of every layer's input on the target.
+
+    Each batch is normalised by its own statistics while the moments are taken: under the source's,
+    the layers behind a shifted one would be measured on inputs that the adapted network never sees.
+    In a data-parallel run every process observes whole batches, so that all agree.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.layers = model, batchnorm_layers(model)
+        self.moments = {
+            name: ChannelMoments(layer.num_features, running_statistics(layer)[0].device)
+            for name, layer in self.layers.items()
+        }
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> None:
+        """Forward one normalised batch (N, 3, H, W); the model itself stays as it is."""
+
+        def count(name: str, features: Tensor) -> None:
+            self.moments[name].update(features)
+
+        with (
+            batch_normalisation(self.model, self.layers),
+            watching(self.layers, count),
+        ):
+            self.model(images)
+
+    def shift(self) -> float:
+        """How far the target's means are from the model's, in the model's standard deviations."""
+        return torch.cat(list(self._distances())).mean().item()
+
+    def _distances(self) -> Iterator[Tensor]:
+        for name, layer in self.layers.items():
+            mean, variance = running_statistics(layer)
+            distance = self.moments[name].mean_and_variance()[0] - mean
+            yield distance.abs() / (variance.double() + layer.eps).sqrt()
+
+    @torch.no_grad()
+    def mix_into(self, model: nn.Module, target_share: float) -> None:
+        """Let ``model``'s statistics be ``target_share`` the target's; 0 changes nothing."""
+        for name, layer in batchnorm_layers(model).items():
+            mean, variance = self.moments[name].mean_and_variance()
+            source_mean, source_variance = running_statistics(layer)
+            for source, target in ((source_mean, mean), (source_variance, variance)):
+                if target_share == 1:  # also where the source's are not numbers
+                    source.copy_(target)
+                else:
+                    source.lerp_(target.to(source), target_share)
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums of every layer."""
+        return {
+            f"{name}.{part}": getattr(moments, part)
+            for name, moments in self.moments.items()
+            for part in ("count", "total", "squares")
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over the sums of every layer."""
+        for key, tensor in self.state().items():
+            tensor.copy_(state[key])
+
+
+def target_statistics(model: nn.Module, batches: Iterable[Tensor]) -> TargetStatistics:
+    """Observe all of the normalised batches (N, 3, H, W)."""
+    statistics = TargetStatistics(model)
+    for batch in batches:
+        statistics.observe(batch)
+    return statistics
+
+
+@dataclass(frozen=True)
+class BatchNormHealth:
+    """What the stored statistics are good for.
+
+    Attributes:
+        usable: False when the network talks nonsense with them and sense with the batch's own.
+        classes_stored: effective number of classes in the answers with the stored statistics,
+            exp(entropy of the class histogram): 1 is one class everywhere; 0 when not finite.
+        classes_batch: the same with each batch's own statistics.
+        shift: mean distance of the target's channel means, in stored standard deviations.
+    """
+
+    usable: bool
+    classes_stored: float
+    classes_batch: float
+    shift: float
+
+
+# A real shift (another city, dusk, rain) leaves the answers most of their classes: 4.6 of 5.3 for
+# clear days to dusk. Statistics that were never updated leave less than half (2.9 of 6.7 for the
+# Cityscapes weights), and those of another scale are tens of deviations away.
+_HOPELESS_SHIFT = 10.0
+_FEW_CLASSES_SHARE = 0.5
+
+
+@torch.no_grad()
+def check_health(
+    model: nn.Module, batches: list[Tensor], probabilities: Callable[[Tensor], Tensor]
+) -> tuple[BatchNormHealth, TargetStatistics]:
+    """Compare stored with batch statistics on a few normalised target batches.
+
+    Args:
+        model: has BatchNorm layers.
+        batches: each (N, 3, H, W).
+        probabilities: logits → class probabilities (N, C, H, W).
+
+    Returns:
+        the verdict, and the target's statistics, to repair with.
+    """
+    statistics = TargetStatistics(model)
+    stored, batch_wise = [], []
+    for images in batches:
+        stored.append(_histogram(probabilities(model.eval()(images))))
+        with batch_normalisation(model, statistics.layers):
+            batch_wise.append(_histogram(probabilities(model(images))))
+        statistics.observe(images)
+    classes_stored = effective_classes(torch.stack(stored).mean(0))
+    classes_batch = effective_classes(torch.stack(batch_wise).mean(0))
+    shift = statistics.shift()
+    usable = classes_stored >= _FEW_CLASSES_SHARE * classes_batch and shift < _HOPELESS_SHIFT
+    return BatchNormHealth(usable, classes_stored, classes_batch, shift), statistics
+
+
+def _histogram(probabilities: Tensor) -> Tensor:
+    """The share of each class in the arg-max answers (C,); NaN where the answers are not finite."""
+    if not probabilities.isfinite().all():
+        return torch.full((probabilities.shape[1],), float("nan"))
+    labels = probabilities.max(1).indices.flatten()
+    counts = torch.bincount(labels, minlength=probabilities.shape[1]).double()
+    return (counts / counts.sum()).cpu()
+
+
+def effective_classes(shares: Tensor) -> float:
+    """exp(entropy) of class shares (C,): C when all are equal, 1 when there is one; NaN gives 0."""
+    if not shares.isfinite().all():
+        return 0.0
+    present = shares[shares > 0]
+    return float(torch.exp(-(present * present.log()).sum()))

@@ -1,0 +1,147 @@
+"""Our default: a teacher that looks closely teaches a student that has to look quickly.
+
+The source model sees far more of a target than it shows at the size that a device can afford: at a
+higher resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
+are good is found without labels (``views.py``). They label the target once; a student at the
+deployment size learns these labels under strong augmentation and ClassMix, with a threshold for
+each class so that rare ones keep their share. The answer is the student's moving average.
+
+Each part earns its place in ``benchmarks/results/README.md``, where the rows of what did not help
+are too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
+from sfda_edge.learner import Learner, polynomial_decay
+from sfda_edge.losses import masked_cross_entropy
+from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.processes import own_rows, rank
+from sfda_edge.pseudo_labels import PseudoLabels, num_label_batches, write_pseudo_labels
+from sfda_edge.recipe import require
+from sfda_edge.task import AdaptationTask
+from sfda_edge.teacher import Teacher
+from sfda_edge.views import Views
+
+
+@dataclass(frozen=True)
+class MultiViewRecipe:
+    """Settings of ``multiview``.
+
+    Attributes:
+        steps, batch_size, seed: as they say.
+        learning_rate, weight_decay: of AdamW.
+        warmup_steps: linear, from zero.
+        portion: of each class's pixels that is learnt, the surest first.
+        average_decay: of the student's moving average, a step.
+        min_scale: crops keep at least this share of the image's area.
+        colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
+        blur_share: share of blurred images.
+    """
+
+    steps: int = 400
+    batch_size: int = 4
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-4
+    warmup_steps: int = 30
+    portion: float = 0.66
+    average_decay: float = 0.98
+    min_scale: float = 0.5
+    colour_jitter: float = 0.3
+    blur_share: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
+        require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
+        require(0 < self.portion <= 1, "portion must be in (0, 1]", self.portion)
+        require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
+        require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
+
+
+class MultiView(AdaptationMethod):
+    """The student, its moving average (which is the adapted model) and the teacher's labels."""
+
+    def __init__(self, task: AdaptationTask, recipe: MultiViewRecipe) -> None:
+        self.task, self.model, self.recipe = task, task.model, recipe
+        self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
+        self.augment = StrongAugmentation(
+            task.spec.input_hw, recipe.min_scale, recipe.colour_jitter, recipe.blur_share
+        )
+        self.student = copy.deepcopy(task.model)
+        optimizer = torch.optim.AdamW(
+            self.student.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.learner = Learner(
+            task.fabric, optimizer, polynomial_decay(recipe.steps, recipe.warmup_steps)
+        )
+
+    def prepare(self, views: Views) -> None:
+        """Label the target with all good views, unless an earlier part of this run has."""
+        task, path = self.task, self.labels_path
+        if rank() == 0 and not path.exists():
+            teacher, count = Teacher(task, task.model, views.kept), len(task.target)
+            bar = task.bars("label the target", num_label_batches(count))
+            write_pseudo_labels(
+                path, count, lambda indices: teacher.probabilities(indices, task.spec.input_hw), bar
+            )
+        task.fabric.barrier()
+        self.labels = PseudoLabels(path, task.num_classes)
+        self.thresholds = self.labels.thresholds(self.recipe.portion)
+        task.mix_target_statistics(_share_at(views, task.spec.input_hw))
+        self.student.load_state_dict(task.model.state_dict())
+
+    @property
+    def labels_path(self) -> Path:
+        """Where the teacher's labels are kept."""
+        return self.task.work_dir / "labels.npy"
+
+    def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
+        """Learn the teacher's labels on augmented, mixed images."""
+        labels, sureness = self.labels.read(indices)
+        weights = (sureness >= self.thresholds[labels]).float()
+        device = self.task.device
+        lesson = Lesson(images.float(), labels.to(device), weights.to(device))
+        mixed = class_mix(self.augment(lesson), self.task.num_classes)
+        with self.task.fabric.autocast():
+            logits = self.student(self.task.inputs(own_rows(mixed.images)))
+        probabilities = self.task.probabilities(logits)
+        loss = masked_cross_entropy(probabilities, own_rows(mixed.labels), own_rows(mixed.weights))
+        self.learner.descend(loss, step)
+        self._follow(step)
+        return {"loss": loss.item(), "pixels_used": mixed.weights.mean().item()}
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """Move the average towards the student, quickly at first."""
+        decay = min(self.recipe.average_decay, (step + 1) / (step + 10))
+        for average, newest in zip(self.model.parameters(), self.student.parameters(), strict=True):
+            average.lerp_(newest, 1 - decay)
+
+    def compile(self) -> None:
+        """The student learns, the average does not run."""
+        self.student.compile()
+
+    def state(self) -> dict[str, Any]:
+        """The student and its optimiser; the labels are in a file of the run."""
+        return {"student": self.student.state_dict(), "learner": self.learner.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the student and its optimiser."""
+        self.student.load_state_dict(state["student"])
+        self.learner.restore(state["learner"])
+
+
+def _share_at(views: Views, size_hw: tuple[int, int]) -> float:
+    """The share of the target's statistics that was found best at the input size."""
+    at_input_size = [view for view in views.agreement if view.size_hw == size_hw]
+    return max(at_input_size, key=lambda view: views.agreement[view]).target_share

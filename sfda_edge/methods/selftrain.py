@@ -1,0 +1,127 @@
+"""Class-balanced self-training: learn from one's own surest labels, in rounds.
+
+Zou et al., "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced
+Self-Training", ECCV 2018: in each round the model labels the target, the surest share of every
+class is kept, and the share grows from round to round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
+from sfda_edge.losses import masked_cross_entropy
+from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.processes import own_rows, rank
+from sfda_edge.pseudo_labels import PseudoLabels, num_label_batches, write_pseudo_labels
+from sfda_edge.recipe import require
+from sfda_edge.task import AdaptationTask
+from sfda_edge.views import Views
+
+
+@dataclass(frozen=True)
+class SelfTrainingRecipe:
+    """Settings of ``selftrain``.
+
+    Attributes:
+        target_share: of the target in the BatchNorm statistics.
+        steps, batch_size, seed: as they say; the steps are divided among the rounds.
+        rounds: how often the target is labelled.
+        portion: of each class's pixels that is kept in the first round.
+        portion_growth: more in every further round.
+        learning_rate: of SGD.
+    """
+
+    target_share: float = 0.3
+    steps: int = 200
+    batch_size: int = 4
+    rounds: int = 2
+    portion: float = 0.2
+    portion_growth: float = 0.05
+    learning_rate: float = 2.5e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
+        require(1 <= self.rounds <= self.steps, "rounds must be in [1, steps]", self.rounds)
+        last = self.portion + (self.rounds - 1) * self.portion_growth
+        require(
+            self.portion > 0 and self.portion_growth >= 0 and last <= 1,
+            "portion must be above 0 and grow to at most 1 in the last round",
+            last,
+        )
+
+
+class SelfTraining(AdaptationMethod):
+    """Label, learn, label again."""
+
+    def __init__(self, task: AdaptationTask, recipe: SelfTrainingRecipe) -> None:
+        self.task, self.model, self.recipe = task, task.model, recipe
+        self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
+        optimizer = segmentation_sgd(task.model, recipe.learning_rate)
+        self.learner = Learner(task.fabric, optimizer, polynomial_decay(recipe.steps))
+        self.labels: PseudoLabels | None = None
+
+    def prepare(self, views: Views) -> None:
+        """Mix the target's statistics in."""
+        self.task.mix_target_statistics(self.recipe.target_share)
+
+    def _round(self, step: int) -> int:
+        return step * self.recipe.rounds // self.recipe.steps
+
+    def _path(self, round_number: int) -> Path:
+        return self.task.work_dir / f"labels{round_number}.npy"
+
+    def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
+        """Learn from the round's labels; a round's first step makes them."""
+        pseudo_labels = self._labels_for(step)
+        labels, sureness = pseudo_labels.read(indices)
+        portion = self.recipe.portion + self._round(step) * self.recipe.portion_growth
+        kept = (sureness >= pseudo_labels.thresholds(portion)[labels]).float()
+        with self.task.fabric.autocast():
+            logits = self.model(self.task.inputs(own_rows(images)))
+        loss = masked_cross_entropy(
+            self.task.probabilities(logits),
+            own_rows(labels).to(self.task.device),
+            own_rows(kept).to(self.task.device),
+        )
+        self.learner.descend(loss, step)
+        return {"loss": loss.item(), "pixels_used": kept.mean().item()}
+
+    def _labels_for(self, step: int) -> PseudoLabels:
+        number = self._round(step)
+        if step == 0 or number != self._round(step - 1):
+            self._label(number)
+            self.labels = None
+        if self.labels is None:
+            self.labels = PseudoLabels(self._path(number), self.task.num_classes)
+        return self.labels
+
+    def _label(self, number: int) -> None:
+        """Label all target images with the model as it is; the first process does it for all."""
+        if rank() == 0:
+            count = len(self.task.target)
+            bar = self.task.bars(f"label the target, round {number + 1}", num_label_batches(count))
+            write_pseudo_labels(self._path(number), count, self._probabilities, bar)
+        self.task.fabric.barrier()
+
+    @torch.no_grad()
+    def _probabilities(self, indices: Sequence[int]) -> Tensor:
+        with self.task.fabric.autocast():
+            logits = self.model(self.task.inputs(self.task.target.images(indices)))
+        return self.task.probabilities(logits)
+
+    def state(self) -> dict[str, Any]:
+        """The optimiser's moments; the labels are in the run's own files."""
+        return {"learner": self.learner.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the optimiser's moments."""
+        self.learner.restore(state["learner"])

@@ -1,0 +1,348 @@
+"""SFDA: "Source-Free Domain Adaptation for Semantic Segmentation", Liu, Zhang, Wang, CVPR 2021.
+
+Two things happen in every step. *Source-free knowledge transfer*: a generator G makes source-like
+images on which the student and the frozen source model differ, and the student learns to agree
+there, so that it does not forget. *Adaptation*: the student grows certain on the target, and its
+hard patches learn to look like easy ones. With S̃ the source model, S the student, x̃ = G(z):
+
+    min_G  L_BNS − α L_MAE − β L_DAD^ss + τ L_DAD^st                              (E10)
+    min_S max_D  L_TAR + α L_MAE + β L_DAD^ss + γ L_ADV                           (E15)
+
+The equations' numbers are those of our notes; the paper has no published code. What it leaves open
+is a setting, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfda_edge.attention import channel_map, dual_attention, spatial_map
+from sfda_edge.batchnorm import require_batchnorm, watching
+from sfda_edge.discriminator import PatchDiscriminator
+from sfda_edge.features import FeatureTap, feature_layer
+from sfda_edge.generator import Generator
+from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
+from sfda_edge.losses import (
+    attention_divergence,
+    batch_moments,
+    batchnorm_statistics_loss,
+    max_square,
+    mean_absolute,
+)
+from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.patches import (
+    chosen,
+    easy_and_hard,
+    patch_entropy,
+    split_patches,
+    weighted_self_information,
+)
+from sfda_edge.processes import gathered, own_rows
+from sfda_edge.recipe import require
+from sfda_edge.report.page import Section
+from sfda_edge.report.sfda_pictures import attention_section, fake_section, patch_section
+from sfda_edge.task import AdaptationTask
+from sfda_edge.views import Views
+
+
+@dataclass(frozen=True)
+class SfdaRecipe:
+    """Settings of ``sfda``; the weights' defaults are the paper's.
+
+    Attributes:
+        steps, batch_size, seed: as they say; the paper's 120 epochs of 8 are ``recipes``' business.
+        learning_rate: of SGD, decaying as (1 − progress)^0.9.
+        target_weight: of L_TAR (E1). As written it outweighs the other terms many times and drives
+            everything into frequent classes within a few hundred steps; MaxSquare's own setting
+            is 0.1 / (2 C).
+        output_weight: α, of L_MAE (E4).
+        attention_weight: β, of L_DAD^ss (E8).
+        target_attention_weight: τ, of L_DAD^st (E9).
+        statistics_weight: of L_BNS (E3).
+        adversarial_weight: γ, of L_ADV (E14).
+        patches_per_side: K; the paper finds 3 to 5 alike, 1 switches the patch module off.
+        outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
+        bounded_generator: maximise log(1 + L) instead of L, which has no bound (DFAD does so for
+            CamVid).
+        patch_maps: what the discriminator sees. Open; IntraDA, whose letter I the paper borrows,
+            shows weighted self-information.
+        student_steps: student steps to one of the generator. Open; DFAD takes 5.
+        noise_size, generator_learning_rate, discriminator_learning_rate: of Adam. The notes' 0.1
+            is implausible for Adam; 1e-3 is DFAD's and ZAQ's, 1e-4 ADVENT's.
+        fake_hw: size of the fake images.
+        target_share: of the target in the BatchNorm statistics; the paper leaves the source's.
+    """
+
+    steps: int = 200
+    batch_size: int = 8
+    learning_rate: float = 2.5e-4
+    target_weight: float = 1.0
+    output_weight: float = 1.0
+    attention_weight: float = 0.5
+    target_attention_weight: float = 0.5
+    statistics_weight: float = 1.0
+    adversarial_weight: float = 0.01
+    patches_per_side: int = 4
+    outputs: Literal["logits", "probabilities"] = "logits"
+    bounded_generator: bool = True
+    patch_maps: Literal["self-information", "probabilities"] = "self-information"
+    student_steps: int = 1
+    noise_size: int = 256
+    generator_learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 1e-4
+    fake_hw: tuple[int, int] = (128, 256)
+    target_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(
+            min(self.steps, self.batch_size, self.student_steps, self.patches_per_side) >= 1,
+            "steps, batch_size, student_steps and patches_per_side must be at least 1",
+        )
+        require(
+            not self.has_patches or self.batch_size >= 2,
+            "the patch module compares images: batch_size must be at least 2",
+        )
+        require(
+            not any(side % 16 for side in self.fake_hw),
+            "fake_hw must be multiples of 16",
+            self.fake_hw,
+        )
+
+    @property
+    def has_generator(self) -> bool:
+        """Whether any term of the student looks at fake images."""
+        return self.output_weight > 0 or self.attention_weight > 0
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether the patch module is on."""
+        return self.adversarial_weight > 0 and self.patches_per_side > 1
+
+
+class Seen(NamedTuple):
+    """What a network makes of images: logits (N, C, H, W) and features (N, C', h, w)."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Sfda(AdaptationMethod):
+    """The student, the frozen source model, the generator and the patch discriminator."""
+
+    def __init__(self, task: AdaptationTask, recipe: SfdaRecipe) -> None:
+        self.task, self.model, self.recipe = task, task.model, recipe
+        self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
+        require_batchnorm(task.model, "sfda")
+        layer = feature_layer(task.model, task.spec)
+        self.source = copy.deepcopy(task.model).eval().requires_grad_(False)
+        self.source_norms = require_batchnorm(self.source, "sfda")
+        self.source_tap = FeatureTap(self.source, layer)
+        self.student_tap = FeatureTap(self.model, layer)
+        optimizer = segmentation_sgd(self.model, recipe.learning_rate)
+        self.student = Learner(task.fabric, optimizer, polynomial_decay(recipe.steps))
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            self._build_opponents()
+
+    def _build_opponents(self) -> None:
+        recipe, task = self.recipe, self.task
+        self.generator = task.placed(Generator(recipe.noise_size, recipe.fake_hw))
+        adam = torch.optim.Adam(
+            self.generator.parameters(), recipe.generator_learning_rate, betas=(0.5, 0.999)
+        )
+        self.generating = Learner(task.fabric, adam)
+        positions = recipe.patches_per_side**2
+        self.discriminator = task.placed(PatchDiscriminator(task.num_classes, positions))
+        adam = torch.optim.Adam(
+            self.discriminator.parameters(),
+            recipe.discriminator_learning_rate,
+            betas=(0.9, 0.99),
+        )
+        self.discriminating = Learner(task.fabric, adam)
+
+    def prepare(self, views: Views) -> None:
+        """Mix the target's statistics into the student, when the recipe asks for it."""
+        self.task.mix_target_statistics(self.recipe.target_share)
+
+    # ---- the two networks on images
+
+    def _student_sees(self, images: Tensor) -> Seen:
+        with self.student_tap.open(), self.task.fabric.autocast():
+            logits = self.model(images)
+        return Seen(logits.float(), self.student_tap.take())
+
+    def _source_sees(self, images: Tensor) -> Seen:
+        with self.source_tap.open(), self.task.fabric.autocast():
+            logits = self.source(images)
+        return Seen(logits.float(), self.source_tap.take())
+
+    def _fakes(self) -> Tensor:
+        """x̃ = G(z) as network input (E2): this process's rows of the global batch."""
+        noise = torch.randn(self.batch_size, self.recipe.noise_size)
+        with self.task.fabric.autocast():
+            images = self.generator(own_rows(noise).to(self.task.device))
+        return self.task.inputs(images.float())
+
+    # ---- the step
+
+    def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
+        """The generator's turn, then the student's, then the discriminator's."""
+        recipe = self.recipe
+        target = own_rows(images)
+        logged: dict[str, float] = {}
+        if recipe.has_generator and step % recipe.student_steps == 0:
+            logged |= self._teach_generator(target, step)
+        probabilities, losses = self._teach_student(target, step)
+        if recipe.has_patches:
+            losses["discriminator"] = self._teach_discriminator(probabilities, step)
+        return logged | losses
+
+    def _teach_generator(self, target: Tensor, step: int) -> dict[str, float]:
+        """E10."""
+        recipe = self.recipe
+        self.model.requires_grad_(False)
+        fakes = self._fakes()
+        moments: dict[str, tuple[Tensor, Tensor]] = {}
+        with watching(self.source_norms, lambda name, x: moments.update({name: batch_moments(x)})):
+            source = self._source_sees(fakes)
+        student = self._student_sees(fakes)
+        statistics = batchnorm_statistics_loss(moments, self.source_norms)
+        output, attention = self._disagreement(source, student)
+        likeness = self._likeness(source.features, target)
+        loss = (
+            recipe.statistics_weight * statistics
+            - recipe.output_weight * self._bounded(output)
+            - recipe.attention_weight * self._bounded(attention)
+            + recipe.target_attention_weight * likeness
+        )
+        self.generating.descend(loss, step)
+        self.model.requires_grad_(True)
+        return {"generator": loss.item(), "statistics": statistics.item()}
+
+    def _bounded(self, distance: Tensor) -> Tensor:
+        return distance.log1p() if self.recipe.bounded_generator else distance
+
+    def _disagreement(self, source: Seen, student: Seen) -> tuple[Tensor, Tensor]:
+        """L_MAE (E4) and L_DAD^ss (E8)."""
+        first, second = source.logits, student.logits
+        if self.recipe.outputs == "probabilities":
+            first, second = self.task.probabilities(first), self.task.probabilities(second)
+        zero = first.new_zeros(())
+        attention = zero
+        if self.recipe.attention_weight:
+            attention = mean_absolute(
+                dual_attention(source.features), dual_attention(student.features)
+            )
+        output = mean_absolute(first, second) if self.recipe.output_weight else zero
+        return output, attention
+
+    def _likeness(self, source_features: Tensor, target: Tensor) -> Tensor:
+        """L_DAD^st (E9): the fakes' attention in S̃ should be the target's in the student.
+
+        The spatial maps need equal shapes, so the target is seen at the fakes' size.
+        """
+        if not self.recipe.target_attention_weight:
+            return source_features.new_zeros(())
+        small = functional.interpolate(
+            target.float(), self.recipe.fake_hw, mode="bilinear", antialias=True
+        )
+        with torch.no_grad():
+            features = self._student_sees(self.task.inputs(small)).features
+        return attention_divergence(
+            spatial_map(source_features), spatial_map(features)
+        ) + attention_divergence(channel_map(source_features), channel_map(features))
+
+    def _teach_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        """E15; returns the target's probabilities, detached, for the discriminator."""
+        recipe = self.recipe
+        with self.task.fabric.autocast():
+            logits = self.model(self.task.inputs(target))
+        probabilities = self.task.probabilities(logits)
+        terms = {"target": recipe.target_weight * max_square(probabilities)}
+        if recipe.has_generator:
+            with torch.no_grad():
+                fakes = self._fakes()
+                source = self._source_sees(fakes)
+            output, attention = self._disagreement(source, self._student_sees(fakes))
+            terms["output"] = recipe.output_weight * output
+            terms["attention"] = recipe.attention_weight * attention
+        if recipe.has_patches:
+            terms["adversarial"] = recipe.adversarial_weight * self._adversarial(probabilities)
+        self.student.descend(torch.stack(list(terms.values())).sum(), step)
+        return probabilities.detach(), {name: term.item() for name, term in terms.items()}
+
+    # ---- intra-domain patches
+
+    def _patches(self, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All patch maps (N, K², C, h, w) of the global batch; which are easy and which hard."""
+        everything = gathered(probabilities)
+        easy, hard = easy_and_hard(patch_entropy(everything.detach(), self.recipe.patches_per_side))
+        maps = everything
+        if self.recipe.patch_maps == "self-information":
+            maps = weighted_self_information(everything)
+        return split_patches(maps, self.recipe.patches_per_side), easy, hard
+
+    def _adversarial(self, probabilities: Tensor) -> Tensor:
+        """−log D(k, hard): hard patches should look easy (E14, the practical reading of ADVENT)."""
+        patches, _, hard = self._patches(probabilities)
+        self.discriminator.requires_grad_(False)
+        answers = self.discriminator(*chosen(patches, hard))
+        self.discriminator.requires_grad_(True)
+        return functional.softplus(-answers).mean()
+
+    def _teach_discriminator(self, probabilities: Tensor, step: int) -> float:
+        """Easy patches are 1, hard ones 0 (E14)."""
+        patches, easy, hard = self._patches(probabilities)
+        for_easy = self.discriminator(*chosen(patches, easy))
+        for_hard = self.discriminator(*chosen(patches, hard))
+        loss = (functional.softplus(-for_easy).mean() + functional.softplus(for_hard).mean()) / 2
+        self.discriminating.descend(loss, step)
+        return loss.item()
+
+    # ---- the run
+
+    @torch.no_grad()
+    def illustrations(self) -> list[Section]:
+        """The generator's images; what looks like what; which patches are hard."""
+        torch.manual_seed(self.recipe.seed)
+        noise = torch.randn(self.batch_size, self.recipe.noise_size, device=self.task.device)
+        images = self.task.target.images(self.task.target.spread(self.batch_size))
+        sections = []
+        if self.recipe.has_generator:
+            fakes = self.generator(noise)
+            answers = self._source_sees(self.task.inputs(fakes)).logits
+            sections.append(fake_section(fakes, self.task.probabilities(answers), self.task.spec))
+        features = self._student_sees(self.task.inputs(images)).features
+        sections.append(attention_section(images, spatial_map(features), features.shape[2:]))
+        if self.recipe.has_patches:
+            logits = self._student_sees(self.task.inputs(images)).logits
+            entropies = patch_entropy(self.task.probabilities(logits), self.recipe.patches_per_side)
+            sections.append(patch_section(images, entropies, self.recipe.patches_per_side))
+        return sections
+
+    def state(self) -> dict[str, Any]:
+        """The opponents and all optimisers."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "learners": [learner.state() for learner in self._learners()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the opponents and all optimisers."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        for learner, saved in zip(self._learners(), state["learners"], strict=True):
+            learner.restore(saved)
+
+    def _learners(self) -> tuple[Learner, Learner, Learner]:
+        return self.student, self.generating, self.discriminating

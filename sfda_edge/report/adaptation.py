@@ -1,0 +1,177 @@
+"""The page of an adaptation run: what was returned and why, curves, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from runtime.labels import LabelSpace
+from runtime.overlay import Overlay
+from sfda_edge.evaluate import Evaluation, Predictor
+from sfda_edge.guard import Guard
+from sfda_edge.report.contact_sheet import contact_sheet
+from sfda_edge.report.curves import curves, paired_bars, smoothed
+from sfda_edge.report.heat import heat
+from sfda_edge.report.page import Page, Section, picture_url
+from sfda_edge.task import AdaptationTask
+from sfda_edge.teacher import Teacher
+from sfda_edge.views import Views
+
+NUM_PICTURES = 4
+# Logged every step or at judgements, but drawn elsewhere or not a loss.
+_NOT_LOSSES = {"step", "agreement", "confidence", "class_shares", "pixels_used"}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The source and the adapted model on a few target images.
+
+    Attributes:
+        sheet: the picture.
+        share_changed: of the pixels whose label is another now.
+    """
+
+    sheet: np.ndarray
+    share_changed: float
+
+
+def compare(
+    task: AdaptationTask, before: Predictor, after: Predictor, teacher: Teacher
+) -> Comparison:
+    """Draw image | source | adapted | what the views agree on | how surely."""
+    overlay = Overlay(task.spec.answer_space, legend=False)
+    rows, changed = [], []
+    for index in task.target.spread(NUM_PICTURES):
+        images = task.target.images([index])
+        image = np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())
+        first, second = before.label_map(image), after.label_map(image)
+        best = teacher.probabilities([index], task.spec.input_hw).max(1)
+        consensus = best.indices[0].to(torch.uint8).cpu().numpy()
+        rows.append(
+            [
+                image,
+                overlay.draw(image, first),
+                overlay.draw(image, second),
+                overlay.draw(image, consensus),
+                heat(best.values[0].cpu().numpy()),
+            ]
+        )
+        changed.append(float((first != second).mean()))
+    titles = ["target image", "source model", "adapted", "pseudo-label", "its confidence"]
+    sheet = contact_sheet(rows, titles, task.spec.answer_space, row_height=150)
+    return Comparison(sheet, float(np.mean(changed)))
+
+
+def adaptation_page(
+    outcome: str,
+    lines: Sequence[dict[str, Any]],
+    guard: Guard,
+    views: Views,
+    comparison: Comparison,
+    illustrations: Sequence[Section],
+    space: LabelSpace,
+    scores: tuple[Evaluation, Evaluation] | None,
+) -> Page:
+    """All sections that the run has something to show for."""
+    sections = [
+        Section("Before and after", _changed(comparison), picture=picture_url(comparison.sheet)),
+        *_score_sections(scores, space),
+        *_loss_sections(lines),
+        *_judgement_sections(lines, guard, space),
+        _views_section(views),
+        *illustrations,
+    ]
+    return Page("Adaptation report", outcome, sections)
+
+
+def _changed(comparison: Comparison) -> str:
+    return (
+        f"{100 * comparison.share_changed:.1f} % of these pixels have another label than before. "
+        "Whether they are better, labels alone can tell: sfda-edge evaluate, or --validation."
+    )
+
+
+def _score_sections(
+    scores: tuple[Evaluation, Evaluation] | None, space: LabelSpace
+) -> list[Section]:
+    if scores is None:
+        return []
+    before, after = (100 * np.nan_to_num(evaluation.scores.iou) for evaluation in scores)
+    text = (
+        f"On {scores[0].num_images} labelled images that nothing was learnt from: mIoU "
+        f"{100 * scores[0].scores.miou:.1f} before, {100 * scores[1].scores.miou:.1f} after."
+    )
+    bars = paired_bars(space.names, before, after, "IoU, %")
+    return [Section("Scores", text, picture=picture_url(bars))]
+
+
+def _loss_sections(lines: Sequence[dict[str, Any]]) -> list[Section]:
+    names = sorted({name for line in lines for name in line} - _NOT_LOSSES)
+    series = {}
+    for name in names:
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        steps, values = zip(*points, strict=True)
+        series[name] = (steps, smoothed(values, max(1, len(values) // 40)))
+    if not series:
+        return []
+    return [_losses(series)]
+
+
+def _losses(series: dict[str, Any]) -> Section:
+    """All in one picture, each scaled to its own largest size."""
+    scaled = {}
+    for name, (steps, values) in series.items():
+        largest = max(abs(value) for value in values) or 1.0
+        scaled[f"{name} / {largest:.3g}"] = (steps, [value / largest for value in values])
+    picture = picture_url(curves(scaled, "share of the largest value"))
+    return Section("Losses", "Each divided by the figure behind its name.", picture=picture)
+
+
+def _judgement_sections(
+    lines: Sequence[dict[str, Any]], guard: Guard, space: LabelSpace
+) -> list[Section]:
+    judged = [line for line in lines if "agreement" in line]
+    steps = [0, *(line["step"] for line in judged)]
+    agreements = [guard.source.agreement, *(line["agreement"] for line in judged)]
+    confidences = [guard.source.confidence, *(line["confidence"] for line in judged)]
+    shares = np.array([guard.source.class_shares, *(line["class_shares"] for line in judged)])
+    score = curves(
+        {"agreement": (steps, agreements), "confidence": (steps, confidences)}, "in [0, 1]"
+    )
+    colours = {
+        name: tuple(channel / 255 for channel in colour)
+        for name, colour in zip(space.names, space.palette, strict=True)
+    }
+    by_class = {
+        name: (steps, (100 * shares[:, index]).tolist()) for index, name in enumerate(space.names)
+    }
+    return [
+        Section(
+            "Without labels: agreement with the source model's own views",
+            "Mean IoU over classes with the consensus below; the best checkpoint is returned, and "
+            "the source model when none is better. Confidence is shown, not used.",
+            picture=picture_url(score),
+        ),
+        Section(
+            "Classes over the run",
+            "Share of the probe images' pixels. A run that collapses into few classes is stopped.",
+            picture=picture_url(curves(by_class, "% of the pixels", colours)),
+        ),
+    ]
+
+
+def _views_section(views: Views) -> Section:
+    rows = [["view of the source model", "target's share in BatchNorm", "agreement", ""]]
+    for view, agreement in views.agreement.items():
+        height, width = view.size_hw
+        kept = "in the consensus" if view in views.kept else ""
+        rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{agreement:.3f}", kept])
+    text = (
+        "How well each way of looking at the target agrees with the others: first shares of the "
+        "target's statistics, then resolutions."
+    )
+    return Section("Views", text, table=rows)

@@ -1,0 +1,95 @@
+"""A teacher that looks at each target image in several ways and averages what it sees.
+
+The same weights see far more at a resolution that the device cannot afford, at the resolution that
+fits the target's camera, and in the mirror. What they agree on is worth teaching to a student at
+the deployment size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfda_edge.batchnorm import batchnorm_layers, target_statistics
+from sfda_edge.models import architecture
+from sfda_edge.task import AdaptationTask
+
+STATISTICS_IMAGES, STATISTICS_BATCH = 24, 8
+
+
+@dataclass(frozen=True)
+class View:
+    """One way of looking at an image.
+
+    Attributes:
+        size_hw: what it is resized to.
+        target_share: of the target in the BatchNorm statistics.
+    """
+
+    size_hw: tuple[int, int]
+    target_share: float
+
+
+def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
+    """The input size times ``scale``, in multiples of 32 and of the network's own stride."""
+    unit = max(32, architecture(task.spec.architecture).stride)
+    height, width = (max(1, round(scale * side / unit)) * unit for side in task.spec.input_hw)
+    return (height, width) if scale != 1 else task.spec.input_hw
+
+
+class Teacher:
+    """One network's average over views and their mirror images.
+
+    Args:
+        task: the target.
+        model: the network; it is copied once a view.
+        views: at least one.
+        flip: also the mirror image of every view.
+    """
+
+    def __init__(
+        self, task: AdaptationTask, model: nn.Module, views: Sequence[View], flip: bool = True
+    ) -> None:
+        self.task, self.views, self.flip = task, tuple(views), flip
+        self._networks = {view: self._seen_by(model, view) for view in self.views}
+
+    def _seen_by(self, model: nn.Module, view: View) -> nn.Module:
+        network = copy.deepcopy(model).eval()
+        if view.target_share and batchnorm_layers(network):
+            batches = self.task.target_batches(STATISTICS_IMAGES, STATISTICS_BATCH, view.size_hw)
+            target_statistics(network, batches).mix_into(network, view.target_share)
+        return network
+
+    def probabilities(self, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
+        """Mean class probabilities of target images, (N, C, h, w) float32."""
+        total = sum(self.view_probabilities(view, indices, out_hw) for view in self.views)
+        assert isinstance(total, Tensor)
+        return total / len(self.views)
+
+    @torch.no_grad()
+    def view_probabilities(
+        self, view: View, indices: Sequence[int], out_hw: tuple[int, int]
+    ) -> Tensor:
+        """What one view sees in target images, (N, C, h, w) float32."""
+        task, network = self.task, self._networks[view]
+        images = task.inputs(task.target.images(indices, view.size_hw))
+        with task.fabric.autocast():
+            logits = network(images)
+            mirrored = network(images.flip(3)) if self.flip else None
+        seen = _resized(task.probabilities(logits), out_hw)
+        if mirrored is None:
+            return seen
+        return (seen + _resized(task.probabilities(mirrored), out_hw).flip(3)) / 2
+
+
+def _resized(probabilities: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    if probabilities.shape[-2:] == size_hw:
+        return probabilities
+    return functional.interpolate(
+        probabilities, size_hw, mode="bilinear", align_corners=False, antialias=True
+    )

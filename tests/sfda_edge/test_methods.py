@@ -1,0 +1,215 @@
+"""What every method has to do, tried with every recipe that ships."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from user_network import without_norm
+
+from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
+from sfda_edge.errors import RecipeError
+from sfda_edge.features import feature_layer
+from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.models import MODELS, ModelSpec, build_model
+from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
+from sfda_edge.toml_file import read_toml
+
+RECIPES = [name for name in recipe_names() if "method" in read_toml(recipe_path(name))]
+# Small enough for a test, and for a GPU-sized published recipe to pass through the same code.
+SMALL = {"fake_hw": "[16, 32]", "noise_size": "8", "num_images": "8", "batch_size": "4"}
+
+
+def small_recipe(name, steps=2):
+    settings = read_toml(recipe_path(name))
+    _, recipe = load_method_recipe(name)
+    changes = {key: value for key, value in SMALL.items() if hasattr(recipe, key)}
+    if hasattr(recipe, "steps"):
+        changes["steps"] = str(steps)
+    assert settings["method"] in METHODS
+    return load_method_recipe(name, None, tuple(f"{k}={v}" for k, v in changes.items()))
+
+
+def started(task, name, steps=2):
+    method_name, recipe = small_recipe(name, steps)
+    return begin(task, METHODS[method_name][1], recipe)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_runs_and_leaves_an_ordinary_network(name, make_task, tiny_model, tmp_path):
+    run = started(make_task(), name)
+    adapt(run, tmp_path)
+    assert run.stopped == ""
+    found = run.method.model.state_dict()
+    assert found.keys() == tiny_model.state_dict().keys()
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    assert not run.method.model.training
+    assert all(parameter.requires_grad for parameter in run.method.model.parameters())
+    assert all(section.picture for section in run.method.illustrations())
+
+
+@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+def test_a_killed_run_resumes_to_the_same_weights(name, make_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY", 2)
+
+    def begun(folder):
+        return started(make_task(work=tmp_path / folder / "work"), name, steps=5)
+
+    whole = begun("whole")
+    (tmp_path / "whole").mkdir(exist_ok=True)
+    adapt(whole, tmp_path / "whole")
+    first = begun("killed")
+    (tmp_path / "killed").mkdir(exist_ok=True)
+    with pytest.raises(KilledError):
+        adapt(first, tmp_path / "killed", killed_after(3))
+    second = begun("killed")
+    second.resume(checkpoint_path(tmp_path / "killed"))
+    assert second.next_step == 2
+    adapt(second, tmp_path / "killed")
+    expected, found = whole.method.model.state_dict(), second.method.model.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert whole.guard.best_step == second.guard.best_step
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(count):
+    def progress(steps):
+        for index, step in enumerate(steps, 1):
+            yield step
+            if index == count:
+                raise KilledError
+
+    return progress
+
+
+def test_tent_changes_scales_shifts_and_statistics_alone(make_task, tiny_model):
+    run = started(make_task(), "tent")
+    for _ in range(2):
+        run.step()
+    run.method.finish()
+    before, after = tiny_model.state_dict(), run.method.model.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"1.weight", "1.bias", "1.running_mean", "1.running_var"}
+
+
+def test_tent_lowers_the_entropy(make_task):
+    _, recipe = load_method_recipe("tent", None, ("steps=30", "learning_rate=0.05"))
+    run = begin(make_task(), METHODS["tent"][1], recipe)
+    losses = [run.step()["loss"] for _ in range(30)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_maxsquare_raises_the_squares(make_task):
+    _, recipe = load_method_recipe("maxsquare", None, ("steps=30", "learning_rate=0.05"))
+    run = begin(make_task(), METHODS["maxsquare"][1], recipe)
+    losses = [run.step()["loss"] for _ in range(30)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_source_model_of_sfda_never_changes(make_task, tiny_model):
+    run = started(make_task(), "sfda")
+    run.step()
+    run.step()
+    before, after = tiny_model.state_dict(), run.method.source.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not torch.equal(run.method.model.state_dict()["0.weight"], before["0.weight"])
+
+
+def test_the_generator_learns_the_sources_statistics(make_task):
+    changes = ("steps=40", "batch_size=4", "fake_hw=[16, 32]", "noise_size=8", "output_weight=0.01")
+    _, recipe = load_method_recipe("sfda", None, changes)
+    run = begin(make_task(), METHODS["sfda"][1], recipe)
+    distances = [run.step()["statistics"] for _ in range(40)]
+    assert distances[-1] < 0.5 * distances[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "absent"),
+    [("sfda-no-patches", "discriminator"), ("sfda-no-generator", "generator")],
+)
+def test_a_weight_of_zero_switches_a_part_off(recipe, absent, make_task):
+    logged = started(make_task(), recipe).step()
+    assert absent not in logged
+    assert "target" in logged
+
+
+@pytest.mark.parametrize("name", ["bn", "tent", "sfda"])
+def test_a_network_without_batchnorm_is_an_error_that_names_others(name, make_task, three_classes):
+    spec = ModelSpec("user_network:without_norm", three_classes, (32, 64))
+    with pytest.raises(RecipeError, match=r"Methods that need none: default, maxsquare"):
+        started(make_task(without_norm(3), spec), name)
+
+
+@pytest.mark.parametrize("name", ["default", "maxsquare", "selftrain"])
+def test_the_others_work_without_batchnorm(name, make_task, three_classes, tmp_path):
+    spec = ModelSpec("user_network:without_norm", three_classes, (32, 64))
+    run = started(make_task(without_norm(3), spec), name)
+    adapt(run, tmp_path)
+    assert run.health is None
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_networks_feature_layer_is_its_deepest(name, three_classes):
+    spec = ModelSpec(name, three_classes, (64, 96))
+    model = build_model(spec).eval()
+    layer = feature_layer(model, spec)
+    shapes = []
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda _m, _i, output: shapes.append(output.shape)
+    )
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 64, 96))
+    hook.remove()
+    strides = {"espnetv2": 16, "deeplab": 8, "lite0_fpn_tiny": 16, "lite0_fpn": 32}
+    stride = next(value for prefix, value in strides.items() if name.startswith(prefix))
+    assert tuple(shapes[0][2:]) == (64 // stride, 96 // stride) or name.startswith("deeplabv2")
+    assert shapes[0][1] >= 40
+
+
+def test_an_unknown_networks_deepest_layer_is_found(tiny_model, tiny_spec, three_classes):
+    assert feature_layer(tiny_model, tiny_spec) == "2"
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 3, 1))
+    assert feature_layer(model, tiny_spec) == "1"
+    named = ModelSpec("user_network:build", three_classes, (32, 64), feature_layer="0")
+    assert feature_layer(tiny_model, named) == "0"
+    wrong = ModelSpec("user_network:build", three_classes, (32, 64), feature_layer="encoder.9")
+    with pytest.raises(RecipeError, match="no layer 'encoder.9'"):
+        feature_layer(tiny_model, wrong)
+
+
+def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):
+    with pytest.raises(RecipeError, match="no line method ="):
+        load_method_recipe("train-demo")
+    with pytest.raises(RecipeError, match="of method 'bn', not 'tent'"):
+        load_method_recipe("bn", "tent")
+    path = tmp_path / "mine.toml"
+    path.write_text('method = "magic"\n')
+    with pytest.raises(RecipeError, match="of method 'magic'"):
+        load_method_recipe(str(path))
+
+
+def test_the_list_of_recipes_says_what_each_is():
+    lines = describe_recipes().splitlines()
+    assert len(lines) == len(recipe_names())
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(make_task, tiny_model, tmp_path):
+    run = started(make_task(), "tent")
+    with torch.no_grad():
+        run.method.model[0].weight.fill_(float("nan"))
+    adapt(run, tmp_path)
+    assert "nan" in run.stopped
+    found = run.method.model.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in tiny_model.state_dict().items())
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error(make_task, monkeypatch):
+    run = started(make_task(), "tent")
+    monkeypatch.setattr("sfda_edge.adapt.num_processes", lambda: 3)
+    with pytest.raises(RecipeError, match="cannot be shared by 3"):
+        Adaptation(run.task, run.method, run.source, run.health, run.views, run.guard)
+    assert copy.deepcopy(run.method.recipe) == run.method.recipe

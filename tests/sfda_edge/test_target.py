@@ -1,0 +1,76 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import drawn_images
+
+from runtime.images import resize_image
+from sfda_edge.data.images import ImageSet, Sample
+from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import DataError
+
+SIZE_HW = (16, 24)
+
+
+def expected(images, index, size_hw=SIZE_HW):
+    return torch.from_numpy(resize_image(images.samples[index].image(), size_hw)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 3 * 16 * 24 * 2, 1 << 20])
+def test_images_are_the_same_from_memory_and_from_disk(memory_bytes):
+    images = drawn_images(5)
+    target = TargetImages(images, SIZE_HW, memory_bytes=memory_bytes)
+    found = target.images([4, 0, 3])
+    assert found.dtype == torch.uint8
+    for row, index in zip(found, [4, 0, 3], strict=True):
+        assert torch.equal(row, expected(images, index))
+
+
+def test_what_fits_in_memory_is_read_once():
+    reads = []
+    source = drawn_images(4)
+
+    def reader(sample):
+        def read():
+            reads.append(sample.name)
+            return sample.image()
+
+        return read
+
+    samples = tuple(Sample(sample.name, reader(sample)) for sample in source.samples)
+    target = TargetImages(ImageSet("counted", samples), SIZE_HW, memory_bytes=3 * 16 * 24 * 3)
+    assert sorted(reads) == ["000", "001", "002", "003"]
+    target.images([0, 1, 2, 3])
+    assert reads[4:] == ["003"]
+
+
+def test_another_size_is_read_from_the_image_itself():
+    images = drawn_images(2)
+    target = TargetImages(images, SIZE_HW)
+    assert torch.equal(target.images([1], (32, 48))[0], expected(images, 1, (32, 48)))
+    assert target.native_hw == (40, 70)
+
+
+def test_the_digest_is_of_all_images_at_the_input_size():
+    images = drawn_images(3)
+    stacked = torch.stack([expected(images, index) for index in range(3)])
+    digest = hashlib.sha256(np.ascontiguousarray(stacked.numpy()).tobytes()).hexdigest()
+    assert TargetImages(images, SIZE_HW, memory_bytes=0).sha256 == digest
+
+
+def test_a_spread_is_even_and_never_larger_than_the_set():
+    target = TargetImages(drawn_images(7), SIZE_HW)
+    assert target.spread(3) == [0, 3, 6]
+    assert target.spread(100) == list(range(7))
+
+
+def test_a_damaged_image_is_found_before_anything_else():
+    def damaged():
+        raise DataError("frame 2 is cut off")
+
+    good = drawn_images(2).samples
+    images = ImageSet("mixed", (*good, Sample("bad", damaged)))
+    with pytest.raises(DataError, match="frame 2 is cut off"):
+        TargetImages(images, SIZE_HW)
+    assert len(TargetImages(images, SIZE_HW, skip_bad=True)) == 2
