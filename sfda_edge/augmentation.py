@@ -18,13 +18,11 @@ class Lesson:
 
     Attributes:
         images: (N, 3, H, W) in [0, 255].
-        labels: (N, H, W) int64.
-        weights: (N, H, W), how much each pixel counts; 0 outside the image.
+        taught: class probabilities (N, C, H, W); all 0 where nothing is taught.
     """
 
     images: Tensor
-    labels: Tensor
-    weights: Tensor
+    taught: Tensor
 
 
 class StrongAugmentation:
@@ -40,7 +38,7 @@ class StrongAugmentation:
     def __init__(
         self,
         size_hw: tuple[int, int],
-        min_scale: float = 0.5,
+        min_scale: float = 0.9,
         colour_jitter: float = 0.3,
         blur_share: float = 0.3,
     ) -> None:
@@ -52,7 +50,7 @@ class StrongAugmentation:
             K.RandomResizedCrop(
                 size_hw, (min_scale, 1.0), (0.8 * ratio, 1.25 * ratio), align_corners=False
             ),
-            data_keys=["input", "mask", "mask"],
+            data_keys=["input", "mask"],
         )
         jitter = colour_jitter
         self._colour = K.ImageSequential(
@@ -61,38 +59,26 @@ class StrongAugmentation:
         )
 
     def __call__(self, lesson: Lesson) -> Lesson:
-        """Another view of the same lesson."""
-        # Crops fill with 0 beyond the image, which is also the weight of what is not there.
-        images, labels, weights = self._geometry(
-            lesson.images / 255, lesson.labels[:, None].float(), lesson.weights[:, None]
-        )
-        labels, weights = labels[:, 0].round().long(), weights[:, 0]
-        return Lesson(self._colour(images).clamp(0, 1) * 255, labels, weights)
+        """Another view of the same lesson; nothing is taught beyond the image's edge."""
+        images, taught = self._geometry(lesson.images / 255, lesson.taught)
+        return Lesson(self._colour(images).clamp(0, 1) * 255, taught)
 
 
-def class_mix(lesson: Lesson, num_classes: int) -> Lesson:
+def class_mix(lesson: Lesson) -> Lesson:
     """Paste half of each image's classes onto its neighbour in the batch.
 
-    Olsson et al., "ClassMix", WACV 2021. Only pixels with a weight are pasted, so that a mix
-    teaches nothing that was not believed before.
+    Olsson et al., "ClassMix", WACV 2021. A pixel's class is the most likely one.
     """
-    others = Lesson(*(tensor.roll(1, 0) for tensor in vars(lesson).values()))
-    present = _present_classes(others, num_classes)
+    images, taught = lesson.images.roll(1, 0), lesson.taught.roll(1, 0)
+    best = taught.max(1)
+    present = torch.zeros(taught.shape[:2], device=taught.device)
+    present.scatter_add_(1, best.indices.flatten(1), (best.values > 0).float().flatten(1))
     # Half of the present classes, rounded up: those with the highest random rank.
-    ranks = torch.rand(present.shape).to(present.device).masked_fill(~present, -1.0)
-    order = ranks.argsort(1, descending=True).argsort(1)
-    picked = present & (order < (present.sum(1, keepdim=True) + 1) // 2)
-    paste = picked.gather(1, others.labels.flatten(1)).view_as(others.labels)
-    paste &= others.weights > 0
+    chances = torch.rand(present.shape).to(present.device).masked_fill(present == 0, -1.0)
+    ranks = chances.argsort(1, descending=True).argsort(1)
+    picked = (present > 0) & (ranks < ((present > 0).sum(1, keepdim=True) + 1) // 2)
+    paste = picked.gather(1, best.indices.flatten(1)).view_as(best.indices) & (best.values > 0)
+    paste = paste[:, None]
     return Lesson(
-        torch.where(paste[:, None], others.images, lesson.images),
-        torch.where(paste, others.labels, lesson.labels),
-        torch.where(paste, others.weights, lesson.weights),
+        torch.where(paste, images, lesson.images), torch.where(paste, taught, lesson.taught)
     )
-
-
-def _present_classes(lesson: Lesson, num_classes: int) -> Tensor:
-    """Which classes each image has pixels of that count, (N, C) bool."""
-    counted = torch.zeros(len(lesson.labels), num_classes, device=lesson.labels.device)
-    counted.scatter_add_(1, lesson.labels.flatten(1), (lesson.weights > 0).float().flatten(1))
-    return counted > 0

@@ -1,10 +1,11 @@
 """The guard: scores checkpoints without labels, keeps the best, never returns a worse model.
 
 The score is the agreement of a model's answers with the consensus of the source model's own views
-of the target (``views.py``), a mean IoU over classes: losing a rare class costs as much as losing a
-frequent one, and a collapsing model loses nearly all. The consensus is fixed before anything is
-learnt, so that no method can talk it into agreeing. How well the score ranks models is measured by
-``python -m benchmarks.adaptation`` and written down in ``benchmarks/results/README.md``.
+of the target: the mean IoU to expect if the truth were drawn from it (``views.py``). Losing a rare
+class costs as much as losing a frequent one, and a collapsing model loses nearly all. The consensus
+is fixed before anything is learnt, so that no method can talk it into agreeing. How well the score
+ranks models is measured by ``python -m benchmarks.adaptation`` and written down in
+``benchmarks/results/README.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from sfda_edge.batchnorm import effective_classes
 from sfda_edge.task import AdaptationTask
-from sfda_edge.views import PROBE_BATCH, Views, agreement, probe_hw
+from sfda_edge.views import PROBE_BATCH, Views, expected_miou
 
 # A run has collapsed when its answers hold less than this share of the source's effective classes.
 COLLAPSED_BELOW = 0.5
@@ -79,9 +80,7 @@ class Guard:
             images = task.inputs(task.target.images(probe[start : start + PROBE_BATCH]))
             with task.fabric.autocast():
                 logits = model(images)
-            seen = nn.functional.interpolate(
-                task.probabilities(logits), probe_hw(task), mode="bilinear", antialias=True
-            ).max(1)
+            seen = task.half_size(task.probabilities(logits)).max(1)
             labels.append(seen.indices)
             confidence.append(seen.values.mean())
         model.train(was_training)
@@ -90,7 +89,7 @@ class Guard:
     def _verdict(self, labels: Tensor, confidence: float) -> Verdict:
         num_classes = self._task.num_classes
         counts = torch.bincount(labels.flatten(), minlength=num_classes).double()
-        score = agreement(labels, self._views.consensus, num_classes)
+        score = expected_miou(labels, self._views.consensus)
         shares = tuple((counts / counts.sum()).tolist())
         return Verdict(score if math.isfinite(confidence) else 0.0, shares, confidence)
 

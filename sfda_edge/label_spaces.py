@@ -31,6 +31,13 @@ _CITYSCAPES = (
     ("motorcycle", (0, 0, 230)),
     ("bicycle", (119, 11, 32)),
 )
+# Of Cityscapes, what SYNTHIA has (16), and what the cross-city labels have of that (13).
+_NOT_IN_SYNTHIA = {"terrain", "truck", "train"}
+_NOT_IN_CROSS_CITY = _NOT_IN_SYNTHIA | {"wall", "fence", "pole"}
+# SynPASS and DensePASS: people are one class, vehicles another (Trans4PASS).
+_DENSEPASS13 = (*_CITYSCAPES[:12], ("car", (0, 0, 142)))
+_STANFORD2D3D = ("ceiling", "chair", "door", "floor", "sofa", "table", "wall", "window")
+_ENDOVIS = ("background", "forceps", "needle driver", "scissors")
 _CAMVID = (
     ("sky", (128, 128, 128)),
     ("building", (128, 0, 0)),
@@ -50,10 +57,24 @@ def _space(pairs: tuple[tuple[str, tuple[int, int, int]], ...], ignore_index: in
     return LabelSpace(tuple(n for n, _ in pairs), tuple(c for _, c in pairs), ignore_index)
 
 
+def _without(names: set[str]) -> LabelSpace:
+    return _space(tuple(pair for pair in _CITYSCAPES if pair[0] not in names), 255)
+
+
+def _spread_colours(count: int) -> list[tuple[int, int, int]]:
+    hues = (colorsys.hsv_to_rgb(index / count, 0.65, 0.85) for index in range(count))
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
+
+
 LABEL_SPACES = {
     "cityscapes": _space(_CITYSCAPES, 255),
     # The EdgeNets release of ESPNetv2 has a twentieth output for everything else.
     "cityscapes20": _space((*_CITYSCAPES, ("background", (0, 0, 0))), 255),
+    "cityscapes16": _without(_NOT_IN_SYNTHIA),
+    "cityscapes13": _without(_NOT_IN_CROSS_CITY),
+    "densepass13": _space(_DENSEPASS13, 255),
+    "stanford2d3d8": LabelSpace(_STANFORD2D3D, tuple(_spread_colours(8)), 255),
+    "endovis4": LabelSpace(_ENDOVIS, ((0, 0, 0), *_spread_colours(3)), 255),
     "camvid": _space(_CAMVID, 11),
 }
 
@@ -85,8 +106,3 @@ def label_space(name_or_path: str) -> LabelSpace:
         return LabelSpace(names, colours, content.get("ignore_index", 255))
     except (TypeError, ValueError) as error:
         raise DataError(f"{name_or_path}: {error}") from None
-
-
-def _spread_colours(count: int) -> list[tuple[int, int, int]]:
-    hues = (colorsys.hsv_to_rgb(index / count, 0.65, 0.85) for index in range(count))
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]

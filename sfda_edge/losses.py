@@ -84,6 +84,19 @@ def attention_divergence(teacher_map: Tensor, target_map: Tensor) -> Tensor:
     return mean_over(divergence, torch.ones_like(divergence))
 
 
+def soft_cross_entropy(probabilities: Tensor, taught: Tensor, weights: Tensor) -> Tensor:
+    """−Σ_c w_c q_c log p_c against a teacher's probabilities q, mean over the pixels that it saw.
+
+    Args:
+        probabilities: (N, C, H, W).
+        taught: (N, C, H, W); all 0 in a pixel that the teacher says nothing of.
+        weights: (C,).
+    """
+    log_probabilities = probabilities.clamp_min(1e-6).log()
+    losses = -(taught * log_probabilities * weights.view(1, -1, 1, 1)).sum(1)
+    return mean_over(losses, (taught.sum(1) > 0).float())
+
+
 def masked_cross_entropy(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """−log p of the label, weighted mean over pixels.
 

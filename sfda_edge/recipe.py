@@ -28,7 +28,9 @@ def require(holds: bool, rule: str, found: Any = None) -> None:
 
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    return sorted(
+        path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.rglob("*.toml")
+    )
 
 
 def load_recipe(name_or_path: str, kind: type[T], overrides: tuple[str, ...] = ()) -> T:
@@ -67,7 +69,7 @@ def describe_recipes() -> str:
     lines = []
     for name in recipe_names():
         first = read_recipe_text(name).partition("\n")[0]
-        lines.append(f"{name:<24}{first.lstrip('# ')}\n")
+        lines.append(f"{name:<46}{first.lstrip('# ')}\n")
     return "".join(lines)
 
 

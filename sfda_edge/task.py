@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfda_edge.batchnorm import batchnorm_layers, target_statistics
 from sfda_edge.data.loading import Progress
@@ -61,6 +62,16 @@ class AdaptationTask:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (N, C, H, W) → probabilities of the classes asked for (N, C', H, W), float32."""
         return mapped_probabilities(logits.float(), self.matrix)
+
+    @property
+    def half_hw(self) -> tuple[int, int]:
+        """Half the input size, where probabilities are compared and kept."""
+        height, width = self.spec.input_hw
+        return max(1, height // 2), max(1, width // 2)
+
+    def half_size(self, probabilities: Tensor) -> Tensor:
+        """Probabilities (N, C, H, W) of any size at half the input size."""
+        return functional.interpolate(probabilities, self.half_hw, mode="bilinear", antialias=True)
 
     @property
     def num_classes(self) -> int:

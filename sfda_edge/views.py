@@ -35,7 +35,7 @@ class Views:
     Attributes:
         kept: the views that see the target well, best first.
         agreement: of every view that was tried with the mean of the others it was tried with.
-        consensus: label maps (N, h, w) of the probe images by the kept views together.
+        consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
         probe: the probe images' numbers.
     """
 
@@ -53,28 +53,26 @@ class Views:
         )
 
 
-def agreement(labels: Tensor, reference: Tensor, num_classes: int) -> float:
-    """Mean IoU of label maps with reference label maps, over the reference's classes.
+def expected_miou(labels: Tensor, consensus: Tensor) -> float:
+    """The mean IoU to expect of label maps if the truth were drawn from the consensus.
+
+    With q the consensus and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
+    Σ q_c + Σ [ŷ = c] − Σ q_c [ŷ = c]. Where the consensus is unsure between two classes, either
+    answer is worth its probability: a model that sees a rare class a little more often than the
+    consensus' first choice does is not punished for that.
 
     Args:
         labels: (N, H, W) int64.
-        reference: (N, H, W) int64.
-        num_classes: classes that are rarer than ``RARE_SHARE`` in the reference do not count.
+        consensus: (N, C, H, W) class probabilities; a class with less than ``RARE_SHARE`` of them
+            does not count.
     """
-    pairs = torch.bincount(
-        (reference * num_classes + labels).flatten(), minlength=num_classes**2
-    ).view(num_classes, num_classes)
-    pairs = pairs.double()
-    both, of_reference = pairs.diag(), pairs.sum(1)
-    union = of_reference + pairs.sum(0) - both
-    counted = of_reference > RARE_SHARE * pairs.sum()
-    return float((both / union.clamp_min(1))[counted].mean())
-
-
-def probe_hw(task: AdaptationTask) -> tuple[int, int]:
-    """The size at which views are compared: half the input's."""
-    height, width = task.spec.input_hw
-    return max(1, height // 2), max(1, width // 2)
+    num_classes = consensus.shape[1]
+    in_truth = consensus.sum((0, 2, 3), dtype=torch.float64)
+    answered = torch.bincount(labels.flatten(), minlength=num_classes).double()
+    worth = consensus.gather(1, labels[:, None]).flatten().double()
+    both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
+    ious = both / (in_truth + answered - both).clamp_min(1e-9)
+    return float(ious[in_truth > RARE_SHARE * in_truth.sum()].mean())
 
 
 def find_views(task: AdaptationTask) -> Views:
@@ -82,15 +80,15 @@ def find_views(task: AdaptationTask) -> Views:
     probe = tuple(task.target.spread(PROBE_IMAGES))
     shares = SHARES if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
-    agreements = _agreements(task, _seen(task, at_input_size, probe))
+    agreements = _agreements(_seen(task, at_input_size, probe))
     share = max(at_input_size, key=lambda view: agreements[view]).target_share
     sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
     seen = _seen(task, [View(size_hw, share) for size_hw in sizes], probe)
-    by_size = _agreements(task, seen)
+    by_size = _agreements(seen)
     ranked = sorted(by_size, key=lambda view: -by_size[view])
     kept = tuple(view for view in ranked if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]])
-    mean = torch.stack([seen[view] for view in kept]).mean(0)
-    return Views(kept, agreements | by_size, mean.max(1).indices, probe)
+    mean = torch.stack([seen[view] for view in kept]).float().mean(0)
+    return Views(kept, agreements | by_size, mean, probe)
 
 
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:
@@ -102,19 +100,18 @@ def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> 
 def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Tensor:
     teacher = Teacher(task, task.model, [view], flip=False)
     batches = [
-        teacher.probabilities(probe[start : start + PROBE_BATCH], probe_hw(task)).half()
+        teacher.probabilities(probe[start : start + PROBE_BATCH], task.half_hw).half()
         for start in range(0, len(probe), PROBE_BATCH)
     ]
     return torch.cat(batches)
 
 
-def _agreements(task: AdaptationTask, seen: dict[View, Tensor]) -> dict[View, float]:
+def _agreements(seen: dict[View, Tensor]) -> dict[View, float]:
     """Each view's agreement with the mean of the others; a lone view agrees with itself."""
     total = torch.stack(list(seen.values())).float().sum(0)
     answers = {}
     for view, probabilities in seen.items():
         others = total - probabilities.float() if len(seen) > 1 else total
-        answers[view] = agreement(
-            probabilities.max(1).indices, others.max(1).indices, task.num_classes
-        )
+        others = others / others.sum(1, keepdim=True)
+        answers[view] = expected_miou(probabilities.max(1).indices, others)
     return answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sfda_edge.data.target import TargetImages
 from sfda_edge.evaluate import Evaluation, Predictor, evaluate
 from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.guard import Verdict
-from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
 from sfda_edge.metrics_file import read_metrics
 from sfda_edge.model_source import ModelFlags, SourceModel, load_source
 from sfda_edge.processes import rank
@@ -77,10 +77,10 @@ def run(request: AdaptRequest) -> Path:
         SfdaEdgeError: something that the user has to change.
     """
     _say_defaults(request)
-    method_name, recipe = load_method_recipe(
-        request.recipe or request.method or DEFAULT_RECIPE, request.method, request.overrides
-    )
-    source = load_source(request.flags, "--weights FILE for another")
+    recipe_name = request.recipe or request.method or DEFAULT_RECIPE
+    method_name, recipe = load_method_recipe(recipe_name, request.method, request.overrides)
+    flags = completed(request.flags, recipe_model(recipe_name))
+    source = load_source(flags, "--weights FILE for another")
     fabric = open_fabric(request.device, request.precision)
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
@@ -109,6 +109,16 @@ def run(request: AdaptRequest) -> Path:
         directory.make_latest()
     fabric.barrier()
     return out_dir
+
+
+def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
+    """The flags, with what the recipe says of the model where they say nothing."""
+    return replace(
+        flags,
+        model=flags.model or said.name,
+        label_space=flags.label_space or said.label_space,
+        size_hw=flags.size_hw or said.input_hw,
+    )
 
 
 def _say_defaults(request: AdaptRequest) -> None:

@@ -1,4 +1,4 @@
-"""Read an image set into memory, at the network's input size."""
+"""Read an image set in order, decoding ahead; or a labelled one whole."""
 
 from __future__ import annotations
 
@@ -89,24 +89,6 @@ def _read(sample: Sample, labels: LabelSpace | None) -> LoadedImage | str:
     except (ImageError, DataError) as error:
         return str(error)
     return LoadedImage(sample.name, image, label_map)
-
-
-def load_images(
-    images: ImageSet, size_hw: tuple[int, int], skip_bad: bool = False, progress: Progress = silent
-) -> Tensor:
-    """All images as one uint8 tensor (N, 3, H, W), channels last in memory.
-
-    Raises:
-        DataError: as ``read_all``.
-    """
-    return torch.from_numpy(
-        np.stack(
-            [
-                resize_image(loaded.image, size_hw)
-                for loaded in progress(read_all(images, None, skip_bad))
-            ]
-        )
-    ).permute(0, 3, 1, 2)
 
 
 def load_labelled(

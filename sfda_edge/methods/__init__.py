@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sfda_edge.errors import RecipeError
@@ -17,6 +18,8 @@ from sfda_edge.toml_file import read_toml
 
 __all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]
 
+# Parts of a recipe that are not the method's settings: see ``recipe_model``.
+TABLES = ("model", "published")
 METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "multiview": (MultiViewRecipe, MultiView),
     "sfda": (SfdaRecipe, Sfda),
@@ -44,6 +47,8 @@ def load_method_recipe(
         RecipeError: no such recipe or method, or settings that do not fit.
     """
     settings = read_toml(recipe_path(name_or_path))
+    for table in TABLES:
+        settings.pop(table, None)
     name = settings.pop("method", None)
     if name not in METHODS:
         known = ", ".join(METHODS)
@@ -56,3 +61,27 @@ def load_method_recipe(
     if method not in (None, name, name_or_path):
         raise RecipeError(f"recipe '{name_or_path}' is of method '{name}', not '{method}'")
     return name, parse_recipe(settings, METHODS[name][0], overrides)
+
+
+@dataclass(frozen=True)
+class RecipeModel:
+    """What a published recipe says of the source model; None where it says nothing.
+
+    Attributes:
+        name: as ``--model``.
+        label_space: as ``--label-space``.
+        input_hw: as ``--size``.
+    """
+
+    name: str | None = None
+    label_space: str | None = None
+    input_hw: tuple[int, int] | None = None
+
+
+def recipe_model(name_or_path: str) -> RecipeModel:
+    """The ``[model]`` table of a recipe.
+
+    Raises:
+        RecipeError: no such recipe, or another setting in the table.
+    """
+    return parse_recipe(read_toml(recipe_path(name_or_path)).get("model", {}), RecipeModel)

@@ -2,9 +2,9 @@
 
 The source model sees far more of a target than it shows at the size that a device can afford: at a
 higher resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
-are good is found without labels (``views.py``). They label the target once; a student at the
-deployment size learns these labels under strong augmentation and ClassMix, with a threshold for
-each class so that rare ones keep their share. The answer is the student's moving average.
+are good is found without labels (``views.py``). Together they label the target once, softly; a
+student at the deployment size learns these labels on strongly augmented images and ClassMix, the
+rarer a class, the more. The answer is the student's moving average.
 
 Each part earns its place in ``benchmarks/results/README.md``, where the rows of what did not help
 are too.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
 from sfda_edge.learner import Learner, polynomial_decay
-from sfda_edge.losses import masked_cross_entropy
+from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows, rank
 from sfda_edge.pseudo_labels import PseudoLabels, num_label_batches, write_pseudo_labels
@@ -41,7 +41,7 @@ class MultiViewRecipe:
         steps, batch_size, seed: as they say.
         learning_rate, weight_decay: of AdamW.
         warmup_steps: linear, from zero.
-        portion: of each class's pixels that is learnt, the surest first.
+        rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
         average_decay: of the student's moving average, a step.
         min_scale: crops keep at least this share of the image's area.
         colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
@@ -53,9 +53,9 @@ class MultiViewRecipe:
     learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     warmup_steps: int = 30
-    portion: float = 0.66
+    rarity_weight: float = 0.3
     average_decay: float = 0.98
-    min_scale: float = 0.5
+    min_scale: float = 0.9
     colour_jitter: float = 0.3
     blur_share: float = 0.3
     seed: int = 0
@@ -63,7 +63,7 @@ class MultiViewRecipe:
     def __post_init__(self) -> None:
         require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
         require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
-        require(0 < self.portion <= 1, "portion must be in (0, 1]", self.portion)
+        require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
 
@@ -92,11 +92,11 @@ class MultiView(AdaptationMethod):
             teacher, count = Teacher(task, task.model, views.kept), len(task.target)
             bar = task.bars("label the target", num_label_batches(count))
             write_pseudo_labels(
-                path, count, lambda indices: teacher.probabilities(indices, task.spec.input_hw), bar
+                path, count, lambda indices: teacher.probabilities(indices, task.half_hw), bar
             )
         task.fabric.barrier()
-        self.labels = PseudoLabels(path, task.num_classes)
-        self.thresholds = self.labels.thresholds(self.recipe.portion)
+        self.labels = PseudoLabels(path)
+        self.class_weights = rarity_weights(self.labels.class_shares, self.recipe.rarity_weight)
         task.mix_target_statistics(_share_at(views, task.spec.input_hw))
         self.student.load_state_dict(task.model.state_dict())
 
@@ -107,18 +107,20 @@ class MultiView(AdaptationMethod):
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn the teacher's labels on augmented, mixed images."""
-        labels, sureness = self.labels.read(indices)
-        weights = (sureness >= self.thresholds[labels]).float()
-        device = self.task.device
-        lesson = Lesson(images.float(), labels.to(device), weights.to(device))
-        mixed = class_mix(self.augment(lesson), self.task.num_classes)
-        with self.task.fabric.autocast():
-            logits = self.student(self.task.inputs(own_rows(mixed.images)))
-        probabilities = self.task.probabilities(logits)
-        loss = masked_cross_entropy(probabilities, own_rows(mixed.labels), own_rows(mixed.weights))
+        task = self.task
+        taught = self.labels.read(indices, task.spec.input_hw)
+        lesson = class_mix(self.augment(Lesson(images.float(), taught.to(task.device))))
+        with task.fabric.autocast():
+            logits = self.student(task.inputs(own_rows(lesson.images)))
+        loss = soft_cross_entropy(
+            task.probabilities(logits), own_rows(lesson.taught), self.class_weights.to(task.device)
+        )
         self.learner.descend(loss, step)
         self._follow(step)
-        return {"loss": loss.item(), "pixels_used": mixed.weights.mean().item()}
+        return {
+            "loss": loss.item(),
+            "pixels_used": (lesson.taught.sum(1) > 0).float().mean().item(),
+        }
 
     @torch.no_grad()
     def _follow(self, step: int) -> None:
@@ -139,6 +141,12 @@ class MultiView(AdaptationMethod):
         """Take over the student and its optimiser."""
         self.student.load_state_dict(state["student"])
         self.learner.restore(state["learner"])
+
+
+def rarity_weights(shares: Tensor, power: float) -> Tensor:
+    """share^-power of each class, scaled to mean 1 over all pixels; 1 for a class never seen."""
+    weights = torch.where(shares > 0, shares, torch.ones_like(shares)).pow(-power)
+    return weights / (weights * shares).sum()
 
 
 def _share_at(views: Views, size_hw: tuple[int, int]) -> float:

@@ -82,7 +82,7 @@ class SelfTraining(AdaptationMethod):
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn from the round's labels; a round's first step makes them."""
         pseudo_labels = self._labels_for(step)
-        labels, sureness = pseudo_labels.read(indices)
+        sureness, labels = pseudo_labels.read(indices, self.task.spec.input_hw).max(1)
         portion = self.recipe.portion + self._round(step) * self.recipe.portion_growth
         kept = (sureness >= pseudo_labels.thresholds(portion)[labels]).float()
         with self.task.fabric.autocast():
@@ -101,7 +101,7 @@ class SelfTraining(AdaptationMethod):
             self._label(number)
             self.labels = None
         if self.labels is None:
-            self.labels = PseudoLabels(self._path(number), self.task.num_classes)
+            self.labels = PseudoLabels(self._path(number))
         return self.labels
 
     def _label(self, number: int) -> None:
@@ -116,7 +116,7 @@ class SelfTraining(AdaptationMethod):
     def _probabilities(self, indices: Sequence[int]) -> Tensor:
         with self.task.fabric.autocast():
             logits = self.model(self.task.inputs(self.task.target.images(indices)))
-        return self.task.probabilities(logits)
+        return self.task.half_size(self.task.probabilities(logits))
 
     def state(self) -> dict[str, Any]:
         """The optimiser's moments; the labels are in the run's own files."""

@@ -14,6 +14,7 @@ from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
 from sfda_edge.models.espnetv2 import ESPNetv2
 from sfda_edge.models.lite0_fpn import Lite0FPN
+from sfda_edge.models.segnet import SegNet
 from sfda_edge.models.spec import IMAGENET_MEAN, IMAGENET_STD, Channels, ModelSpec
 
 __all__ = ["MODELS", "Architecture", "ModelSpec", "architecture", "build_model"]
@@ -59,6 +60,7 @@ MODELS: dict[str, Architecture] = {
     "deeplabv2_resnet101": Architecture(
         DeepLabV2, _CAFFE_MEAN, _CAFFE_STD, bgr=True, feature_layer="layer4"
     ),
+    "segnet_vgg16": Architecture(SegNet, stride=32, feature_layer="encoder.4"),
     "lite0_fpn": Architecture(Lite0FPN, _LITE_MEAN, _LITE_STD, feature_layer="encoder._blocks.15"),
     "lite0_fpn_tiny": Architecture(
         partial(Lite0FPN, num_stages=4, width=48), _LITE_MEAN, _LITE_STD

@@ -1,4 +1,3 @@
-import copy
 import json
 
 import pytest
@@ -6,12 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfda_edge.adapt import Adaptation, adapt, batch_indices, checkpoint_path
+from sfda_edge.adapt import adapt, batch_indices, begin
 from sfda_edge.errors import RunError
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
-
-CPU = torch.device("cpu")
-RECIPE = BatchNormRecipe(num_images=160, batch_size=4)
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
@@ -27,56 +23,48 @@ def test_another_seed_is_another_order():
     assert batch_indices(50, 50, 0, 0).tolist() != batch_indices(50, 50, 0, 1).tolist()
 
 
-@pytest.fixture
-def images():
-    return torch.randint(0, 256, (10, 3, 24, 40), dtype=torch.uint8)
-
-
-class KilledError(Exception):
-    pass
-
-
-def killed_after(count):
-    def progress(steps):
-        for index, step in enumerate(steps, 1):
-            yield step
-            if index == count:
-                raise KilledError
-
-    return progress
-
-
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path, tiny_model, tiny_spec, images):
-    def start(name):
-        model = copy.deepcopy(tiny_model)
-        (tmp_path / name).mkdir(exist_ok=True)
-        return Adaptation(BatchNormStatistics(model, RECIPE), tiny_spec, CPU, seed=3)
-
-    whole = start("whole")
-    adapt(whole, images, tmp_path / "whole")
-    first = start("killed")
-    with pytest.raises(KilledError):
-        adapt(first, images, tmp_path / "killed", killed_after(27))
-    second = start("killed")
-    second.resume(checkpoint_path(tmp_path / "killed"))
-    assert second.next_step == 20
-    adapt(second, images, tmp_path / "killed")
-    expected, found = whole.method.model.state_dict(), second.method.model.state_dict()
-    assert all(torch.equal(expected[key], found[key]) for key in expected)
-
-
-def test_each_step_is_logged(tmp_path, tiny_model, tiny_spec, images):
-    recipe = BatchNormRecipe(num_images=12, batch_size=4)
-    adapt(Adaptation(BatchNormStatistics(tiny_model, recipe), tiny_spec, CPU, 0), images, tmp_path)
+def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
+    recipe = BatchNormRecipe(num_images=48, batch_size=4)
+    adapt(begin(make_task(), BatchNormStatistics, recipe), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert [line["step"] for line in lines] == list(range(1, 13))
     assert all(line["shift"] > 0 for line in lines)
+    judged = [line for line in lines if "agreement" in line]
+    assert [line["step"] for line in judged] == [10, 12]
+    assert all(sum(line["class_shares"]) == pytest.approx(1, abs=1e-3) for line in judged)
 
 
-def test_a_foreign_checkpoint_is_an_error(tmp_path, tiny_model, tiny_spec):
-    run = Adaptation(BatchNormStatistics(tiny_model, RECIPE), tiny_spec, CPU, 0)
+def test_the_statistics_are_mixed_before_the_last_judgement(tmp_path, make_task, tiny_model):
+    task = make_task()
+    run = begin(task, BatchNormStatistics, BatchNormRecipe(1.0, num_images=12, batch_size=4))
+    seen = []
+    judge = run.guard.judge
+    run.guard.judge = lambda model: seen.append(model[1].running_mean.clone()) or judge(model)
+    adapt(run, tmp_path)
+    assert not torch.equal(seen[-1], tiny_model[1].running_mean)
+
+
+def test_a_foreign_checkpoint_is_an_error(tmp_path, make_task):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
     with pytest.raises(RunError, match="nothing to resume"):
         run.resume(tmp_path / "last.pt")
     torch.save({"model": {}, "method": {}, "next_step": 1}, tmp_path / "last.pt")
     with pytest.raises(RunError, match="not a checkpoint of this run"):
         run.resume(tmp_path / "last.pt")
+
+
+def test_a_full_disk_during_the_run_keeps_the_last_checkpoint(tmp_path, make_task, monkeypatch):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    path = tmp_path / "last.pt"
+    run.save(path)
+    before = path.read_bytes()
+
+    def full(state, part):
+        part.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(RunError, match="No space left"):
+        run.save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["last.pt"]

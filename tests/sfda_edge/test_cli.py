@@ -54,10 +54,13 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--model", ":x", "--label-space", "camvid", "--size", "8x8"], "unknown network"),
         (["adapt", "--images", "x" * 300], "File name too long"),
         (["adapt", "--images", "nowhere"], "'nowhere' is not a folder"),
-        (["adapt", "--method", "magic"], "unknown method 'magic'; known: bn"),
-        (["adapt", "--set", "target_share=7"], "must be in [0, 1], got 7"),
+        (["adapt", "--method", "magic"], "unknown recipe 'magic'; known: bn"),
+        (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
         (["adapt", "--weights", "no.pth"], "so say what it is: --model, --label-space, --size"),
         (["adapt", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+        (["adapt", "--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a CUDA GPU"),
+        (["adapt", "--feature-layer", "x", "--method", "sfda"], "the network has no layer 'x'"),
+        (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["adapt", "--resume"], "--resume needs --out"),
         (
             [
@@ -105,13 +108,14 @@ def test_a_run_is_not_written_over(in_empty_folder, capsys):
 
 
 def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys):
-    assert cli.main(["adapt", "--out", "run", "--set", "num_images=8"]) == 0
-    assert cli.main(["adapt", "--out", "run", "--set", "num_images=16", "--resume"]) == 2
+    begun = ["adapt", "--method", "bn", "--out", "run"]
+    assert cli.main([*begun, "--set", "num_images=8"]) == 0
+    assert cli.main([*begun, "--set", "num_images=16", "--resume"]) == 2
     assert "was begun with another recipe" in capsys.readouterr().err
 
 
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
-    command = [sys.executable, "-m", "sfda_edge.cli", "adapt"]
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--method", "bn"]
     command += ["--set", "num_images=120", "--set", "batch_size=2"]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     checkpoint = in_empty_folder / "killed" / "checkpoints" / "last.pt"
@@ -128,9 +132,10 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
-    assert cli.main(["adapt", "--out", "run"]) == 0
+    begun = ["adapt", "--method", "bn", "--out", "run"]
+    assert cli.main(begun) == 0
     (in_empty_folder / "run" / "adapted.safetensors").unlink()
-    assert cli.main(["adapt", "--out", "run", "--resume"]) == 0
+    assert cli.main([*begun, "--resume"]) == 0
     assert (in_empty_folder / "run" / "adapted.safetensors").is_file()
     assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 6
 

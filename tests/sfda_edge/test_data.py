@@ -7,7 +7,7 @@ from PIL import Image
 
 from sfda_edge.data import absolute_spec, open_images
 from sfda_edge.data.images import checked_label_map
-from sfda_edge.data.loading import load_images, load_labelled, read_all
+from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
 from sfda_edge.errors import DataError
 
@@ -57,7 +57,7 @@ def test_bad_samples_are_left_out_when_asked(labelled_folder, three_classes, cap
 def test_nothing_left_is_an_error_even_when_skipping(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="1 of 1"):
-        load_images(open_images(str(tmp_path)), (8, 8), skip_bad=True)
+        list(read_all(open_images(str(tmp_path)), None, skip_bad=True))
 
 
 def test_the_ignored_label_is_no_foreign_label(labelled_folder, three_classes):

@@ -7,11 +7,15 @@ from sfda_edge.adapt import adapt, begin
 from sfda_edge.guard import CollapseError, Guard, Verdict
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.teacher import Teacher, View, view_size
-from sfda_edge.views import agreement, find_views, probe_hw
+from sfda_edge.views import expected_miou, find_views
+
+
+def one_hot(labels, num_classes):
+    return torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
 
 
 @given(st.integers(0, 1000))
-def test_agreement_is_a_loop_over_classes(seed):
+def test_against_certain_answers_it_is_the_miou_of_a_loop(seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 4, (2, 5, 6), generator=generator)
     reference = torch.randint(0, 3, (2, 5, 6), generator=generator)
@@ -20,18 +24,30 @@ def test_agreement_is_a_loop_over_classes(seed):
         mine, theirs = labels == k, reference == k
         if theirs.any():
             ious.append(int((mine & theirs).sum()) / int((mine | theirs).sum()))
-    assert agreement(labels, reference, 4) == pytest.approx(sum(ious) / len(ious))
+    found = expected_miou(labels, one_hot(reference, 4))
+    assert found == pytest.approx(sum(ious) / len(ious))
+
+
+def test_it_is_what_truths_drawn_from_the_consensus_give_on_average():
+    """Against scikit-style counting over many drawn truths."""
+    torch.manual_seed(0)
+    consensus = (2 * torch.randn(2, 3, 20, 30)).softmax(1)
+    labels = consensus.argmax(1)
+    drawn = torch.distributions.Categorical(probs=consensus.permute(0, 2, 3, 1))
+    mious = [expected_miou(labels, one_hot(drawn.sample(), 3)) for _ in range(50)]
+    assert expected_miou(labels, consensus) == pytest.approx(sum(mious) / 50, abs=0.005)
 
 
 def test_a_model_agrees_with_itself():
     labels = torch.randint(0, 5, (3, 8, 8))
-    assert agreement(labels, labels, 5) == 1.0
+    assert expected_miou(labels, one_hot(labels, 5)) == pytest.approx(1.0)
 
 
 def test_a_class_too_rare_to_say_anything_does_not_count():
     reference = torch.zeros(1, 100, 100, dtype=torch.int64)
     reference[0, 0, 0] = 1
-    assert agreement(torch.zeros_like(reference), reference, 2) == pytest.approx(1 - 1e-4)
+    found = expected_miou(torch.zeros_like(reference), one_hot(reference, 2))
+    assert found == pytest.approx(1 - 1e-4)
 
 
 def test_a_teacher_of_one_plain_view_is_the_network(make_task):
@@ -72,7 +88,7 @@ def test_a_view_that_contradicts_the_others_is_left_out(make_task, monkeypatch):
 
     def seen(_task, views, probe):
         """Every view sees the same stripes but the largest, which sees them upside down."""
-        stripes = torch.zeros(len(probe), 3, *probe_hw(task))
+        stripes = torch.zeros(len(probe), 3, *task.half_hw)
         for row in range(stripes.shape[2]):
             stripes[:, row % 3, row] = 1
         wrong = max(views, key=lambda view: view.size_hw)

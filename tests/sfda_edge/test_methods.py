@@ -8,9 +8,12 @@ from torch import nn
 from user_network import without_norm
 
 from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
+from sfda_edge.commands.adapt import completed
 from sfda_edge.errors import RecipeError
 from sfda_edge.features import feature_layer
-from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.label_spaces import label_space
+from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
+from sfda_edge.model_source import ModelFlags
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
 from sfda_edge.toml_file import read_toml
@@ -163,7 +166,7 @@ def test_every_networks_feature_layer_is_its_deepest(name, three_classes):
     with torch.no_grad():
         model(torch.zeros(1, 3, 64, 96))
     hook.remove()
-    strides = {"espnetv2": 16, "deeplab": 8, "lite0_fpn_tiny": 16, "lite0_fpn": 32}
+    strides = {"espnetv2": 16, "deeplab": 8, "segnet": 16, "lite0_fpn_tiny": 16, "lite0_fpn": 32}
     stride = next(value for prefix, value in strides.items() if name.startswith(prefix))
     assert tuple(shapes[0][2:]) == (64 // stride, 96 // stride) or name.startswith("deeplabv2")
     assert shapes[0][1] >= 40
@@ -176,8 +179,32 @@ def test_an_unknown_networks_deepest_layer_is_found(tiny_model, tiny_spec, three
     named = ModelSpec("user_network:build", three_classes, (32, 64), feature_layer="0")
     assert feature_layer(tiny_model, named) == "0"
     wrong = ModelSpec("user_network:build", three_classes, (32, 64), feature_layer="encoder.9")
-    with pytest.raises(RecipeError, match="no layer 'encoder.9'"):
+    with pytest.raises(RecipeError, match=r"no layer 'encoder\.9'"):
         feature_layer(tiny_model, wrong)
+
+
+PUBLISHED = [name for name in RECIPES if name.startswith("published/")]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipes_name_their_row_network_classes_and_size(name):
+    content = read_toml(recipe_path(name))
+    assert set(content["published"]) == {"source", "target", "miou", "where"}
+    said = recipe_model(name)
+    assert said.name is None or said.name in MODELS
+    assert label_space(said.label_space).num_classes > 3
+    assert all(side % 16 == 0 for side in said.input_hw)
+    method, recipe = load_method_recipe(name)
+    assert method == "sfda"
+    assert recipe.batch_size == 8
+    assert recipe.learning_rate == 2.5e-4
+
+
+def test_a_recipe_fills_in_what_the_flags_leave_open():
+    said = recipe_model("published/gta5-cityscapes")
+    assert said == RecipeModel("deeplabv3_resnet50", "cityscapes", (256, 512))
+    flags = completed(ModelFlags(None, size_hw=(64, 64)), said)
+    assert flags == ModelFlags(None, "deeplabv3_resnet50", "cityscapes", (64, 64))
 
 
 def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):

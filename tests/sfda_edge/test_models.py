@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from runtime.labels import LabelSpace
 from sfda_edge import cli
@@ -12,6 +13,7 @@ from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
 from sfda_edge.models.espnetv2 import ESPNetv2, branch_dilations
 from sfda_edge.models.lite0_fpn import Lite0FPN
+from sfda_edge.models.segnet import max_unpool
 
 LIGHT = ["espnetv2_s0.5", "espnetv2_s1.25", "lite0_fpn", "lite0_fpn_tiny"]
 
@@ -156,3 +158,12 @@ def test_the_help_names_every_network(capsys):
     text = "".join(capsys.readouterr().out.split())
     for name in MODELS:
         assert name.removeprefix("espnetv2_s") in text
+
+
+def test_unpooling_is_torchs_where_no_window_ties():
+    torch.manual_seed(0)
+    before = torch.randn(2, 3, 8, 6)
+    after, places = functional.max_pool2d(before, 2, return_indices=True)
+    values = torch.randn_like(after)
+    expected = functional.max_unpool2d(values, places, 2)
+    assert torch.equal(max_unpool(values, before, after), expected)

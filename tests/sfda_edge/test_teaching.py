@@ -1,0 +1,163 @@
+"""Pseudo-labels on disk, augmentation and mixing."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
+from sfda_edge.errors import RunError
+from sfda_edge.losses import soft_cross_entropy
+from sfda_edge.methods.multiview import rarity_weights
+from sfda_edge.pseudo_labels import (
+    LABEL_BATCH,
+    PseudoLabels,
+    num_label_batches,
+    write_pseudo_labels,
+)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Probabilities of seven images, and their pseudo-labels read back."""
+    torch.manual_seed(0)
+    probabilities = (2 * torch.randn(7, 3, 4, 6)).softmax(1)
+    path = tmp_path / "work" / "labels.npy"
+    write_pseudo_labels(path, 7, lambda indices: probabilities[indices])
+    return probabilities, PseudoLabels(path)
+
+
+def test_probabilities_come_back_within_half_a_step(stored):
+    probabilities, labels = stored
+    found = labels.read([6, 0, 3], (4, 6))
+    torch.testing.assert_close(found, probabilities[[6, 0, 3]], rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_thresholds_leave_each_class_its_portion(stored):
+    _, labels = stored
+    best = labels.read(range(7), (4, 6)).max(1)
+    for portion in (0.2, 0.5, 1.0):
+        thresholds = labels.thresholds(portion)
+        for k in range(3):
+            of_class = best.values[best.indices == k]
+            kept = (of_class >= thresholds[k] - 1e-6).float().mean().item()
+            next_level = (of_class >= thresholds[k] + 1 / 255 - 1e-6).float().mean().item()
+            assert kept >= portion > next_level or next_level == kept == 1.0
+
+
+def test_class_shares_count_the_most_likely_class(stored):
+    _, labels = stored
+    best = labels.read(range(7), (4, 6)).argmax(1)
+    expected = torch.bincount(best.flatten(), minlength=3) / best.numel()
+    torch.testing.assert_close(labels.class_shares, expected)
+
+
+@pytest.mark.parametrize("count", [1, LABEL_BATCH, LABEL_BATCH + 1])
+def test_the_number_of_batches_is_what_is_written(count, tmp_path):
+    batches = []
+    write_pseudo_labels(
+        tmp_path / "labels.npy",
+        count,
+        lambda indices: batches.append(indices) or torch.rand(len(indices), 2, 3, 3),
+    )
+    assert len(batches) == num_label_batches(count)
+    assert np.load(tmp_path / "labels.npy").shape == (count, 2, 3, 3)
+
+
+def test_a_labelling_that_fails_leaves_no_half_file(tmp_path):
+    def fails(indices):
+        if indices[0]:
+            raise OSError(28, "No space left on device")
+        return torch.rand(len(indices), 2, 3, 3)
+
+    with pytest.raises(RunError, match="No space left"):
+        write_pseudo_labels(tmp_path / "labels.npy", 9, fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_soft_cross_entropy_is_a_loop():
+    torch.manual_seed(1)
+    p, q = (torch.randn(2, 3, 4, 5).softmax(1) for _ in range(2))
+    q[0, :, :2] = 0
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    total = count = 0.0
+    for n in range(2):
+        for y in range(4):
+            for x in range(5):
+                if q[n, :, y, x].sum() > 0:
+                    count += 1
+                    for k in range(3):
+                        total -= float(weights[k] * q[n, k, y, x] * p[n, k, y, x].log())
+    assert soft_cross_entropy(p, q, weights).item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_rarity_weights_favour_the_rare_and_keep_the_mean():
+    shares = torch.tensor([0.81, 0.09, 0.1, 0.0])
+    weights = rarity_weights(shares, 0.5)
+    assert (weights * shares).sum().item() == pytest.approx(1.0)
+    assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
+    assert torch.isfinite(weights).all()
+    torch.testing.assert_close(rarity_weights(shares, 0.0), torch.ones(4))
+
+
+def lesson(seed, count=3, num_classes=4):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, num_classes, (count, 6, 8), generator=generator)
+    taught = torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+    # Each pixel's colour says which image and which class it is of.
+    images = torch.stack([labels, torch.arange(count).view(-1, 1, 1).expand_as(labels), labels], 1)
+    return Lesson(images.float(), taught)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_a_mix_moves_whole_classes_with_their_labels(seed):
+    plain = lesson(seed)
+    torch.manual_seed(seed)
+    mixed = class_mix(plain)
+    for n in range(3):
+        other = (n - 1) % 3
+        labels = mixed.taught[n].argmax(0)
+        assert torch.equal(mixed.images[n, 0].long(), labels)
+        pasted = mixed.images[n, 1].long() == other
+        assert ((mixed.images[n, 1].long() == n) | pasted).all()
+        theirs = plain.taught[other].argmax(0)
+        classes = set(theirs[pasted].tolist())
+        assert len(classes) == (len(theirs.unique()) + 1) // 2
+        for k in classes:
+            assert pasted[theirs == k].all()
+
+
+def test_what_is_not_taught_is_not_pasted():
+    plain = lesson(3)
+    plain.taught[:, :, :3] = 0
+    torch.manual_seed(0)
+    mixed = class_mix(plain)
+    assert torch.equal(mixed.images[:, 1, :3], plain.images[:, 1, :3])
+
+
+def test_augmentation_moves_labels_with_their_pixels():
+    """Without colour changes, an image that is its own label map stays that."""
+    torch.manual_seed(0)
+    labels = torch.zeros(4, 32, 64, dtype=torch.int64)
+    labels[:, 8:24, 10:40] = 1
+    taught = torch.nn.functional.one_hot(labels, 2).permute(0, 3, 1, 2).float()
+    images = (labels[:, None] * 255.0).expand(-1, 3, -1, -1)
+    augment = StrongAugmentation((32, 64), min_scale=0.5, colour_jitter=0.0, blur_share=0.0)
+    seen = augment(Lesson(images, taught))
+    known = seen.taught.sum(1) > 0
+    same = (seen.images[:, 0] > 127) == (seen.taught.argmax(1) == 1)
+    assert known.float().mean() > 0.9
+    assert same[known].float().mean() > 0.97
+    assert not torch.equal(seen.taught, taught)
+
+
+def test_augmentation_is_the_steps_own():
+    augment = StrongAugmentation((6, 8))
+    results = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        results.append(augment(lesson(1)))
+    assert torch.equal(results[0].images, results[1].images)
+    assert torch.equal(results[0].taught, results[1].taught)
