@@ -24,8 +24,9 @@ from sfda_edge.task import AdaptationTask
 class Scorer:
     """mIoU on the task's labelled images, in percent."""
 
-    def __init__(self, task: AdaptationTask, validation: str) -> None:
-        self._task, self._images = task, open_images(validation)
+    def __init__(self, task: AdaptationTask, benchmark: BenchmarkTask) -> None:
+        self._task = task
+        self._images = open_images(benchmark.validation, benchmark.labels_dir)
 
     def miou(self, model: nn.Module) -> float:
         """Score a model."""
@@ -55,7 +56,7 @@ def measure_row(
         began_s = time.monotonic()
         run = begin(task, METHODS[method_name][1], recipe)
         prepared_s = time.monotonic() - began_s
-        scorer = Scorer(task, benchmark.validation)
+        scorer = Scorer(task, benchmark)
         checkpoints, scoring_s = _scored_checkpoints(run, scorer)
         adapt(run, Path(folder), progress_bar(recipe_name, run.method.num_steps))
     seconds = time.monotonic() - began_s - sum(scoring_s)

@@ -18,12 +18,14 @@ class BenchmarkTask:
         flags: the source model.
         target: images to adapt to, as ``open_images`` takes them.
         validation: labelled images.
+        labels_dir: of a plain folder of them.
     """
 
     title: str
     flags: ModelFlags
     target: str
     validation: str
+    labels_dir: Path | None = None
 
 
 def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, BenchmarkTask]:

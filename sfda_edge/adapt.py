@@ -25,7 +25,7 @@ from sfda_edge.files import write_atomically
 from sfda_edge.guard import CollapseError, Guard
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.metrics_file import open_metrics
-from sfda_edge.processes import num_processes, rank
+from sfda_edge.processes import averaged, num_processes, rank
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views, find_views
 
@@ -62,13 +62,6 @@ class Adaptation:
     data_wait_s: float = 0.0
     _coming: dict[int, TargetBatch] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.method.batch_size % num_processes():
-            raise RecipeError(
-                f"batch_size {self.method.batch_size} cannot be shared by {num_processes()} "
-                "processes; make it a multiple"
-            )
-
     def step(self) -> dict[str, Any]:
         """One step on the next batch; returns what to log.
 
@@ -80,7 +73,7 @@ class Adaptation:
         step = self.next_step
         images = self._images(step)
         torch.manual_seed(self.task.seed * 1_000_003 + step)
-        logged = self.method.step(images.to(self.task.device), self._indices(step), step)
+        logged = averaged(self.method.step(images.to(self.task.device), self._indices(step), step))
         self.next_step += 1
         broken = [name for name, value in logged.items() if not math.isfinite(value)]
         if broken:
@@ -121,6 +114,7 @@ class Adaptation:
             "model": self.method.model.state_dict(),
             "method": self.method.state(),
             "guard": self.guard.state(),
+            "precision": self.task.fabric.strategy.precision.state_dict(),
             "next_step": self.next_step,
         }
         write_atomically(path, lambda part: torch.save(state, part))
@@ -134,12 +128,11 @@ class Adaptation:
         if not path.is_file():
             raise RunError(f"nothing to resume: {path} does not exist")
         try:
-            state: dict[str, Any] = torch.load(
-                path, map_location=self.task.device, weights_only=True
-            )
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             self.method.model.load_state_dict(state["model"])
             self.method.restore(state["method"])
             self.guard.restore(state["guard"])
+            self.task.fabric.strategy.precision.load_state_dict(state["precision"])
             self.next_step = state["next_step"]
         except (RuntimeError, KeyError, ValueError, TypeError, UnpicklingError) as error:
             raise RunError(f"{path} is not a checkpoint of this run: {error}") from None
@@ -151,14 +144,32 @@ def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptati
     The BatchNorm statistics are looked at and repaired, the good views found, the guard posted, and
     the method prepared.
     """
+    method = method_type(task, recipe)
+    require_shareable(task, method)
     health = ensure_healthy_batchnorm(task)
     source = copy.deepcopy(task.model)
     views = find_views(task)
     logger.info("views of the target: %s", views.text())
     guard = Guard(task, views)
-    method = method_type(task, recipe)
     method.prepare(views)
     return Adaptation(task, method, source, health, views, guard)
+
+
+def require_shareable(task: AdaptationTask, method: AdaptationMethod) -> None:
+    """See that every process has something to do.
+
+    Raises:
+        RecipeError: the batch cannot be divided, or there are too few images.
+    """
+    if method.batch_size % num_processes():
+        raise RecipeError(
+            f"batch_size {method.batch_size} cannot be shared by {num_processes()} "
+            "processes; make it a multiple"
+        )
+    if len(task.target) < max(2, num_processes()):
+        raise RecipeError(
+            f"{len(task.target)} target images are too few; at least 2, and one for each process"
+        )
 
 
 def ensure_healthy_batchnorm(task: AdaptationTask) -> BatchNormHealth | None:
@@ -206,7 +217,13 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
         run: fresh, or resumed; its method is prepared.
         out_dir: gets ``metrics.jsonl`` and ``checkpoints/``, written by the first process.
         progress: wraps the steps, each a dictionary of what was logged.
+
+    Raises:
+        RunError: the folder cannot be written or the disk is full, which the first checkpoint
+            finds out before anything is learnt; the last good checkpoint stays.
     """
+    if run.next_step == 0 and rank() == 0:
+        run.save(checkpoint_path(out_dir))
     with closing(open_metrics(out_dir, run.next_step)) as metrics:
         try:
             for logged in progress(_steps(run, out_dir)):

@@ -30,4 +30,5 @@ def keep_freed_memory() -> bool:
         (_TOP_PAD, _TOP_PAD_BYTES),
         (_ARENA_MAX, 1),
     )
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    taken = [mallopt(parameter, value) == 1 for parameter, value in settings]
+    return all(taken)

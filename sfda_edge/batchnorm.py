@@ -54,12 +54,12 @@ class ChannelMoments:
         self.total = torch.zeros(channels, dtype=torch.float64, device=device)
         self.squares = torch.zeros(channels, dtype=torch.float64, device=device)
 
-    def update(self, features: Tensor) -> None:
-        """Count features (N, C, …)."""
-        values = features.detach().transpose(0, 1).flatten(1).double()
-        self.count += values.shape[1]
-        self.total += values.sum(1)
-        self.squares += values.square().sum(1)
+    def update(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Add ``count`` values a channel of this mean and variance (Bessel-corrected), (C,)."""
+        mean, variance = mean.double(), variance.double() * (count - 1) / count
+        self.count += count
+        self.total += count * mean
+        self.squares += count * (variance + mean.square())
 
     def mean_and_variance(self) -> tuple[Tensor, Tensor]:
         """Each (C,), the variance without Bessel's correction."""
@@ -69,19 +69,29 @@ class ChannelMoments:
 
 @contextlib.contextmanager
 def batch_normalisation(model: nn.Module, layers: Layers) -> Iterator[None]:
-    """Normalise by each batch's own statistics, and remember nothing of it."""
+    """Normalise by each batch's own statistics, which the running ones are meanwhile.
+
+    Afterwards the layers are as they were.
+    """
+    kept = {
+        name: [part.clone() for part in running_statistics(layer)] for name, layer in layers.items()
+    }
     momenta = {name: layer.momentum for name, layer in layers.items()}
     counters = {name: layer.num_batches_tracked for name, layer in layers.items()}
     model.eval()
     for layer in layers.values():
         layer.train()
-        layer.momentum, layer.num_batches_tracked = 0.0, None
+        for part in running_statistics(layer):
+            part.zero_()  # what is not a number would stay so, even times 0
+        layer.momentum, layer.num_batches_tracked = 1.0, None
     try:
         yield
     finally:
         model.eval()
         for name, layer in layers.items():
             layer.momentum, layer.num_batches_tracked = momenta[name], counters[name]
+            for part, before in zip(running_statistics(layer), kept[name], strict=True):
+                part.copy_(before)
 
 
 @contextlib.contextmanager
@@ -116,23 +126,33 @@ class TargetStatistics:
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> None:
-        """Forward one normalised batch (N, 3, H, W); the model itself stays as it is."""
+        """Forward one normalised batch (N, 3, H, W); the model itself stays as it is.
+
+        The layers compute the batch's moments in any case; with momentum 1 they show them.
+        """
+        counts: dict[str, int] = {}
 
         def count(name: str, features: Tensor) -> None:
-            self.moments[name].update(features)
+            counts[name] = features.numel() // features.shape[1]
 
         with (
             batch_normalisation(self.model, self.layers),
             watching(self.layers, count),
         ):
             self.model(images)
+            for name, number in counts.items():
+                self.moments[name].update(number, *running_statistics(self.layers[name]))
+
+    def _seen(self) -> Layers:
+        """The layers that ran; an auxiliary head of training alone does not."""
+        return {name: self.layers[name] for name in self.layers if self.moments[name].count > 0}
 
     def shift(self) -> float:
         """How far the target's means are from the model's, in the model's standard deviations."""
         return torch.cat(list(self._distances())).mean().item()
 
     def _distances(self) -> Iterator[Tensor]:
-        for name, layer in self.layers.items():
+        for name, layer in self._seen().items():
             mean, variance = running_statistics(layer)
             distance = self.moments[name].mean_and_variance()[0] - mean
             yield distance.abs() / (variance.double() + layer.eps).sqrt()
@@ -140,7 +160,9 @@ class TargetStatistics:
     @torch.no_grad()
     def mix_into(self, model: nn.Module, target_share: float) -> None:
         """Let ``model``'s statistics be ``target_share`` the target's; 0 changes nothing."""
-        for name, layer in batchnorm_layers(model).items():
+        seen, layers = self._seen(), batchnorm_layers(model)
+        for name in seen:
+            layer = layers[name]
             mean, variance = self.moments[name].mean_and_variance()
             source_mean, source_variance = running_statistics(layer)
             for source, target in ((source_mean, mean), (source_variance, variance)):

@@ -120,7 +120,7 @@ def evaluate(
         DataError: the images have no labels, or labels of other classes than the model's.
     """
     space = predictor.spec.answer_space
-    _require_same_classes(images, space)
+    require_same_classes(images, space)
     labels = images.label_space or space
     confusion = ConfusionMatrix(space.num_classes, labels.ignore_index)
     count = 0
@@ -132,7 +132,12 @@ def evaluate(
     return Evaluation(space, confusion, count)
 
 
-def _require_same_classes(images: ImageSet, space: LabelSpace) -> None:
+def require_same_classes(images: ImageSet, space: LabelSpace) -> None:
+    """See that images can be scored.
+
+    Raises:
+        DataError: they have no labels, or labels of other classes than the model's.
+    """
     if not images.labelled:
         raise DataError(f"{images.title} has no labels; give --labels with a folder of label maps")
     if images.label_space is None or images.label_space.names == space.names:

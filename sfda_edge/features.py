@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfda_edge.errors import RecipeError
 from sfda_edge.models import ModelSpec, architecture
@@ -27,6 +25,8 @@ def feature_layer(model: nn.Module, spec: ModelSpec) -> str:
     if name:
         if name not in dict(model.named_modules()):
             raise RecipeError(f"the network has no layer '{name}' (feature_layer)")
+        if name not in _output_sizes(model, spec):
+            raise RecipeError(f"layer '{name}' does not answer with features (N, C, H, W)")
         return name
     sizes = _output_sizes(model, spec)
     if not sizes:
@@ -62,28 +62,32 @@ def _output_sizes(model: nn.Module, spec: ModelSpec) -> dict[str, tuple[int, int
     return sizes
 
 
+# Attention compares every position with every other: 2048 of them are DeepLabV3's at 512x256.
+MOST_POSITIONS = 2048
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Features (N, C, H, W), halved until attention maps over their positions fit in memory."""
+    while features.shape[2] * features.shape[3] > MOST_POSITIONS:
+        features = functional.avg_pool2d(features, 2, ceil_mode=True)
+    return features
+
+
 class FeatureTap:
-    """Catches what one layer answers while the network runs."""
+    """Keeps what one layer answered last.
+
+    The hook stays for the network's life: ``torch.compile`` does not notice hooks that come and go.
+    """
 
     def __init__(self, model: nn.Module, name: str) -> None:
-        self._layer = model.get_submodule(name)
         self.features: Tensor | None = None
+        model.get_submodule(name).register_forward_hook(self._keep)
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[FeatureTap]:
-        """Catch the features of the forward passes inside; the last one's stay."""
-
-        def keep(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            self.features = output
-
-        hook = self._layer.register_forward_hook(keep)
-        try:
-            yield self
-        finally:
-            hook.remove()
+    def _keep(self, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.features = output
 
     def take(self) -> Tensor:
         """The features (N, C, H, W) of the last pass, in float32, and forget them."""
         assert self.features is not None, "the network ran without its feature layer"
         features, self.features = self.features, None
-        return features.float()
+        return pooled(features.float())

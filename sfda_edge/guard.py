@@ -100,9 +100,6 @@ class Guard:
             CollapseError: its answers have lost the classes that the source model sees.
         """
         verdict = self.judge(model)
-        if verdict.agreement > self.best.agreement:
-            self.best, self.best_step = verdict, step
-            self._weights = _copied(model)
         left, before = verdict.num_effective_classes, self.source.num_effective_classes
         if not math.isfinite(verdict.confidence):
             raise CollapseError("the network's answers are no longer numbers")
@@ -110,6 +107,9 @@ class Guard:
             raise CollapseError(
                 f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
             )
+        if verdict.agreement > self.best.agreement:
+            self.best, self.best_step = verdict, step
+            self._weights = _copied(model)
         return verdict
 
     def give_best(self, model: nn.Module) -> None:

@@ -27,7 +27,7 @@ def open_metrics(out_dir: Path, steps_done: int) -> TextIO:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
         path.write_text("".join(lines[:steps_done]), encoding="utf-8")
-        return path.open("a", encoding="utf-8")
+        return path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from None
 

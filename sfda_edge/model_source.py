@@ -80,6 +80,13 @@ def load_source(flags: ModelFlags, hint: str = "name another to change") -> Sour
     return SourceModel(load_model(path, spec), spec, path, file_sha256(path))
 
 
+def describes_itself(weights: Path | None) -> bool:
+    """Whether a model.json lies beside the weights, as beside the packaged ones."""
+    if weights is None:
+        return True
+    return (weights if weights.is_dir() else weights.parent).joinpath(SPEC_FILE).is_file()
+
+
 def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None:
     """What was asked for, else the latest run; says so.
 

@@ -54,12 +54,23 @@ def mean_over(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() * (num_processes() / total.clamp_min(1e-12)).to(values.dtype)
 
 
+def averaged(logged: dict[str, float]) -> dict[str, float]:
+    """Every value's mean over the processes, so that all log, and stop, alike."""
+    if num_processes() == 1:
+        return logged
+    values = torch.tensor(list(logged.values()), dtype=torch.float64)
+    if distributed.get_backend() == "nccl":
+        values = values.cuda()
+    distributed.all_reduce(values)
+    return dict(zip(logged, (values / num_processes()).tolist(), strict=True))
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes."""
     if num_processes() == 1:
         return
     for parameter in parameters:
         if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
+            continue  # in all processes alike: they run the same graph
         distributed.all_reduce(parameter.grad)
         parameter.grad /= num_processes()

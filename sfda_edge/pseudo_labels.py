@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from sfda_edge.data.loading import Progress, silent
 from sfda_edge.files import write_atomically
+from sfda_edge.processes import num_processes, rank
+from sfda_edge.task import AdaptationTask
 
 LEVELS = 255
 LABEL_BATCH = 4
@@ -22,26 +25,30 @@ class PseudoLabels:
     """Class probabilities of every target image, in steps of 1/255 on a grid of half the size.
 
     Args:
-        path: a file of ``write_pseudo_labels``; it is mapped, not read whole.
+        paths: files of ``write_pseudo_labels``, each with every n-th image; mapped, not read whole.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.num_classes = self._stored.shape[1]
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+        self.num_classes = self._parts[0].shape[1]
         self.histogram = self._histogram()
 
     def _histogram(self) -> Tensor:
         """Pixels of each most likely class and level of its probability, (C, 256)."""
         counts = np.zeros(self.num_classes * (LEVELS + 1), dtype=np.int64)
-        for probabilities in self._stored:
+        for probabilities in chain(*self._parts):
             pairs = probabilities.argmax(0) * (LEVELS + 1) + probabilities.max(0)
             counts += np.bincount(pairs.ravel(), minlength=len(counts))
         return torch.from_numpy(counts).view(self.num_classes, LEVELS + 1)
 
-    def read(self, indices: Sequence[int], size_hw: tuple[int, int]) -> Tensor:
-        """Probabilities (N, C, H, W) float32 of images, resized bilinearly."""
-        stored = torch.from_numpy(np.stack([self._stored[index] for index in indices]))
-        return functional.interpolate(stored / LEVELS, size_hw, mode="bilinear")
+    def read(
+        self, indices: Sequence[int], size_hw: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        """Probabilities (N, C, H, W) float32 of images, resized bilinearly on the device."""
+        count = len(self._parts)
+        stored = np.stack([self._parts[index % count][index // count] for index in indices])
+        levels = torch.from_numpy(stored).to(device)
+        return functional.interpolate(levels / LEVELS, size_hw, mode="bilinear")
 
     def thresholds(self, portion: float) -> Tensor:
         """Per class, the probability above which ``portion`` of its pixels lie, (C,).
@@ -61,37 +68,54 @@ class PseudoLabels:
         return (counts / counts.sum()).float()
 
 
+def label_target(
+    task: AdaptationTask, name: str, label: Labelling, keep: bool = False
+) -> PseudoLabels:
+    """Label all target images, every process its part, into ``work_dir/name-….npy``.
+
+    Args:
+        task: the target.
+        name: of the files.
+        label: image numbers → class probabilities (N, C, h, w).
+        keep: go on with the files of an earlier part of the run.
+
+    Raises:
+        RunError: a file cannot be written, or the disk is full.
+    """
+    count = num_processes()
+    paths = [task.work_dir / f"{name}-{part}of{count}.npy" for part in range(count)]
+    own = range(rank(), len(task.target), count)
+    if not (keep and paths[rank()].exists()):
+        bar = task.bars(f"label the target ({name})", -(-len(own) // LABEL_BATCH))
+        write_pseudo_labels(paths[rank()], own, label, bar)
+    task.fabric.barrier()
+    return PseudoLabels(paths)
+
+
 def write_pseudo_labels(
-    path: Path, num_images: int, label: Labelling, progress: Progress = silent
+    path: Path, images: Sequence[int], label: Labelling, progress: Progress = silent
 ) -> None:
-    """Label all target images into ``path``, whole or not at all.
+    """Label images into ``path``, whole or not at all.
 
     Args:
         path: a ``.npy`` file of (N, C, h, w) uint8.
-        num_images: how many there are.
+        images: their numbers.
         label: image numbers → class probabilities (N, C, h, w).
-        progress: wraps the batches, of which there are ``num_label_batches``.
+        progress: wraps the batches.
 
     Raises:
         RunError: the file cannot be written, or the disk is full.
     """
 
     def write(part: Path) -> None:
-        starts = range(0, num_images, LABEL_BATCH)
         with part.open("wb") as file:
-            for start in progress(starts):
-                indices = range(start, min(start + LABEL_BATCH, num_images))
-                levels = (label(list(indices)) * LEVELS).round().to(torch.uint8).cpu().numpy()
+            for start in progress(range(0, len(images), LABEL_BATCH)):
+                batch = label(images[start : start + LABEL_BATCH])
+                levels = (batch * LEVELS).round().to(torch.uint8).cpu().numpy()
                 if start == 0:
-                    header = np.lib.format.header_data_from_array_1_0(levels)
-                    header["shape"] = (num_images, *levels.shape[1:])
-                    header["fortran_order"] = False
+                    shape = (len(images), *levels.shape[1:])
+                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(levels.tobytes())
 
     write_atomically(path, write)
-
-
-def num_label_batches(num_images: int) -> int:
-    """How many batches ``write_pseudo_labels`` makes of the images, for a progress bar."""
-    return -(-num_images // LABEL_BATCH)

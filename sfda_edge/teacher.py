@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from sfda_edge.batchnorm import batchnorm_layers, target_statistics
 from sfda_edge.models import architecture
 from sfda_edge.task import AdaptationTask
 
-STATISTICS_IMAGES, STATISTICS_BATCH = 24, 8
+STATISTICS_IMAGES, STATISTICS_BATCH = 16, 8
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class View:
     Attributes:
         size_hw: what it is resized to.
         target_share: of the target in the BatchNorm statistics.
+        mirrored: the network sees the mirror image; its answer is mirrored back.
     """
 
     size_hw: tuple[int, int]
     target_share: float
+    mirrored: bool = False
 
 
 def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
@@ -43,20 +45,19 @@ def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
 
 
 class Teacher:
-    """One network's average over views and their mirror images.
+    """One network's average over views.
 
     Args:
         task: the target.
-        model: the network; it is copied once a view.
+        model: the network; it is copied for every size and share.
         views: at least one.
-        flip: also the mirror image of every view.
     """
 
-    def __init__(
-        self, task: AdaptationTask, model: nn.Module, views: Sequence[View], flip: bool = True
-    ) -> None:
-        self.task, self.views, self.flip = task, tuple(views), flip
-        self._networks = {view: self._seen_by(model, view) for view in self.views}
+    def __init__(self, task: AdaptationTask, model: nn.Module, views: Sequence[View]) -> None:
+        self.task, self.views = task, tuple(views)
+        self._networks = {
+            unmirrored(view): self._seen_by(model, view) for view in map(unmirrored, views)
+        }
 
     def _seen_by(self, model: nn.Module, view: View) -> nn.Module:
         network = copy.deepcopy(model).eval()
@@ -67,24 +68,22 @@ class Teacher:
 
     def probabilities(self, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
         """Mean class probabilities of target images, (N, C, h, w) float32."""
-        total = sum(self.view_probabilities(view, indices, out_hw) for view in self.views)
-        assert isinstance(total, Tensor)
-        return total / len(self.views)
+        seen = [self._seen_in(view, indices, out_hw) for view in self.views]
+        return torch.stack(seen).mean(0)
 
     @torch.no_grad()
-    def view_probabilities(
-        self, view: View, indices: Sequence[int], out_hw: tuple[int, int]
-    ) -> Tensor:
-        """What one view sees in target images, (N, C, h, w) float32."""
-        task, network = self.task, self._networks[view]
+    def _seen_in(self, view: View, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
+        task, network = self.task, self._networks[unmirrored(view)]
         images = task.inputs(task.target.images(indices, view.size_hw))
         with task.fabric.autocast():
-            logits = network(images)
-            mirrored = network(images.flip(3)) if self.flip else None
+            logits = network(images.flip(3) if view.mirrored else images)
         seen = _resized(task.probabilities(logits), out_hw)
-        if mirrored is None:
-            return seen
-        return (seen + _resized(task.probabilities(mirrored), out_hw).flip(3)) / 2
+        return seen.flip(3) if view.mirrored else seen
+
+
+def unmirrored(view: View) -> View:
+    """The same view, not in the mirror."""
+    return replace(view, mirrored=False)
 
 
 def _resized(probabilities: Tensor, size_hw: tuple[int, int]) -> Tensor:

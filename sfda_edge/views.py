@@ -9,20 +9,23 @@ ways of their own: the agreement of a view with the mean of all others ranks the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm import batchnorm_layers
 from sfda_edge.task import AdaptationTask
-from sfda_edge.teacher import Teacher, View, view_size
+from sfda_edge.teacher import Teacher, View, unmirrored, view_size
 
-PROBE_IMAGES, PROBE_BATCH = 24, 4
+logger = logging.getLogger(__name__)
+PROBE_IMAGES, PROBE_BATCH = 16, 4
 SHARES = (0.0, 0.3, 0.6, 1.0)
 SCALES = (1.0, 1.25, 1.5, 2.0)
-# A view is left out when it agrees with the others less than this share of the best one's.
+# Two views are kept, one of them in the mirror: a third costs as much again and adds little. The
+# second is the best once more when no other agrees at least this share of what the best one does.
 KEPT_ABOVE = 0.9
 # A class in a smaller share of the pixels is too rare for its IoU to say anything.
 RARE_SHARE = 5e-4
@@ -33,7 +36,7 @@ class Views:
     """What was found.
 
     Attributes:
-        kept: the views that see the target well, best first.
+        kept: the two views that see the target best together; the second is mirrored.
         agreement: of every view that was tried with the mean of the others it was tried with.
         consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
         probe: the probe images' numbers.
@@ -47,8 +50,9 @@ class Views:
     def text(self) -> str:
         """The kept views in a line."""
         return ", ".join(
-            f"{view.size_hw[1]}x{view.size_hw[0]} with {view.target_share:.1f} of its statistics "
-            f"(agreement {self.agreement[view]:.2f})"
+            f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored} with "
+            f"{view.target_share:.1f} of its statistics "
+            f"(agreement {self.agreement[unmirrored(view)]:.2f})"
             for view in self.kept
         )
 
@@ -80,25 +84,37 @@ def find_views(task: AdaptationTask) -> Views:
     probe = tuple(task.target.spread(PROBE_IMAGES))
     shares = SHARES if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
-    agreements = _agreements(_seen(task, at_input_size, probe))
-    share = max(at_input_size, key=lambda view: agreements[view]).target_share
+    seen = _seen(task, at_input_size, probe)
+    by_share = _agreements(seen)
+    best = max(at_input_size, key=lambda view: by_share[view])
     sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
-    seen = _seen(task, [View(size_hw, share) for size_hw in sizes], probe)
+    others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
+    seen = {best: seen[best], **_seen(task, others, probe)}
     by_size = _agreements(seen)
     ranked = sorted(by_size, key=lambda view: -by_size[view])
-    kept = tuple(view for view in ranked if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]])
-    mean = torch.stack([seen[view] for view in kept]).float().mean(0)
-    return Views(kept, agreements | by_size, mean, probe)
+    near = [view for view in ranked[1:] if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]]]
+    second = replace(near[0] if near else ranked[0], mirrored=True)
+    together = torch.stack([seen[ranked[0]], _probabilities(task, second, probe)])
+    return Views((ranked[0], second), by_share | by_size, together.float().mean(0), probe)
 
 
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:
     """Class probabilities (N, C, h, w) of the probe images in each view, in half precision."""
     bar = task.bars("look at the target in several ways", len(views))
-    return {view: _probabilities(task, view, probe) for view in bar(views)}
+    seen = {}
+    for view in bar(views):
+        try:
+            seen[view] = _probabilities(task, view, probe)
+        except (RuntimeError, ValueError) as error:
+            if view.size_hw == task.spec.input_hw:
+                raise
+            reason = str(error).partition("\n")[0]
+            logger.warning("%dx%d cannot be looked at: %s", *view.size_hw[::-1], reason)
+    return seen
 
 
 def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Tensor:
-    teacher = Teacher(task, task.model, [view], flip=False)
+    teacher = Teacher(task, task.model, [view])
     batches = [
         teacher.probabilities(probe[start : start + PROBE_BATCH], task.half_hw).half()
         for start in range(0, len(probe), PROBE_BATCH)

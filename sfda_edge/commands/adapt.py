@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
 from sfda_edge.checkpoint import save_model
 from sfda_edge.data import absolute_spec, open_images
 from sfda_edge.data.target import TargetImages
-from sfda_edge.evaluate import Evaluation, Predictor, evaluate
+from sfda_edge.evaluate import Evaluation, Predictor, evaluate, require_same_classes
 from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.guard import Verdict
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
 from sfda_edge.metrics_file import read_metrics
-from sfda_edge.model_source import ModelFlags, SourceModel, load_source
+from sfda_edge.model_source import ModelFlags, SourceModel, describes_itself, load_source
 from sfda_edge.processes import rank
 from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import recipe_toml
@@ -84,6 +86,7 @@ def run(request: AdaptRequest) -> Path:
     fabric = open_fabric(request.device, request.precision)
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
+    _require_usable(request, source)
     target = _read_target(request, source)
     inputs = _inputs(request, source, method_name, recipe)
     inputs |= {"device": str(fabric.device), "target_sha256": target.sha256}
@@ -107,12 +110,15 @@ def run(request: AdaptRequest) -> Path:
     if rank() == 0:
         directory.finish(_leave(directory, adaptation, illustrations, request))
         directory.make_latest()
+        shutil.rmtree(work_dir, ignore_errors=True)  # pseudo-labels, for a resumed run alone
     fabric.barrier()
     return out_dir
 
 
 def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
-    """The flags, with what the recipe says of the model where they say nothing."""
+    """The flags, with what the recipe says of a model that does not say it itself."""
+    if describes_itself(flags.weights):
+        return flags
     return replace(
         flags,
         model=flags.model or said.name,
@@ -127,6 +133,18 @@ def _say_defaults(request: AdaptRequest) -> None:
         logger.info("method: our default (--method NAME, --recipe NAME|FILE, --set KEY=VALUE)")
     if request.images is None:
         logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
+
+
+def _require_usable(request: AdaptRequest, source: SourceModel) -> None:
+    """Find out now what would otherwise fail after the run.
+
+    Raises:
+        DataError: the validation images are not there, not labelled, or of other classes.
+    """
+    if request.validation is not None:
+        require_same_classes(open_images(request.validation), source.spec.answer_space)
+    if request.tensorboard:
+        importlib.import_module("tensorboard")
 
 
 def _read_target(request: AdaptRequest, source: SourceModel) -> TargetImages:
@@ -213,11 +231,13 @@ def _scores(
 def outcome_text(adaptation: Adaptation) -> str:
     """What was returned, and why, in one or two sentences."""
     guard, steps = adaptation.guard, adaptation.method.num_steps
+    healthy = adaptation.health is None or adaptation.health.usable
+    repaired = " unchanged" if healthy else ", with its BatchNorm statistics repaired"
     text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
     if guard.best_step is None:
         return (
             f"{text}Nothing was better than the source model by the label-free score "
-            f"({guard.source.agreement:.3f}): it is returned unchanged."
+            f"({guard.source.agreement:.3f}): it is returned{repaired}."
         )
     return (
         f"{text}Returned: the model of step {guard.best_step} of {steps}; label-free score "

@@ -33,7 +33,6 @@ class TargetImages:
 
     Attributes:
         sha256: of all images at the input size, hexadecimal.
-        native_hw: the first image's own size.
     """
 
     def __init__(
@@ -52,8 +51,6 @@ class TargetImages:
         fits = memory_bytes // (3 * size_hw[0] * size_hw[1])
         digest = hashlib.sha256()
         for number, loaded in enumerate(progress(read_all(images, None, skip_bad))):
-            if number == 0:
-                self.native_hw = loaded.image.shape[:2]
             small = resize_image(loaded.image, size_hw)
             # As (3, H, W), which is how recorded runs were hashed.
             digest.update(np.ascontiguousarray(small.transpose(2, 0, 1)).tobytes())

@@ -21,7 +21,7 @@ __all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]
 # Parts of a recipe that are not the method's settings: see ``recipe_model``.
 TABLES = ("model", "published")
 METHODS: dict[str, tuple[type[Any], type[Any]]] = {
-    "multiview": (MultiViewRecipe, MultiView),
+    "default": (MultiViewRecipe, MultiView),
     "sfda": (SfdaRecipe, Sfda),
     "bn": (BatchNormRecipe, BatchNormStatistics),
     "tent": (TentRecipe, Tent),

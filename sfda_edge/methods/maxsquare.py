@@ -44,6 +44,7 @@ class MaxSquareRecipe:
 
     def __post_init__(self) -> None:
         require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
         require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
 
 

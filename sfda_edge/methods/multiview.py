@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
 from sfda_edge.learner import Learner, polynomial_decay
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import own_rows, rank
-from sfda_edge.pseudo_labels import PseudoLabels, num_label_batches, write_pseudo_labels
+from sfda_edge.processes import own_rows
+from sfda_edge.pseudo_labels import label_target
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
@@ -35,7 +34,7 @@ from sfda_edge.views import Views
 
 @dataclass(frozen=True)
 class MultiViewRecipe:
-    """Settings of ``multiview``.
+    """Settings of ``default``.
 
     Attributes:
         steps, batch_size, seed: as they say.
@@ -48,12 +47,12 @@ class MultiViewRecipe:
         blur_share: share of blurred images.
     """
 
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 4
     learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     warmup_steps: int = 30
-    rarity_weight: float = 0.3
+    rarity_weight: float = 0.4
     average_decay: float = 0.98
     min_scale: float = 0.9
     colour_jitter: float = 0.3
@@ -63,6 +62,14 @@ class MultiViewRecipe:
     def __post_init__(self) -> None:
         require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
         require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
+        require(
+            self.weight_decay >= 0 and self.warmup_steps >= 0,
+            "weight_decay and warmup_steps must not be below 0",
+        )
+        require(
+            0 <= self.colour_jitter <= 1 and 0 <= self.blur_share <= 1,
+            "colour_jitter and blur_share must be in [0, 1]",
+        )
         require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
@@ -87,29 +94,20 @@ class MultiView(AdaptationMethod):
 
     def prepare(self, views: Views) -> None:
         """Label the target with all good views, unless an earlier part of this run has."""
-        task, path = self.task, self.labels_path
-        if rank() == 0 and not path.exists():
-            teacher, count = Teacher(task, task.model, views.kept), len(task.target)
-            bar = task.bars("label the target", num_label_batches(count))
-            write_pseudo_labels(
-                path, count, lambda indices: teacher.probabilities(indices, task.half_hw), bar
-            )
-        task.fabric.barrier()
-        self.labels = PseudoLabels(path)
+        task = self.task
+        teacher = Teacher(task, task.model, views.kept)
+        self.labels = label_target(
+            task, "labels", lambda images: teacher.probabilities(images, task.half_hw), keep=True
+        )
         self.class_weights = rarity_weights(self.labels.class_shares, self.recipe.rarity_weight)
-        task.mix_target_statistics(_share_at(views, task.spec.input_hw))
+        task.mix_target_statistics(views.kept[0].target_share)
         self.student.load_state_dict(task.model.state_dict())
-
-    @property
-    def labels_path(self) -> Path:
-        """Where the teacher's labels are kept."""
-        return self.task.work_dir / "labels.npy"
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn the teacher's labels on augmented, mixed images."""
         task = self.task
-        taught = self.labels.read(indices, task.spec.input_hw)
-        lesson = class_mix(self.augment(Lesson(images.float(), taught.to(task.device))))
+        taught = self.labels.read(indices, task.spec.input_hw, task.device)
+        lesson = class_mix(self.augment(Lesson(images.float(), taught)))
         with task.fabric.autocast():
             logits = self.student(task.inputs(own_rows(lesson.images)))
         loss = soft_cross_entropy(
@@ -147,9 +145,3 @@ def rarity_weights(shares: Tensor, power: float) -> Tensor:
     """share^-power of each class, scaled to mean 1 over all pixels; 1 for a class never seen."""
     weights = torch.where(shares > 0, shares, torch.ones_like(shares)).pow(-power)
     return weights / (weights * shares).sum()
-
-
-def _share_at(views: Views, size_hw: tuple[int, int]) -> float:
-    """The share of the target's statistics that was found best at the input size."""
-    at_input_size = [view for view in views.agreement if view.size_hw == size_hw]
-    return max(at_input_size, key=lambda view: views.agreement[view]).target_share

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sfda_edge.errors import RunError
 from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import masked_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import own_rows, rank
-from sfda_edge.pseudo_labels import PseudoLabels, num_label_batches, write_pseudo_labels
+from sfda_edge.processes import own_rows
+from sfda_edge.pseudo_labels import PseudoLabels, label_target
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views
@@ -49,6 +49,7 @@ class SelfTrainingRecipe:
 
     def __post_init__(self) -> None:
         require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
         require(min(self.steps, self.batch_size) >= 1, "steps and batch_size must be at least 1")
         require(1 <= self.rounds <= self.steps, "rounds must be in [1, steps]", self.rounds)
         last = self.portion + (self.rounds - 1) * self.portion_growth
@@ -76,41 +77,38 @@ class SelfTraining(AdaptationMethod):
     def _round(self, step: int) -> int:
         return step * self.recipe.rounds // self.recipe.steps
 
-    def _path(self, round_number: int) -> Path:
-        return self.task.work_dir / f"labels{round_number}.npy"
-
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn from the round's labels; a round's first step makes them."""
         pseudo_labels = self._labels_for(step)
-        sureness, labels = pseudo_labels.read(indices, self.task.spec.input_hw).max(1)
+        task = self.task
+        sureness, labels = pseudo_labels.read(indices, task.spec.input_hw, task.device).max(1)
         portion = self.recipe.portion + self._round(step) * self.recipe.portion_growth
-        kept = (sureness >= pseudo_labels.thresholds(portion)[labels]).float()
-        with self.task.fabric.autocast():
-            logits = self.model(self.task.inputs(own_rows(images)))
+        kept = (sureness >= pseudo_labels.thresholds(portion).to(task.device)[labels]).float()
+        with task.fabric.autocast():
+            logits = self.model(task.inputs(own_rows(images)))
         loss = masked_cross_entropy(
-            self.task.probabilities(logits),
-            own_rows(labels).to(self.task.device),
-            own_rows(kept).to(self.task.device),
+            task.probabilities(logits),
+            own_rows(labels),
+            own_rows(kept),
         )
         self.learner.descend(loss, step)
         return {"loss": loss.item(), "pixels_used": kept.mean().item()}
 
     def _labels_for(self, step: int) -> PseudoLabels:
         number = self._round(step)
-        if step == 0 or number != self._round(step - 1):
-            self._label(number)
-            self.labels = None
-        if self.labels is None:
-            self.labels = PseudoLabels(self._path(number))
+        begins = step == 0 or number != self._round(step - 1)
+        if begins or self.labels is None:  # None in the middle of a round: a resumed run
+            name = f"round{number + 1}"
+            label = self._probabilities if begins else self._labels_are_gone
+            self.labels = label_target(self.task, name, label, keep=not begins)
         return self.labels
 
-    def _label(self, number: int) -> None:
-        """Label all target images with the model as it is; the first process does it for all."""
-        if rank() == 0:
-            count = len(self.task.target)
-            bar = self.task.bars(f"label the target, round {number + 1}", num_label_batches(count))
-            write_pseudo_labels(self._path(number), count, self._probabilities, bar)
-        self.task.fabric.barrier()
+    def _labels_are_gone(self, _images: Sequence[int]) -> Tensor:
+        """The model has moved on: it can no longer make the labels that its round began with."""
+        raise RunError(
+            f"the round's labels are no longer in {self.task.work_dir}, or were made by another "
+            "number of processes; start afresh with another --out"
+        )
 
     @torch.no_grad()
     def _probabilities(self, indices: Sequence[int]) -> Tensor:

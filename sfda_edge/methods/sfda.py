@@ -26,6 +26,7 @@ from torch.nn import functional
 from sfda_edge.attention import channel_map, dual_attention, spatial_map
 from sfda_edge.batchnorm import require_batchnorm, watching
 from sfda_edge.discriminator import PatchDiscriminator
+from sfda_edge.errors import RecipeError
 from sfda_edge.features import FeatureTap, feature_layer
 from sfda_edge.generator import Generator
 from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
@@ -37,6 +38,7 @@ from sfda_edge.losses import (
     mean_absolute,
 )
 from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.models import architecture
 from sfda_edge.patches import (
     chosen,
     easy_and_hard,
@@ -44,7 +46,7 @@ from sfda_edge.patches import (
     split_patches,
     weighted_self_information,
 )
-from sfda_edge.processes import gathered, own_rows
+from sfda_edge.processes import gathered, num_processes, own_rows, summed
 from sfda_edge.recipe import require
 from sfda_edge.report.page import Section
 from sfda_edge.report.sfda_pictures import attention_section, fake_section, patch_section
@@ -66,7 +68,7 @@ class SfdaRecipe:
         attention_weight: β, of L_DAD^ss (E8).
         target_attention_weight: τ, of L_DAD^st (E9).
         statistics_weight: of L_BNS (E3).
-        adversarial_weight: γ, of L_ADV (E14).
+        adversarial_weight: γ, of L_ADV (E14): a mean over patches, where our notes have a sum.
         patches_per_side: K; the paper finds 3 to 5 alike, 1 switches the patch module off.
         outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
         bounded_generator: maximise log(1 + L) instead of L, which has no bound (DFAD does so for
@@ -103,6 +105,7 @@ class SfdaRecipe:
 
     def __post_init__(self) -> None:
         require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
         require(
             min(self.steps, self.batch_size, self.student_steps, self.patches_per_side) >= 1,
             "steps, batch_size, student_steps and patches_per_side must be at least 1",
@@ -128,6 +131,9 @@ class SfdaRecipe:
         return self.adversarial_weight > 0 and self.patches_per_side > 1
 
 
+MOST_PICTURES = 4
+
+
 class Seen(NamedTuple):
     """What a network makes of images: logits (N, C, H, W) and features (N, C', h, w)."""
 
@@ -143,6 +149,9 @@ class Sfda(AdaptationMethod):
         self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
         require_batchnorm(task.model, "sfda")
         layer = feature_layer(task.model, task.spec)
+        stride = architecture(task.spec.architecture).stride
+        if any(side < 16 or side % stride for side in recipe.fake_hw):
+            raise RecipeError(f"fake_hw must be multiples of the network's {stride}")
         self.source = copy.deepcopy(task.model).eval().requires_grad_(False)
         self.source_norms = require_batchnorm(self.source, "sfda")
         self.source_tap = FeatureTap(self.source, layer)
@@ -176,12 +185,12 @@ class Sfda(AdaptationMethod):
     # ---- the two networks on images
 
     def _student_sees(self, images: Tensor) -> Seen:
-        with self.student_tap.open(), self.task.fabric.autocast():
+        with self.task.fabric.autocast():
             logits = self.model(images)
         return Seen(logits.float(), self.student_tap.take())
 
     def _source_sees(self, images: Tensor) -> Seen:
-        with self.source_tap.open(), self.task.fabric.autocast():
+        with self.task.fabric.autocast():
             logits = self.source(images)
         return Seen(logits.float(), self.source_tap.take())
 
@@ -229,7 +238,10 @@ class Sfda(AdaptationMethod):
         return {"generator": loss.item(), "statistics": statistics.item()}
 
     def _bounded(self, distance: Tensor) -> Tensor:
-        return distance.log1p() if self.recipe.bounded_generator else distance
+        """log(1 + L) of the global L, of which ``distance`` is this process's part."""
+        if not self.recipe.bounded_generator:
+            return distance
+        return (summed(distance) / num_processes()).log1p()
 
     def _disagreement(self, source: Seen, student: Seen) -> tuple[Tensor, Tensor]:
         """L_MAE (E4) and L_DAD^ss (E8)."""
@@ -314,8 +326,9 @@ class Sfda(AdaptationMethod):
     def illustrations(self) -> list[Section]:
         """The generator's images; what looks like what; which patches are hard."""
         torch.manual_seed(self.recipe.seed)
-        noise = torch.randn(self.batch_size, self.recipe.noise_size, device=self.task.device)
-        images = self.task.target.images(self.task.target.spread(self.batch_size))
+        count = min(self.batch_size, MOST_PICTURES)
+        noise = torch.randn(count, self.recipe.noise_size, device=self.task.device)
+        images = self.task.target.images(self.task.target.spread(count))
         sections = []
         if self.recipe.has_generator:
             fakes = self.generator(noise)

@@ -18,7 +18,7 @@ from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
 from sfda_edge.report.page import Page, Section, picture_url
 from sfda_edge.task import AdaptationTask
-from sfda_edge.teacher import Teacher
+from sfda_edge.teacher import Teacher, unmirrored
 from sfda_edge.views import Views
 
 NUM_PICTURES = 4
@@ -168,7 +168,7 @@ def _views_section(views: Views) -> Section:
     rows = [["view of the source model", "target's share in BatchNorm", "agreement", ""]]
     for view, agreement in views.agreement.items():
         height, width = view.size_hw
-        kept = "in the consensus" if view in views.kept else ""
+        kept = "in the consensus" if view in map(unmirrored, views.kept) else ""
         rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{agreement:.3f}", kept])
     text = (
         "How well each way of looking at the target agrees with the others: first shares of the "

@@ -53,6 +53,18 @@ def test_a_foreign_checkpoint_is_an_error(tmp_path, make_task):
         run.resume(tmp_path / "last.pt")
 
 
+def test_a_disk_that_is_full_is_found_before_anything_is_learnt(tmp_path, make_task, monkeypatch):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+
+    def full(state, part):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(RunError, match="No space left"):
+        adapt(run, tmp_path)
+    assert run.next_step == 0
+
+
 def test_a_full_disk_during_the_run_keeps_the_last_checkpoint(tmp_path, make_task, monkeypatch):
     run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
     path = tmp_path / "last.pt"

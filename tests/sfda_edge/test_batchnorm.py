@@ -37,11 +37,12 @@ def test_moments_are_numpys():
     features = [torch.randn(2, 5, 3, 4) * 7 + 100 for _ in range(3)]
     moments = ChannelMoments(5, torch.device("cpu"))
     for part in features:
-        moments.update(part)
+        variance, mean = torch.var_mean(part, (0, 2, 3))
+        moments.update(24, mean, variance)
     everything = torch.cat(features).double().numpy()
     mean, variance = moments.mean_and_variance()
-    np.testing.assert_allclose(mean, everything.mean((0, 2, 3)), rtol=1e-9)
-    np.testing.assert_allclose(variance, everything.var((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(mean, everything.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance, everything.var((0, 2, 3)), rtol=1e-4)
 
 
 def test_the_first_layers_statistics_are_mixed_in_closed_form(tiny_model, batches):

@@ -134,6 +134,11 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
 def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
     begun = ["adapt", "--method", "bn", "--out", "run"]
     assert cli.main(begun) == 0
+    assert cli.main([*begun, "--resume"]) == 2
+    assert "is finished" in capsys.readouterr().err
+    facts = in_empty_folder / "run" / "run.json"
+    facts.write_text(facts.read_text().replace('"finished"', '"running"'))
+    (in_empty_folder / "run" / "checkpoints" / "last.pt").unlink()
     (in_empty_folder / "run" / "adapted.safetensors").unlink()
     assert cli.main([*begun, "--resume"]) == 0
     assert (in_empty_folder / "run" / "adapted.safetensors").is_file()

@@ -52,8 +52,7 @@ def test_a_class_too_rare_to_say_anything_does_not_count():
 
 def test_a_teacher_of_one_plain_view_is_the_network(make_task):
     task = make_task()
-    view = View(task.spec.input_hw, 0.0)
-    teacher = Teacher(task, task.model, [view], flip=False)
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0)])
     with torch.no_grad():
         logits = task.model(task.inputs(task.target.images([2, 5])))
     torch.testing.assert_close(
@@ -61,19 +60,23 @@ def test_a_teacher_of_one_plain_view_is_the_network(make_task):
     )
 
 
-def test_a_teacher_averages_its_views_and_their_mirror_images(make_task):
+def test_a_mirrored_view_is_mirrored_back(make_task):
     task = make_task()
-    views = [View((32, 64), 0.0), View((64, 128), 0.5)]
+    with torch.no_grad():
+        logits = task.model(task.inputs(task.target.images([3])).flip(3))
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0, mirrored=True)])
+    torch.testing.assert_close(
+        teacher.probabilities([3], task.spec.input_hw), task.probabilities(logits).flip(3)
+    )
+
+
+def test_a_teacher_averages_its_views(make_task):
+    task = make_task()
+    views = [View((32, 64), 0.0), View((64, 128), 0.5, mirrored=True)]
     both = Teacher(task, task.model, views).probabilities([0, 1], (16, 32))
     parts = [Teacher(task, task.model, [view]).probabilities([0, 1], (16, 32)) for view in views]
     torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
     torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
-    images = task.inputs(task.target.images([0]))
-    with torch.no_grad():
-        mirrored = task.probabilities(task.model(images.flip(3))).flip(3)
-        plain = task.probabilities(task.model(images))
-    seen = Teacher(task, task.model, views[:1]).probabilities([0], (32, 64))
-    torch.testing.assert_close(seen, (plain + mirrored) / 2)
 
 
 def test_views_keep_the_networks_stride(make_task):
@@ -100,6 +103,7 @@ def test_a_view_that_contradicts_the_others_is_left_out(make_task, monkeypatch):
     sizes = {view.size_hw for view in views.kept}
     assert (64, 128) not in sizes
     assert task.spec.input_hw in sizes
+    assert [view.mirrored for view in views.kept] == [False, True]
     assert views.agreement[View((64, 128), views.kept[0].target_share)] < 0.1
 
 

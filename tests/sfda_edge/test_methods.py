@@ -1,15 +1,13 @@
 """What every method has to do, tried with every recipe that ships."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from user_network import without_norm
 
-from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
+from sfda_edge.adapt import adapt, begin, checkpoint_path
 from sfda_edge.commands.adapt import completed
-from sfda_edge.errors import RecipeError
+from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.features import feature_layer
 from sfda_edge.label_spaces import label_space
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
@@ -200,11 +198,13 @@ def test_published_recipes_name_their_row_network_classes_and_size(name):
     assert recipe.learning_rate == 2.5e-4
 
 
-def test_a_recipe_fills_in_what_the_flags_leave_open():
+def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path):
     said = recipe_model("published/gta5-cityscapes")
     assert said == RecipeModel("deeplabv3_resnet50", "cityscapes", (256, 512))
-    flags = completed(ModelFlags(None, size_hw=(64, 64)), said)
-    assert flags == ModelFlags(None, "deeplabv3_resnet50", "cityscapes", (64, 64))
+    bare = tmp_path / "bare.pth"
+    flags = completed(ModelFlags(bare, size_hw=(64, 64)), said)
+    assert flags == ModelFlags(bare, "deeplabv3_resnet50", "cityscapes", (64, 64))
+    assert completed(ModelFlags(None), said) == ModelFlags(None), "the packaged model knows itself"
 
 
 def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):
@@ -235,8 +235,40 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(make_task, ti
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(make_task, monkeypatch):
-    run = started(make_task(), "tent")
     monkeypatch.setattr("sfda_edge.adapt.num_processes", lambda: 3)
     with pytest.raises(RecipeError, match="cannot be shared by 3"):
-        Adaptation(run.task, run.method, run.source, run.health, run.views, run.guard)
-    assert copy.deepcopy(run.method.recipe) == run.method.recipe
+        started(make_task(), "tent")
+
+
+def test_a_single_image_is_too_few(make_task):
+    with pytest.raises(RecipeError, match="1 target images are too few"):
+        started(make_task(count=1), "bn")
+
+
+@pytest.mark.parametrize("count", [2, 9, 17])
+def test_no_batch_of_statistics_is_a_single_image(count, make_task):
+    sizes = [len(batch) for batch in make_task(count=count).target_batches(count, 8)]
+    assert sum(sizes) == count
+    assert min(sizes) > 1
+
+
+def test_a_branch_that_never_runs_does_not_spoil_the_statistics(make_task):
+    model = make_task().model
+    model.add_module("auxiliary", nn.Identity())
+    model.auxiliary.norm = nn.BatchNorm2d(4)
+    task = make_task(model=model)
+    run = begin(task, METHODS["bn"][1], load_method_recipe("bn", None, ("target_share=1.0",))[1])
+    run.step()
+    run.method.finish()
+    assert run.health.usable
+    assert (run.method.model.auxiliary.norm.running_mean == 0).all()
+
+
+def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):
+    run = started(make_task(), "selftrain", steps=4)
+    run.step()
+    run.method.labels = None
+    for path in run.task.work_dir.iterdir():
+        path.unlink()
+    with pytest.raises(RunError, match="no longer in"):
+        run.step()

@@ -49,7 +49,6 @@ def test_another_size_is_read_from_the_image_itself():
     images = drawn_images(2)
     target = TargetImages(images, SIZE_HW)
     assert torch.equal(target.images([1], (32, 48))[0], expected(images, 1, (32, 48)))
-    assert target.native_hw == (40, 70)
 
 
 def test_the_digest_is_of_all_images_at_the_input_size():

@@ -1,6 +1,5 @@
 """Pseudo-labels on disk, augmentation and mixing."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,12 +9,9 @@ from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
 from sfda_edge.errors import RunError
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.multiview import rarity_weights
-from sfda_edge.pseudo_labels import (
-    LABEL_BATCH,
-    PseudoLabels,
-    num_label_batches,
-    write_pseudo_labels,
-)
+from sfda_edge.pseudo_labels import PseudoLabels, label_target, write_pseudo_labels
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -23,20 +19,21 @@ def stored(tmp_path):
     """Probabilities of seven images, and their pseudo-labels read back."""
     torch.manual_seed(0)
     probabilities = (2 * torch.randn(7, 3, 4, 6)).softmax(1)
-    path = tmp_path / "work" / "labels.npy"
-    write_pseudo_labels(path, 7, lambda indices: probabilities[indices])
-    return probabilities, PseudoLabels(path)
+    paths = [tmp_path / "work" / f"labels-{part}of3.npy" for part in range(3)]
+    for part, path in enumerate(paths):
+        write_pseudo_labels(path, range(part, 7, 3), lambda images: probabilities[list(images)])
+    return probabilities, PseudoLabels(paths)
 
 
 def test_probabilities_come_back_within_half_a_step(stored):
     probabilities, labels = stored
-    found = labels.read([6, 0, 3], (4, 6))
+    found = labels.read([6, 0, 3], (4, 6), CPU)
     torch.testing.assert_close(found, probabilities[[6, 0, 3]], rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def test_thresholds_leave_each_class_its_portion(stored):
     _, labels = stored
-    best = labels.read(range(7), (4, 6)).max(1)
+    best = labels.read(range(7), (4, 6), CPU).max(1)
     for portion in (0.2, 0.5, 1.0):
         thresholds = labels.thresholds(portion)
         for k in range(3):
@@ -48,21 +45,25 @@ def test_thresholds_leave_each_class_its_portion(stored):
 
 def test_class_shares_count_the_most_likely_class(stored):
     _, labels = stored
-    best = labels.read(range(7), (4, 6)).argmax(1)
+    best = labels.read(range(7), (4, 6), CPU).argmax(1)
     expected = torch.bincount(best.flatten(), minlength=3) / best.numel()
     torch.testing.assert_close(labels.class_shares, expected)
 
 
-@pytest.mark.parametrize("count", [1, LABEL_BATCH, LABEL_BATCH + 1])
-def test_the_number_of_batches_is_what_is_written(count, tmp_path):
-    batches = []
-    write_pseudo_labels(
-        tmp_path / "labels.npy",
-        count,
-        lambda indices: batches.append(indices) or torch.rand(len(indices), 2, 3, 3),
-    )
-    assert len(batches) == num_label_batches(count)
-    assert np.load(tmp_path / "labels.npy").shape == (count, 2, 3, 3)
+def test_labels_of_an_earlier_part_of_the_run_are_kept_when_asked(make_task):
+    task, calls = make_task(), []
+
+    def label(images):
+        calls.append(len(images))
+        return torch.full((len(images), 3, 4, 8), 1 / 3)
+
+    first = label_target(task, "labels", label)
+    assert sum(calls) == len(task.target)
+    assert first.read([9], (4, 8), CPU).shape == (1, 3, 4, 8)
+    label_target(task, "labels", label, keep=True)
+    assert sum(calls) == len(task.target)
+    label_target(task, "labels", label)
+    assert sum(calls) == 2 * len(task.target)
 
 
 def test_a_labelling_that_fails_leaves_no_half_file(tmp_path):
@@ -72,7 +73,7 @@ def test_a_labelling_that_fails_leaves_no_half_file(tmp_path):
         return torch.rand(len(indices), 2, 3, 3)
 
     with pytest.raises(RunError, match="No space left"):
-        write_pseudo_labels(tmp_path / "labels.npy", 9, fails)
+        write_pseudo_labels(tmp_path / "labels.npy", range(9), fails)
     assert list(tmp_path.iterdir()) == []
 
 

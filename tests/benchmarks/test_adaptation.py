@@ -1,0 +1,75 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import adaptation, adaptation_tasks
+from benchmarks.adaptation_tasks import BenchmarkTask, benchmark_tasks
+from sfda_edge.model_source import ModelFlags
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "sfda_edge"))
+
+
+@pytest.fixture
+def small_task(monkeypatch, labelled_folder, three_classes):
+    """An untrained network on six small labelled images."""
+    import torch
+
+    from sfda_edge.checkpoint import save_model
+    from sfda_edge.models import ModelSpec, build_model
+
+    torch.manual_seed(0)
+    spec = ModelSpec("user_network:build", three_classes, (32, 64))
+    save_model(labelled_folder / "model.safetensors", build_model(spec), spec)
+    images = str(labelled_folder / "images")
+    task = BenchmarkTask(
+        "small",
+        ModelFlags(labelled_folder / "model.safetensors"),
+        images,
+        images,
+        labelled_folder / "labels",
+    )
+    monkeypatch.setattr(adaptation_tasks, "benchmark_tasks", lambda *_: {"A": task})
+    return labelled_folder
+
+
+def test_rows_are_added_one_by_one_and_never_measured_twice(small_task, capsys):
+    out = small_task / "accuracy.json"
+    arguments = ["accuracy", "--recipes", "tent,maxsquare", "--set", "steps=2", "--out", str(out)]
+    assert adaptation.main([*arguments, "--seeds", "0"]) == 0
+    first = json.loads(out.read_text())["rows"]
+    assert [row["recipe"] for row in first] == ["tent", "maxsquare"]
+    for row in first:
+        assert [checkpoint["step"] for checkpoint in row["checkpoints"]] == [2]
+        assert row["returned_miou"] in (row["final_miou"], row["source_miou"])
+    assert adaptation.main([*arguments, "--seeds", "0,1"]) == 0
+    second = json.loads(out.read_text())["rows"]
+    assert second[:2] == first
+    assert [row["seed"] for row in second] == [0, 0, 1, 1]
+    printed = capsys.readouterr().out
+    assert "| A | tent steps=2 | 2 |" in printed
+    assert "rank correlation" in printed
+    assert adaptation.main(["table", str(out)]) == 0
+
+
+def test_steps_are_timed_beside_a_supervised_one(small_task, capsys):
+    out = small_task / "speed.json"
+    arguments = ["speed", "--recipes", "sfda,default", "--batch-size", "2", "--rounds", "1"]
+    assert adaptation.main([*arguments, "--steps", "1", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert set(record["rows"]) == {"supervised", "sfda", "default"}
+    assert record["rows"]["supervised"]["of_supervised"] == 1.0
+    for name in ("sfda", "default"):
+        shares = record["rows"][name]["share_of_time"]
+        assert set(shares) == {"data", "forward", "backward", "other"}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+        assert shares["forward"] > 0
+        assert shares["backward"] > 0
+    assert "supervised" in capsys.readouterr().out
+
+
+def test_an_unknown_task_is_exit_code_2(capsys):
+    assert adaptation.main(["accuracy", "--tasks", "Z"]) == 2
+    assert "unknown task 'Z'; known: A, B, C" in capsys.readouterr().err
+    assert set(benchmark_tasks(None, Path("work"))) == {"A", "B", "C"}
