@@ -64,8 +64,6 @@ class RunDirectory:
             recorded = facts["inputs"]
         except (OSError, ValueError, KeyError, TypeError):
             raise RunError(f"nothing to resume: {self.path / RUN_FILE} is not there") from None
-        if facts.get("state") == "finished":
-            raise RunError(f"{self.path} is finished; there is nothing to resume")
         now = json.loads(json.dumps(inputs))
         different = [key for key in now if recorded.get(key) != now[key]]
         if different:
@@ -73,6 +71,8 @@ class RunDirectory:
                 f"{self.path} was begun with another {', '.join(different)}; resume with what it "
                 "was begun with, or start afresh with another --out"
             )
+        if facts.get("state") == "finished":
+            raise RunError(f"{self.path} is finished; there is nothing to resume")
         return facts
 
     def finish(self, result: dict[str, Any]) -> None:

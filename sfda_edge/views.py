@@ -37,13 +37,15 @@ class Views:
 
     Attributes:
         kept: the two views that see the target best together; the second is mirrored.
-        agreement: of every view that was tried with the mean of the others it was tried with.
+        by_share: agreement of each share at the input size with the mean of the other shares.
+        by_size: agreement of each size, at the best share, with the mean of the other sizes.
         consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
         probe: the probe images' numbers.
     """
 
     kept: tuple[View, ...]
-    agreement: dict[View, float]
+    by_share: dict[View, float]
+    by_size: dict[View, float]
     consensus: Tensor
     probe: tuple[int, ...]
 
@@ -52,7 +54,7 @@ class Views:
         return ", ".join(
             f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored} with "
             f"{view.target_share:.1f} of its statistics "
-            f"(agreement {self.agreement[unmirrored(view)]:.2f})"
+            f"(agreement {self.by_size[unmirrored(view)]:.2f})"
             for view in self.kept
         )
 
@@ -95,7 +97,7 @@ def find_views(task: AdaptationTask) -> Views:
     near = [view for view in ranked[1:] if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]]]
     second = replace(near[0] if near else ranked[0], mirrored=True)
     together = torch.stack([seen[ranked[0]], _probabilities(task, second, probe)])
-    return Views((ranked[0], second), by_share | by_size, together.float().mean(0), probe)
+    return Views((ranked[0], second), by_share, by_size, together.float().mean(0), probe)
 
 
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:

@@ -166,7 +166,7 @@ def _judgement_sections(
 
 def _views_section(views: Views) -> Section:
     rows = [["view of the source model", "target's share in BatchNorm", "agreement", ""]]
-    for view, agreement in views.agreement.items():
+    for view, agreement in [*views.by_share.items(), *views.by_size.items()]:
         height, width = view.size_hw
         kept = "in the consensus" if view in map(unmirrored, views.kept) else ""
         rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{agreement:.3f}", kept])

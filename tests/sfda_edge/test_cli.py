@@ -116,7 +116,7 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
 
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--method", "bn"]
-    command += ["--set", "num_images=120", "--set", "batch_size=2"]
+    command += ["--set", "num_images=80", "--set", "batch_size=2"]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     checkpoint = in_empty_folder / "killed" / "checkpoints" / "last.pt"
     with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
