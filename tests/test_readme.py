@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import stream as stream_benchmark
 from runtime import stream
 from sfda_edge import cli
@@ -19,6 +20,7 @@ PARSERS = {
     "sfda-edge": cli.build_parser,
     "python -m runtime.stream": stream.build_parser,
     "python -m benchmarks.stream": stream_benchmark.build_parser,
+    "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }
 
 
