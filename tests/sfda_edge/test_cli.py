@@ -118,10 +118,12 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--method", "bn"]
     command += ["--set", "num_images=80", "--set", "batch_size=2"]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
-    checkpoint = in_empty_folder / "killed" / "checkpoints" / "last.pt"
+    metrics = in_empty_folder / "killed" / "metrics.jsonl"
     with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
         start_s = time.monotonic()
-        while not checkpoint.exists():
+        # Behind the checkpoint of step 20 and before that of step 40.
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < 23:
+            assert process.poll() is None
             assert time.monotonic() - start_s < 120
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
