@@ -222,10 +222,12 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
         RunError: the folder cannot be written or the disk is full, which the first checkpoint
             finds out before anything is learnt; the last good checkpoint stays.
     """
-    if run.next_step == 0 and rank() == 0:
-        run.save(checkpoint_path(out_dir))
     with closing(open_metrics(out_dir, run.next_step)) as metrics:
         try:
+            if run.next_step == 0:
+                run.judge()  # what preparation alone, such as other statistics, has made of it
+                if rank() == 0:
+                    run.save(checkpoint_path(out_dir))
             for logged in progress(_steps(run, out_dir)):
                 metrics.write(json.dumps(logged) + "\n")
         except CollapseError as error:

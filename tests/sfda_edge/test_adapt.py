@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -80,3 +81,29 @@ def test_a_full_disk_during_the_run_keeps_the_last_checkpoint(tmp_path, make_tas
         run.save(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["last.pt"]
+
+
+def test_what_preparation_alone_makes_of_the_model_is_considered(make_task, tmp_path, monkeypatch):
+    """A method that only does harm after good statistics returns the statistics."""
+
+    class Harmful(BatchNormStatistics):
+        def prepare(self, views):
+            with torch.no_grad():
+                self.model[3].bias.add_(1.0)
+
+        def step(self, images, indices, step):
+            return {"loss": 0.0}
+
+        def finish(self):
+            with torch.no_grad():
+                self.model[3].bias.sub_(2.0)
+
+    run = begin(make_task(), Harmful, BatchNormRecipe(num_images=8, batch_size=4))
+    prepared = run.method.model[3].bias.clone()
+    scores = iter([0.9, 0.1])
+    verdict = run.guard.source
+    judge = lambda _model: dataclasses.replace(verdict, agreement=next(scores))
+    monkeypatch.setattr(run.guard, "judge", judge)
+    adapt(run, tmp_path)
+    assert run.guard.best_step == 0
+    assert torch.equal(run.method.model[3].bias, prepared)

@@ -226,6 +226,7 @@ def test_the_list_of_recipes_says_what_each_is():
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(make_task, tiny_model, tmp_path):
     run = started(make_task(), "tent")
+    run.step()
     with torch.no_grad():
         run.method.model[0].weight.fill_(float("nan"))
     adapt(run, tmp_path)
