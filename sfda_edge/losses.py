@@ -1,4 +1,4 @@
-"""The losses of SFDA and of its controls; (E…) are the equations' numbers in docs of the paper.
+"""The losses of SFDA and of its controls; (E…) number the paper's equations as ``sfda.py`` does.
 
 Every loss is this process's part of the global one (see ``processes.mean_over``).
 """

@@ -107,6 +107,19 @@ def test_a_view_that_contradicts_the_others_is_left_out(make_task, monkeypatch):
     assert views.by_size[View((64, 128), views.kept[0].target_share)] < 0.1
 
 
+@pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
+def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
+    second, alone, make_task, monkeypatch
+):
+    def ranked(seen):
+        return {view: (1.0, second, 0.1, 0.1)[number] for number, view in enumerate(seen)}
+
+    monkeypatch.setattr("sfda_edge.views._agreements", ranked)
+    first, other = find_views(make_task()).kept
+    assert (first.size_hw == other.size_hw) is alone
+    assert other.mirrored
+
+
 def test_probing_changes_nothing(make_task, tiny_model):
     task = make_task()
     Guard(task, find_views(task))
