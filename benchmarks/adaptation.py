@@ -47,11 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
     speed.add_argument("--out", type=Path, default=SPEED_FILE, metavar="FILE")
     speed.set_defaults(run=_speed)
     for command in (accuracy, speed):
-        command.add_argument("--tasks", default="A", help="A, B, C (default: %(default)s)")
+        command.add_argument("--tasks", default="A", help="A to E (default: %(default)s)")
         command.add_argument("--recipes", default=RECIPES, help="(default: %(default)s)")
         command.add_argument("--data", type=Path, metavar="DIR", help="CamVid and the weights")
         command.add_argument(
-            "--work", type=Path, default=Path("work"), metavar="DIR", help="rendered and trained"
+            "--work", type=Path, default=Path("work"), metavar="DIR", help="rendered images"
         )
         command.add_argument("--device", default="auto")
         command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")

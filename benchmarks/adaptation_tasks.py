@@ -1,4 +1,4 @@
-"""The three tasks that adaptation is measured on."""
+"""The tasks that adaptation is measured on."""
 
 from __future__ import annotations
 
@@ -32,32 +32,36 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
     """The tasks by letter.
 
     Args:
-        data_dir: holds CamVid and the Cityscapes weights, for A and B.
-        work_dir: holds what ``sfda-edge synth`` and ``sfda-edge train`` have made, for B and C:
-            ``light`` (a train-light run), ``dusk/target`` and ``dusk/val``.
+        data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
+        work_dir: holds what ``sfda-edge synth`` has rendered, for C and E: ``dusk/target``,
+            ``dusk/val``, ``rain/target`` and ``rain/val``.
     """
     real = data_dir or Path("shared")
-    camvid_train, camvid_val = (f"camvid:{real}/data/camvid/{part}" for part in ("train", "val"))
-    cityscapes = ModelFlags(
-        real / "weights" / "espnetv2_s2.0_cityscapes_1024x512.safetensors",
-        model="espnetv2_s2.0",
+    camvid = tuple(f"camvid:{real}/data/camvid/{part}" for part in ("train", "val"))
+    packaged = ModelFlags(None)  # trained on StreetSynth's clear style, with train-demo
+    large = _cityscapes(real, "s2.0", "1024x512")
+    small = _cityscapes(real, "s0.5", "512x256")
+    dusk, rain = (
+        tuple(f"streetsynth:{work_dir / style / part}" for part in ("target", "val"))
+        for style in ("dusk", "rain")
+    )
+    return {
+        "A": BenchmarkTask("Cityscapes → CamVid, ESPNetv2 s2.0", large, *camvid),
+        "B": BenchmarkTask("StreetSynth → CamVid", packaged, *camvid),
+        "C": BenchmarkTask("StreetSynth clear → dusk", packaged, *dusk),
+        "D": BenchmarkTask("Cityscapes → CamVid, ESPNetv2 s0.5", small, *camvid),
+        "E": BenchmarkTask("StreetSynth clear → rain", packaged, *rain),
+    }
+
+
+def _cityscapes(data_dir: Path, width: str, trained_size: str) -> ModelFlags:
+    return ModelFlags(
+        data_dir / "weights" / f"espnetv2_{width}_cityscapes_{trained_size}.safetensors",
+        model=f"espnetv2_{width}",
         label_space="cityscapes20",
         size_hw=(256, 512),
         class_map="cityscapes-camvid",
     )
-    dusk = work_dir / "dusk"
-    return {
-        "A": BenchmarkTask("Cityscapes → CamVid", cityscapes, camvid_train, camvid_val),
-        "B": BenchmarkTask(
-            "StreetSynth → CamVid", ModelFlags(work_dir / "light"), camvid_train, camvid_val
-        ),
-        "C": BenchmarkTask(
-            "StreetSynth clear → dusk",
-            ModelFlags(None),
-            f"streetsynth:{dusk / 'target'}",
-            f"streetsynth:{dusk / 'val'}",
-        ),
-    }
 
 
 def require_task(tasks: dict[str, BenchmarkTask], letter: str) -> BenchmarkTask:

@@ -2,9 +2,14 @@
 
 A network may see more of the target at another resolution than the device can afford, or with more
 or less of the target in its BatchNorm statistics; which, differs from target to target. Every way
-of looking is a *view*. Views that see well agree with each other, and those that see badly err in
-ways of their own: the agreement of a view with the mean of all others ranks them (measured in
-``benchmarks/results/README.md``).
+of looking is a *view*. A network that was not trained on the target is surer where it sees well
+(average confidence as an estimate of accuracy: Guillory et al., ICCV 2021), and views that see well
+agree, while those that see badly err in ways of their own. Neither is enough: too much of a small
+target's statistics makes sure of nonsense, and views next to each other agree on their common
+errors. So a view's *promise* is the mean IoU to expect if the truth were drawn half from its own
+probabilities and half from the mean of all other views (``benchmarks/results/adaptation.md`` has
+the figures on five tasks). It holds before anything is learnt: a network that learns from its own
+answers grows sure of them, right or wrong, so the guard judges learners by the kept views alone.
 """
 
 from __future__ import annotations
@@ -23,9 +28,9 @@ from sfda_edge.teacher import Teacher, View, unmirrored, view_size
 logger = logging.getLogger(__name__)
 PROBE_IMAGES, PROBE_BATCH = 16, 4
 SHARES = (0.0, 0.3, 0.6, 1.0)
-SCALES = (1.0, 1.25, 1.5, 2.0)
+SCALES = (0.75, 1.0, 1.25, 1.5, 2.0)
 # Two views are kept, one of them in the mirror: a third costs as much again and adds little. The
-# second is the best once more when no other agrees at least this share of what the best one does.
+# second is the best once more when no other promises at least this share of the best one's.
 KEPT_ABOVE = 0.9
 # A class in a smaller share of the pixels is too rare for its IoU to say anything.
 RARE_SHARE = 5e-4
@@ -37,8 +42,8 @@ class Views:
 
     Attributes:
         kept: the two views that see the target best together; the second is mirrored.
-        by_share: agreement of each share at the input size with the mean of the other shares.
-        by_size: agreement of each size, at the best share, with the mean of the other sizes.
+        by_share: the promise of each share at the input size.
+        by_size: the promise of each size, at the best share.
         consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
         probe: the probe images' numbers.
     """
@@ -54,31 +59,37 @@ class Views:
         return ", ".join(
             f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored} with "
             f"{view.target_share:.1f} of its statistics "
-            f"(agreement {self.by_size[unmirrored(view)]:.2f})"
+            f"(promises mIoU {self.by_size[unmirrored(view)]:.2f})"
             for view in self.kept
         )
 
 
-def expected_miou(labels: Tensor, consensus: Tensor) -> float:
-    """The mean IoU to expect of label maps if the truth were drawn from the consensus.
+def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) -> float:
+    """The mean IoU to expect of label maps if the truth were drawn from probabilities.
 
-    With q the consensus and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
-    Σ q_c + Σ [ŷ = c] − Σ q_c [ŷ = c]. Where the consensus is unsure between two classes, either
-    answer is worth its probability: a model that sees a rare class a little more often than the
-    consensus' first choice does is not punished for that.
+    With q the probabilities and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
+    Σ q_c + Σ [ŷ = c] − Σ q_c [ŷ = c]. Where the truth is unsure between two classes, either answer
+    is worth its probability: a model that sees a rare class a little more often than the most
+    likely truth does is not punished for that.
 
     Args:
         labels: (N, H, W) int64.
-        consensus: (N, C, H, W) class probabilities; a class with less than ``RARE_SHARE`` of them
-            does not count.
+        truth: (N, C, H, W) class probabilities.
+        counted: classes whose IoU counts, (C,) bool; None for those that are not too
+            rare in the truth.
     """
-    num_classes = consensus.shape[1]
-    in_truth = consensus.sum((0, 2, 3), dtype=torch.float64)
+    num_classes = truth.shape[1]
+    in_truth = truth.sum((0, 2, 3), dtype=torch.float64)
     answered = torch.bincount(labels.flatten(), minlength=num_classes).double()
-    worth = consensus.gather(1, labels[:, None]).flatten().double()
+    worth = truth.gather(1, labels[:, None]).flatten().double()
     both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
     ious = both / (in_truth + answered - both).clamp_min(1e-9)
-    return float(ious[in_truth > RARE_SHARE * in_truth.sum()].mean())
+    return float(ious[_frequent(in_truth) if counted is None else counted].mean())
+
+
+def _frequent(pixels: Tensor) -> Tensor:
+    """Which classes (C,) are not too rare for their IoU to say anything."""
+    return pixels > RARE_SHARE * pixels.sum()
 
 
 def find_views(task: AdaptationTask) -> Views:
@@ -87,12 +98,12 @@ def find_views(task: AdaptationTask) -> Views:
     shares = SHARES if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
     seen = _seen(task, at_input_size, probe)
-    by_share = _agreements(seen)
+    by_share = _promises(seen)
     best = max(at_input_size, key=lambda view: by_share[view])
     sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     seen = {best: seen[best], **_seen(task, others, probe)}
-    by_size = _agreements(seen)
+    by_size = _promises(seen)
     ranked = sorted(by_size, key=lambda view: -by_size[view])
     near = [view for view in ranked[1:] if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]]]
     second = replace(near[0] if near else ranked[0], mirrored=True)
@@ -124,12 +135,17 @@ def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Te
     return torch.cat(batches)
 
 
-def _agreements(seen: dict[View, Tensor]) -> dict[View, float]:
-    """Each view's agreement with the mean of the others; a lone view agrees with itself."""
+def _promises(seen: dict[View, Tensor]) -> dict[View, float]:
+    """The promise of each view among the others; a lone view has its own word alone.
+
+    Over the classes that all views together see: one that has collapsed into a few classes is sure
+    of them, and promises nothing of the others.
+    """
     total = torch.stack(list(seen.values())).float().sum(0)
-    answers = {}
-    for view, probabilities in seen.items():
-        others = total - probabilities.float() if len(seen) > 1 else total
-        others = others / others.sum(1, keepdim=True)
-        answers[view] = expected_miou(probabilities.max(1).indices, others)
-    return answers
+    counted = _frequent(total.sum((0, 2, 3), dtype=torch.float64))
+    promised = {}
+    for view, half in seen.items():
+        own = half.float()
+        others = (total - own) / (len(seen) - 1) if len(seen) > 1 else own
+        promised[view] = expected_miou(own.max(1).indices, (own + others) / 2, counted)
+    return promised

@@ -165,13 +165,13 @@ def _judgement_sections(
 
 
 def _views_section(views: Views) -> Section:
-    rows = [["view of the source model", "target's share in BatchNorm", "agreement", ""]]
-    for view, agreement in [*views.by_share.items(), *views.by_size.items()]:
+    rows = [["view of the source model", "target's share in BatchNorm", "promised mIoU", ""]]
+    for view, promised in [*views.by_share.items(), *views.by_size.items()]:
         height, width = view.size_hw
         kept = "in the consensus" if view in map(unmirrored, views.kept) else ""
-        rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{agreement:.3f}", kept])
+        rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{promised:.3f}", kept])
     text = (
-        "How well each way of looking at the target agrees with the others: first shares of the "
-        "target's statistics, then resolutions."
+        "The mean IoU that the source model promises, without labels, in each way of looking at "
+        "the target: first shares of the target's statistics, then resolutions."
     )
     return Section("Views", text, table=rows)

@@ -1,0 +1,151 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfda_edge.teacher import Teacher, View, view_size
+from sfda_edge.views import expected_miou, find_views
+
+
+def one_hot(labels, num_classes):
+    return torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+
+
+@given(st.integers(0, 1000))
+def test_against_certain_answers_it_is_the_miou_of_a_loop(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    reference = torch.randint(0, 3, (2, 5, 6), generator=generator)
+    ious = []
+    for k in range(4):
+        mine, theirs = labels == k, reference == k
+        if theirs.any():
+            ious.append(int((mine & theirs).sum()) / int((mine | theirs).sum()))
+    found = expected_miou(labels, one_hot(reference, 4))
+    assert found == pytest.approx(sum(ious) / len(ious))
+
+
+def test_it_is_what_truths_drawn_from_the_consensus_give_on_average():
+    """Against scikit-style counting over many drawn truths."""
+    torch.manual_seed(0)
+    consensus = (2 * torch.randn(2, 3, 20, 30)).softmax(1)
+    labels = consensus.argmax(1)
+    drawn = torch.distributions.Categorical(probs=consensus.permute(0, 2, 3, 1))
+    mious = [expected_miou(labels, one_hot(drawn.sample(), 3)) for _ in range(50)]
+    assert expected_miou(labels, consensus) == pytest.approx(sum(mious) / 50, abs=0.005)
+
+
+def test_a_model_agrees_with_itself():
+    labels = torch.randint(0, 5, (3, 8, 8))
+    assert expected_miou(labels, one_hot(labels, 5)) == pytest.approx(1.0)
+
+
+def test_a_class_too_rare_to_say_anything_does_not_count():
+    reference = torch.zeros(1, 100, 100, dtype=torch.int64)
+    reference[0, 0, 0] = 1
+    found = expected_miou(torch.zeros_like(reference), one_hot(reference, 2))
+    assert found == pytest.approx(1 - 1e-4)
+
+
+def test_a_teacher_of_one_plain_view_is_the_network(make_task):
+    task = make_task()
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0)])
+    with torch.no_grad():
+        logits = task.model(task.inputs(task.target.images([2, 5])))
+    torch.testing.assert_close(
+        teacher.probabilities([2, 5], task.spec.input_hw), task.probabilities(logits)
+    )
+
+
+def test_a_mirrored_view_is_mirrored_back(make_task):
+    task = make_task()
+    with torch.no_grad():
+        logits = task.model(task.inputs(task.target.images([3])).flip(3))
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0, mirrored=True)])
+    torch.testing.assert_close(
+        teacher.probabilities([3], task.spec.input_hw), task.probabilities(logits).flip(3)
+    )
+
+
+def test_a_teacher_averages_its_views(make_task):
+    task = make_task()
+    views = [View((32, 64), 0.0), View((64, 128), 0.5, mirrored=True)]
+    both = Teacher(task, task.model, views).probabilities([0, 1], (16, 32))
+    parts = [Teacher(task, task.model, [view]).probabilities([0, 1], (16, 32)) for view in views]
+    torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
+    torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
+
+
+def test_views_keep_the_networks_stride(make_task):
+    task = make_task()
+    assert view_size(task, 1.0) == (32, 64)
+    assert view_size(task, 2.0) == (64, 128)
+    assert all(side % 16 == 0 for side in view_size(task, 1.7))
+
+
+def unsure(task, num_images, certainty):
+    """Stripes of three classes, each pixel's class with ``certainty``."""
+    stripes = torch.full((num_images, 3, *task.half_hw), (1 - certainty) / 2)
+    for row in range(stripes.shape[2]):
+        stripes[:, row % 3, row] = certainty
+    return stripes
+
+
+def test_a_view_that_is_surer_is_kept_and_one_far_behind_is_not(make_task, monkeypatch):
+    task = make_task()
+
+    def seen(_task, views, probe):
+        """Surer with more of the target's statistics, and the smaller the image."""
+        certainty = {v: 0.5 + 0.2 * v.target_share + 6 / v.size_hw[1] for v in views}
+        return {v: unsure(task, len(probe), certainty[v]) for v in views}
+
+    monkeypatch.setattr("sfda_edge.views._seen", seen)
+    views = find_views(task)
+    assert {view.target_share for view in views.kept} == {1.0}
+    assert [view.size_hw[1] for view in views.kept] == sorted(
+        view.size_hw[1] for view in views.by_size
+    )[:2]
+    assert [view.mirrored for view in views.kept] == [False, True]
+
+
+def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
+    make_task, monkeypatch
+):
+    task = make_task()
+
+    def seen(_task, views, probe):
+        return {v: unsure(task, len(probe), 0.8) for v in views}
+
+    monkeypatch.setattr("sfda_edge.views._seen", seen)
+    # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
+    for promised in find_views(task).by_share.values():
+        assert promised == pytest.approx(0.8 / 1.2, abs=5e-3)
+
+
+def test_a_view_that_is_sure_of_one_class_alone_promises_little(make_task, monkeypatch):
+    task = make_task()
+
+    def seen(_task, views, probe):
+        """Without the target's statistics everything is, surely, of class 0."""
+        one = torch.zeros(len(probe), 3, *task.half_hw)
+        one[:, 0] = 1
+        return {v: unsure(task, len(probe), 0.7) if v.target_share else one for v in views}
+
+    monkeypatch.setattr("sfda_edge.views._seen", seen)
+    views = find_views(task)
+    alone = views.by_share.pop(View(task.spec.input_hw, 0.0))
+    assert alone < 0.5 * min(views.by_share.values())
+    assert all(view.target_share > 0 for view in views.kept)
+
+
+@pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
+def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
+    second, alone, make_task, monkeypatch
+):
+    def ranked(seen):
+        return {view: (1.0, second, 0.1, 0.1, 0.1)[number] for number, view in enumerate(seen)}
+
+    monkeypatch.setattr("sfda_edge.views._promises", ranked)
+    first, other = find_views(make_task()).kept
+    assert (first.size_hw == other.size_hw) is alone
+    assert other.mirrored
