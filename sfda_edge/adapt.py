@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from sfda_edge.batchnorm import BatchNormHealth, batchnorm_layers, check_health
+from sfda_edge.checkpoint import save_state
 from sfda_edge.data.loading import Progress, silent
 from sfda_edge.data.target import TargetBatch
 from sfda_edge.errors import RecipeError, RunError
-from sfda_edge.files import write_atomically
 from sfda_edge.guard import CollapseError, Guard
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.metrics_file import open_metrics
@@ -117,7 +117,7 @@ class Adaptation:
             "precision": self.task.fabric.strategy.precision.state_dict(),
             "next_step": self.next_step,
         }
-        write_atomically(path, lambda part: torch.save(state, part))
+        save_state(path, state)
 
     def resume(self, path: Path) -> None:
         """Continue from ``save``.

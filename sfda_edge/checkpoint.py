@@ -34,6 +34,22 @@ def save_model(path: Path, model: nn.Module, spec: ModelSpec) -> None:
     write_atomically(path.with_name(SPEC_FILE), lambda part: part.write_bytes(text))
 
 
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a resumed run needs, for ``torch.load`` with ``weights_only``.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+
+    def write(part: Path) -> None:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # torch's way of saying that a disk is full
+            raise OSError(str(error).partition("\n")[0]) from None
+
+    write_atomically(path, write)
+
+
 def read_spec(path: Path) -> ModelSpec:
     """Read a ``model.json``.
 

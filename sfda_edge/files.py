@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(0o644)  # safetensors makes private files, whatever the user's umask
         temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two when a disk is full
+    except (OSError, SafetensorError) as error:  # the latter, too, when a disk is full
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise RunError(f"cannot write {path}: {reason}") from None
     finally:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfda_edge.checkpoint import save_model
+from sfda_edge.checkpoint import save_model, save_state
 from sfda_edge.data.loading import Progress, silent
 from sfda_edge.errors import RecipeError, RunError
-from sfda_edge.files import write_atomically
 from sfda_edge.inference import Normalise
 from sfda_edge.metrics_file import open_metrics
 from sfda_edge.models import ModelSpec
@@ -163,7 +162,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "next_step": self.next_step,
         }
-        write_atomically(path, lambda part: torch.save(state, part))
+        save_state(path, state)
 
     def resume(self, path: Path) -> None:
         """Continue from ``save``.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm import batchnorm_layers
+from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher, View, unmirrored, view_size
 
@@ -112,16 +113,23 @@ def find_views(task: AdaptationTask) -> Views:
 
 
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:
-    """Class probabilities (N, C, h, w) of the probe images in each view, in half precision."""
+    """Class probabilities (N, C, h, w) of the probe images in each view, in half precision.
+
+    A size that the network or the device's memory cannot take, in any process, is left out in all.
+    """
     bar = task.bars("look at the target in several ways", len(views))
     seen = {}
     for view in bar(views):
+        problem = ""
         try:
             seen[view] = _probabilities(task, view, probe)
         except (RuntimeError, ValueError) as error:
             if view.size_hw == task.spec.input_hw:
                 raise
-            reason = str(error).partition("\n")[0]
+            problem = str(error).partition("\n")[0]
+        if averaged({"failed": float(bool(problem))})["failed"]:
+            seen.pop(view, None)
+            reason = problem or "another process failed"
             logger.warning("%dx%d cannot be looked at: %s", *view.size_hw[::-1], reason)
     return seen
 

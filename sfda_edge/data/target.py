@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.images import resize_image
+from runtime.images import ImageError, resize_image
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import Progress, read_all, silent
+from sfda_edge.errors import DataError
 
 MEMORY_BYTES = 4 << 30
 READERS = 2
@@ -29,7 +30,7 @@ class TargetImages:
         memory_bytes: how much may be kept; what does not fit is decoded again when it is needed.
 
     Raises:
-        DataError: as ``read_all``.
+        DataError: as ``read_all``; later too, from whatever asks for an image that is gone.
 
     Attributes:
         sha256: of all images at the input size, hexadecimal.
@@ -74,7 +75,14 @@ class TargetImages:
     def _image(self, index: int, size_hw: tuple[int, int]) -> np.ndarray:
         if size_hw == self.size_hw and index < len(self._kept):
             return self._kept[index]
-        return resize_image(self._samples[index].image(), size_hw)
+        sample = self._samples[index]
+        try:
+            return resize_image(sample.image(), size_hw)
+        except (ImageError, OSError) as error:
+            raise DataError(
+                f"{sample.name} could be read when the run began and cannot now: {error}; put it "
+                "back and continue with --resume"
+            ) from None
 
     def spread(self, count: int) -> list[int]:
         """At most ``count`` image numbers, evenly over the set."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import drawn_images
+from PIL import Image
 
-from runtime.images import resize_image
+from runtime.images import read_image, resize_image
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.target import TargetImages
 from sfda_edge.errors import DataError
@@ -73,3 +74,13 @@ def test_a_damaged_image_is_found_before_anything_else():
     with pytest.raises(DataError, match="frame 2 is cut off"):
         TargetImages(images, SIZE_HW)
     assert len(TargetImages(images, SIZE_HW, skip_bad=True)) == 2
+
+
+def test_an_image_that_is_gone_later_is_named(tmp_path):
+    path = tmp_path / "street.png"
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(path)
+    images = ImageSet("on disk", (Sample("street", lambda: read_image(path)),) * 2)
+    target = TargetImages(images, SIZE_HW, memory_bytes=0)
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(DataError, match=r"street could be read .* --resume"):
+        target.images([1])

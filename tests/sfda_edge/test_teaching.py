@@ -77,6 +77,15 @@ def test_a_labelling_that_fails_leaves_no_half_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_device_without_memory_is_not_called_a_full_disk(tmp_path):
+    def fails(_indices):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        write_pseudo_labels(tmp_path / "labels.npy", range(9), fails)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_soft_cross_entropy_is_a_loop():
     torch.manual_seed(1)
     p, q = (torch.randn(2, 3, 4, 5).softmax(1) for _ in range(2))

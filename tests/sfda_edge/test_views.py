@@ -149,3 +149,18 @@ def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
     first, other = find_views(make_task()).kept
     assert (first.size_hw == other.size_hw) is alone
     assert other.mirrored
+
+
+def test_a_size_that_does_not_fit_in_memory_is_left_out_aloud(make_task, monkeypatch, caplog):
+    task = make_task()
+    small_enough = Teacher.probabilities
+
+    def limited(self, indices, out_hw):
+        if self.views[0].size_hw == (64, 128):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return small_enough(self, indices, out_hw)
+
+    monkeypatch.setattr(Teacher, "probabilities", limited)
+    views = find_views(task)
+    assert (64, 128) not in {view.size_hw for view in views.by_size}
+    assert "128x64 cannot be looked at: CUDA out of memory" in caplog.text
