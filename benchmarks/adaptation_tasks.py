@@ -37,20 +37,23 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             ``dusk/val``, ``rain/target`` and ``rain/val``.
     """
     real = data_dir or Path("shared")
-    camvid = tuple(f"camvid:{real}/data/camvid/{part}" for part in ("train", "val"))
+    camvid = f"camvid:{real}/data/camvid"
     packaged = ModelFlags(None)  # trained on StreetSynth's clear style, with train-demo
-    large = _cityscapes(real, "s2.0", "1024x512")
-    small = _cityscapes(real, "s0.5", "512x256")
-    dusk, rain = (
-        tuple(f"streetsynth:{work_dir / style / part}" for part in ("target", "val"))
-        for style in ("dusk", "rain")
-    )
+
+    def to_camvid(title: str, source: ModelFlags) -> BenchmarkTask:
+        return BenchmarkTask(title, source, f"{camvid}/train", f"{camvid}/val")
+
+    def to_style(style: str) -> BenchmarkTask:
+        rendered = f"streetsynth:{work_dir / style}"
+        title = f"StreetSynth clear → {style}"
+        return BenchmarkTask(title, packaged, f"{rendered}/target", f"{rendered}/val")
+
     return {
-        "A": BenchmarkTask("Cityscapes → CamVid, ESPNetv2 s2.0", large, *camvid),
-        "B": BenchmarkTask("StreetSynth → CamVid", packaged, *camvid),
-        "C": BenchmarkTask("StreetSynth clear → dusk", packaged, *dusk),
-        "D": BenchmarkTask("Cityscapes → CamVid, ESPNetv2 s0.5", small, *camvid),
-        "E": BenchmarkTask("StreetSynth clear → rain", packaged, *rain),
+        "A": to_camvid("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(real, "s2.0", "1024x512")),
+        "B": to_camvid("StreetSynth → CamVid", packaged),
+        "C": to_style("dusk"),
+        "D": to_camvid("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
+        "E": to_style("rain"),
     }
 
 
