@@ -68,6 +68,15 @@ class PseudoLabels:
         return (counts / counts.sum()).float()
 
 
+def sharpened(probabilities: Tensor, power: float) -> Tensor:
+    """Probabilities (N, C, H, W) to a power, scaled to sum to 1 again; all 0 stays 0.
+
+    A power of 1 changes nothing, a large one leaves the most likely class alone.
+    """
+    raised = probabilities.pow(power)
+    return raised / raised.sum(1, keepdim=True).clamp_min(1e-12)
+
+
 def label_target(
     task: AdaptationTask, name: str, label: Labelling, keep: bool = False
 ) -> PseudoLabels:

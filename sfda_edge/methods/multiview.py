@@ -3,8 +3,8 @@
 The source model sees far more of a target than it shows at the size that a device can afford: at a
 higher resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
 are good is found without labels (``views.py``). Together they label the target once, softly; a
-student at the deployment size learns these labels on strongly augmented images and ClassMix, the
-rarer a class, the more. The answer is the student's moving average.
+student at the deployment size learns these labels, sharpened, on strongly augmented images and
+ClassMix, the rarer a class, the more. The answer is the student's moving average.
 
 Each part earns its place in ``benchmarks/results/README.md``, where the rows of what did not help
 are too.
@@ -25,7 +25,7 @@ from sfda_edge.learner import Learner, polynomial_decay
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import label_target
+from sfda_edge.pseudo_labels import label_target, sharpened
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
@@ -40,6 +40,8 @@ class MultiViewRecipe:
         steps, batch_size, seed: as they say.
         learning_rate, weight_decay: of AdamW.
         warmup_steps: linear, from zero.
+        sharpness: power of the teacher's probabilities; 1 leaves them, and the student as unsure
+            as the mean of all views.
         rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
         average_decay: of the student's moving average, a step.
         min_scale: crops keep at least this share of the image's area.
@@ -52,6 +54,7 @@ class MultiViewRecipe:
     learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     warmup_steps: int = 30
+    sharpness: float = 2.0
     rarity_weight: float = 0.4
     average_decay: float = 0.98
     min_scale: float = 0.9
@@ -70,6 +73,7 @@ class MultiViewRecipe:
             0 <= self.colour_jitter <= 1 and 0 <= self.blur_share <= 1,
             "colour_jitter and blur_share must be in [0, 1]",
         )
+        require(self.sharpness >= 1, "sharpness must be at least 1", self.sharpness)
         require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
@@ -107,6 +111,7 @@ class MultiView(AdaptationMethod):
         """Learn the teacher's labels on augmented, mixed images."""
         task = self.task
         taught = self.labels.read(indices, task.spec.input_hw, task.device)
+        taught = sharpened(taught, self.recipe.sharpness)
         lesson = class_mix(self.augment(Lesson(images.float(), taught)))
         with task.fabric.autocast():
             logits = self.student(task.inputs(own_rows(lesson.images)))

@@ -9,7 +9,7 @@ from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
 from sfda_edge.errors import RunError
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.multiview import rarity_weights
-from sfda_edge.pseudo_labels import PseudoLabels, label_target, write_pseudo_labels
+from sfda_edge.pseudo_labels import PseudoLabels, label_target, sharpened, write_pseudo_labels
 
 CPU = torch.device("cpu")
 
@@ -84,6 +84,12 @@ def test_a_device_without_memory_is_not_called_a_full_disk(tmp_path):
     with pytest.raises(torch.cuda.OutOfMemoryError):
         write_pseudo_labels(tmp_path / "labels.npy", range(9), fails)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sharpened_probabilities_are_a_softmax_of_scaled_logits():
+    logits = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(sharpened(logits.softmax(1), 3.0), (3 * logits).softmax(1))
+    assert sharpened(torch.zeros(1, 4, 2, 2), 2.0).sum() == 0
 
 
 def test_soft_cross_entropy_is_a_loop():
