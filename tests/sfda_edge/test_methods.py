@@ -121,6 +121,7 @@ def test_the_source_model_of_sfda_never_changes(make_task, tiny_model):
 
 def test_the_generator_learns_the_sources_statistics(make_task):
     changes = ("steps=40", "batch_size=4", "fake_hw=[16, 32]", "noise_size=8", "output_weight=0.01")
+    changes += ("student_steps=1",)
     _, recipe = load_method_recipe("sfda", None, changes)
     run = begin(make_task(), METHODS["sfda"][1], recipe)
     distances = [run.step()["statistics"] for _ in range(40)]
