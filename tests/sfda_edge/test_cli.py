@@ -115,13 +115,14 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
 
 
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
-    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--method", "bn"]
-    command += ["--set", "num_images=80", "--set", "batch_size=2"]
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--size", "192x96"]
+    for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
+        command += ["--set", setting]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     metrics = in_empty_folder / "killed" / "metrics.jsonl"
     with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
         start_s = time.monotonic()
-        # Behind the checkpoint of step 20 and before that of step 40.
+        # Behind the checkpoint of step 20 and before the end.
         while not metrics.exists() or len(metrics.read_text().splitlines()) < 23:
             assert process.poll() is None
             assert time.monotonic() - start_s < 120
