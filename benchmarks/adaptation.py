@@ -136,15 +136,30 @@ def _mean_and_spread(rows: list[dict[str, Any]], key: str) -> str:
 
 
 def ranking_text(record: dict[str, Any], task: str) -> str:
-    """Spearman's rank correlation of the label-free score with mIoU over all checkpoints."""
+    """Spearman's rank correlation of the label-free score with mIoU: over a task, within a run."""
     rows = [row for row in record["rows"] if row["task"] == task]
-    pairs = [(c["agreement"], c["miou"]) for row in rows for c in row["checkpoints"]]
-    pairs += {(row["source_agreement"], row["source_miou"]) for row in rows}
-    if len(pairs) < 3:
-        return f"{len(pairs)} models, too few to rank"
-    ranks = np.array(pairs).argsort(0).argsort(0)
-    correlation = np.asarray(np.corrcoef(ranks.T))[0, 1]
-    return f"{len(pairs)} models, label-free score against mIoU: rank correlation {correlation:.2f}"
+    source = {(row["source_score"], row["source_miou"]) for row in rows}
+    runs = [[(c["score"], c["miou"]) for c in row["checkpoints"]] for row in rows]
+    models = [*source, *(pair for run in runs for pair in run)]
+    if len(models) < 3:
+        return f"{len(models)} models, too few to rank"
+    within = [rank_correlation(run) for run in runs if len(run) >= 3]
+    text = f"{len(models)} models, label-free score against mIoU: rank correlation "
+    text += f"{rank_correlation(models):.2f}"
+    return f"{text}, median within a run {statistics.median(within):.2f}" if within else text
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Spearman's, equal values sharing their mean rank; 0 when all of one kind are equal."""
+    ranks = [_ranks(np.array(values)) for values in zip(*pairs, strict=True)]
+    if any(len(np.unique(column)) == 1 for column in ranks):
+        return 0.0
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    below, equal = (op(values[:, None], values).sum(1) for op in (np.greater, np.equal))
+    return below + (equal - 1) / 2
 
 
 def _speed(args: argparse.Namespace) -> None:

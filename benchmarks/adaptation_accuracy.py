@@ -66,7 +66,7 @@ def measure_row(
         "seed": seed,
         "overrides": list(overrides),
         "source_miou": before,
-        "source_agreement": round(run.guard.source.agreement, 4),
+        "source_score": round(run.guard.source.score, 4),
         "checkpoints": checkpoints,
         "final_miou": checkpoints[-1]["miou"] if checkpoints else before,
         "returned_miou": scorer.miou(run.method.model),
@@ -89,9 +89,7 @@ def _scored_checkpoints(run: Adaptation, scorer: Scorer) -> tuple[list[dict], li
         began_s = time.monotonic()
         miou = scorer.miou(model)
         seconds.append(time.monotonic() - began_s)
-        checkpoints.append(
-            {"step": run.next_step, "agreement": round(verdict.agreement, 4), "miou": miou}
-        )
+        checkpoints.append({"step": run.next_step, "score": round(verdict.score, 4), "miou": miou})
         return verdict
 
     run.guard.judge = judge_and_score  # type: ignore[method-assign]

@@ -103,7 +103,7 @@ class Adaptation:
         """
         verdict = self.guard.consider(self.method.model, self.next_step)
         return {
-            "agreement": verdict.agreement,
+            "score": verdict.score,
             "confidence": verdict.confidence,
             "class_shares": [round(share, 5) for share in verdict.class_shares],
         }

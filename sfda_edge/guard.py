@@ -1,26 +1,30 @@
 """The guard: scores checkpoints without labels, keeps the best, never returns a worse model.
 
-The score is the agreement of a model's answers with the consensus of the source model's own views
-of the target: the mean IoU to expect if the truth were drawn from it (``views.py``). Losing a rare
-class costs as much as losing a frequent one, and a collapsing model loses nearly all. The consensus
-is fixed before anything is learnt, so that no method can talk it into agreeing. How well the score
-ranks models is measured by ``python -m benchmarks.adaptation`` and written down in
-``benchmarks/results/README.md``.
+The score is the mean IoU to expect of a model's answers (``views.py``) if the truth were drawn half
+from the consensus of the source model's own views of the target, and half were what the model
+itself answers in the mirror. The first half knows what the source knew, and no method can talk it
+into agreeing, for it is fixed before anything is learnt: a model that drifts away loses there. The
+second half sees what the source could not know: a model that has understood the target answers
+alike when it is mirrored. Its answers count as labels, not as probabilities, or entropy methods
+would score by being sure. Every class weighs the same in both, so a collapse loses nearly all.
+How well this ranks models: ``benchmarks/results/adaptation.md``.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfda_edge.batchnorm import effective_classes
 from sfda_edge.task import AdaptationTask
-from sfda_edge.views import PROBE_BATCH, Views, expected_miou
+from sfda_edge.views import PROBE_BATCH, Views, expected_miou, frequent_classes
 
 # A run has collapsed when its answers hold less than this share of the source's effective classes.
 COLLAPSED_BELOW = 0.5
@@ -31,12 +35,12 @@ class Verdict:
     """A model as the guard sees it, without labels.
 
     Attributes:
-        agreement: with the consensus, in [0, 1].
+        score: expected mIoU, in [0, 1]; 0 when the answers are not numbers.
         class_shares: of the pixels, one a class.
         confidence: mean highest probability.
     """
 
-    agreement: float
+    score: float
     class_shares: tuple[float, ...]
     confidence: float
 
@@ -65,6 +69,7 @@ class Guard:
 
     def __init__(self, task: AdaptationTask, views: Views) -> None:
         self._task, self._views = task, views
+        self._counted = frequent_classes(views.consensus)
         self.source = self.best = self.judge(task.model)
         self.best_step: int | None = None
         self._weights = _copied(task.model)
@@ -72,26 +77,39 @@ class Guard:
     @torch.no_grad()
     def judge(self, model: nn.Module) -> Verdict:
         """Look at the model's answers."""
-        task, probe = self._task, self._views.probe
         was_training = model.training
         model.eval()
-        labels, confidence = [], []
-        for start in range(0, len(probe), PROBE_BATCH):
-            images = task.inputs(task.target.images(probe[start : start + PROBE_BATCH]))
-            with task.fabric.autocast():
-                logits = model(images)
-            seen = task.half_size(task.probabilities(logits)).max(1)
-            labels.append(seen.indices)
-            confidence.append(seen.values.mean())
+        probe = self._views.probe
+        batches = [
+            probe[start : start + PROBE_BATCH] for start in range(0, len(probe), PROBE_BATCH)
+        ]
+        answers = [self._answers(model, batch) for batch in batches]
         model.train(was_training)
-        return self._verdict(torch.cat(labels), float(torch.stack(confidence).mean()))
+        labels, mirrored, confidence = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return self._verdict(labels, mirrored, float(confidence.mean()))
 
-    def _verdict(self, labels: Tensor, confidence: float) -> Verdict:
+    def _answers(self, model: nn.Module, images: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels, labels in the mirror, mirrored back, and confidences, each (N, h, w)."""
+        task = self._task
+        inputs = task.inputs(task.target.images(images))
+
+        def seen(view: Tensor) -> Tensor:
+            with task.fabric.autocast():
+                logits = model(view)
+            return task.half_size(task.probabilities(logits))
+
+        plain = seen(inputs).max(1)
+        return plain.indices, seen(inputs.flip(3)).flip(3).max(1).indices, plain.values
+
+    def _verdict(self, labels: Tensor, mirrored: Tensor, confidence: float) -> Verdict:
         num_classes = self._task.num_classes
         counts = torch.bincount(labels.flatten(), minlength=num_classes).double()
-        score = expected_miou(labels, self._views.consensus)
         shares = tuple((counts / counts.sum()).tolist())
-        return Verdict(score if math.isfinite(confidence) else 0.0, shares, confidence)
+        if not math.isfinite(confidence):
+            return Verdict(0.0, shares, confidence)
+        own = functional.one_hot(mirrored, num_classes).movedim(3, 1)
+        truth = (self._views.consensus + own) / 2
+        return Verdict(expected_miou(labels, truth, self._counted), shares, confidence)
 
     def consider(self, model: nn.Module, step: int) -> Verdict:
         """Judge a checkpoint and keep it when it is the best so far.
@@ -107,7 +125,7 @@ class Guard:
             raise CollapseError(
                 f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
             )
-        if verdict.agreement > self.best.agreement:
+        if verdict.score > self.best.score:
             self.best, self.best_step = verdict, step
             self._weights = _copied(model)
         return verdict
@@ -122,7 +140,7 @@ class Guard:
         return {
             "weights": self._weights,
             "best_step": self.best_step,
-            "best": (best.agreement, best.class_shares, best.confidence),
+            "best": (best.score, best.class_shares, best.confidence),
         }
 
     def restore(self, state: dict[str, Any]) -> None:

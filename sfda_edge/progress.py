@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sfda_edge.data.loading import Progress
 
 # What of a logged step stands behind the bar; the newest value of each stays.
-SHOWN = ("loss", "agreement", "pixels_used")
+SHOWN = ("loss", "score", "pixels_used")
 
 
 def progress_bar(title: str, total: int, done: int = 0) -> Progress:

@@ -76,8 +76,7 @@ def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) 
     Args:
         labels: (N, H, W) int64.
         truth: (N, C, H, W) class probabilities.
-        counted: classes whose IoU counts, (C,) bool; None for those that are not too
-            rare in the truth.
+        counted: classes whose IoU counts, (C,) bool; None for ``frequent_classes`` of the truth.
     """
     num_classes = truth.shape[1]
     in_truth = truth.sum((0, 2, 3), dtype=torch.float64)
@@ -85,11 +84,12 @@ def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) 
     worth = truth.gather(1, labels[:, None]).flatten().double()
     both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
     ious = both / (in_truth + answered - both).clamp_min(1e-9)
-    return float(ious[_frequent(in_truth) if counted is None else counted].mean())
+    return float(ious[frequent_classes(truth) if counted is None else counted].mean())
 
 
-def _frequent(pixels: Tensor) -> Tensor:
-    """Which classes (C,) are not too rare for their IoU to say anything."""
+def frequent_classes(probabilities: Tensor) -> Tensor:
+    """Which classes are not too rare in (N, C, H, W) for their IoU to say anything: (C,) bool."""
+    pixels = probabilities.sum((0, 2, 3), dtype=torch.float64)
     return pixels > RARE_SHARE * pixels.sum()
 
 
@@ -150,7 +150,7 @@ def _promises(seen: dict[View, Tensor]) -> dict[View, float]:
     of them, and promises nothing of the others.
     """
     total = torch.stack(list(seen.values())).float().sum(0)
-    counted = _frequent(total.sum((0, 2, 3), dtype=torch.float64))
+    counted = frequent_classes(total)
     promised = {}
     for view, half in seen.items():
         own = half.float()

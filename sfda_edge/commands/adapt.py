@@ -237,17 +237,17 @@ def outcome_text(adaptation: Adaptation) -> str:
     if guard.best_step is None:
         return (
             f"{text}Nothing was better than the source model by the label-free score "
-            f"({guard.source.agreement:.3f}): it is returned{repaired}."
+            f"({guard.source.score:.3f}): it is returned{repaired}."
         )
     return (
         f"{text}Returned: the model of step {guard.best_step} of {steps}; label-free score "
-        f"{guard.best.agreement:.3f}, source model {guard.source.agreement:.3f}."
+        f"{guard.best.score:.3f}, source model {guard.source.score:.3f}."
     )
 
 
 def _recorded(verdict: Verdict) -> dict[str, Any]:
     return {
-        "agreement": round(verdict.agreement, 4),
+        "score": round(verdict.score, 4),
         "confidence": round(verdict.confidence, 4),
         "effective_classes": round(verdict.num_effective_classes, 2),
     }

@@ -23,7 +23,7 @@ from sfda_edge.views import Views
 
 NUM_PICTURES = 4
 # Logged every step or at judgements, but drawn elsewhere or not a loss.
-_NOT_LOSSES = {"step", "agreement", "confidence", "class_shares", "pixels_used"}
+_NOT_LOSSES = {"step", "score", "confidence", "class_shares", "pixels_used"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +134,12 @@ def _losses(series: dict[str, Any]) -> Section:
 def _judgement_sections(
     lines: Sequence[dict[str, Any]], guard: Guard, space: LabelSpace
 ) -> list[Section]:
-    judged = [line for line in lines if "agreement" in line]
+    judged = [line for line in lines if "score" in line]
     steps = [0, *(line["step"] for line in judged)]
-    agreements = [guard.source.agreement, *(line["agreement"] for line in judged)]
+    scores = [guard.source.score, *(line["score"] for line in judged)]
     confidences = [guard.source.confidence, *(line["confidence"] for line in judged)]
     shares = np.array([guard.source.class_shares, *(line["class_shares"] for line in judged)])
-    score = curves(
-        {"agreement": (steps, agreements), "confidence": (steps, confidences)}, "in [0, 1]"
-    )
+    score = curves({"score": (steps, scores), "confidence": (steps, confidences)}, "in [0, 1]")
     colours = {
         name: tuple(channel / 255 for channel in colour)
         for name, colour in zip(space.names, space.palette, strict=True)
@@ -151,9 +149,10 @@ def _judgement_sections(
     }
     return [
         Section(
-            "Without labels: agreement with the source model's own views",
-            "Mean IoU over classes with the consensus below; the best checkpoint is returned, and "
-            "the source model when none is better. Confidence is shown, not used.",
+            "Without labels: score of every judgement",
+            "Mean IoU to expect if the truth were half the consensus of the views below, half what "
+            "the model itself answers in the mirror. The best checkpoint is returned, the source "
+            "model when none is better. Confidence is shown, not used.",
             picture=picture_url(score),
         ),
         Section(

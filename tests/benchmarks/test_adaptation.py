@@ -74,3 +74,13 @@ def test_an_unknown_task_is_exit_code_2(capsys):
     assert adaptation.main(["accuracy", "--tasks", "Z"]) == 2
     assert "unknown task 'Z'; known: A, B, C" in capsys.readouterr().err
     assert set(benchmark_tasks(None, Path("work"))) == set("ABCDE")
+
+
+def test_rank_correlation_is_spearmans():
+    """1 - 6 sum d^2 / (n (n^2 - 1)) without equal values; mean ranks with them."""
+    pairs = [(0.1, 3.0), (0.2, 1.0), (0.4, 2.0), (0.9, 7.0), (1.0, 5.0)]
+    differences = [0 - 2, 1 - 0, 2 - 1, 3 - 4, 4 - 3]
+    expected = 1 - 6 * sum(d * d for d in differences) / (5 * 24)
+    assert adaptation.rank_correlation(pairs) == pytest.approx(expected)
+    assert adaptation.rank_correlation([(0, 1), (1, 2), (1, 3)]) == pytest.approx(3**0.5 / 2)
+    assert adaptation.rank_correlation([(0.5, 1), (0.5, 2)]) == 0.0

@@ -30,7 +30,7 @@ def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert all(line["shift"] > 0 for line in lines)
-    judged = [line for line in lines if "agreement" in line]
+    judged = [line for line in lines if "score" in line]
     assert [line["step"] for line in judged] == [10, 12]
     assert all(sum(line["class_shares"]) == pytest.approx(1, abs=1e-3) for line in judged)
 
@@ -102,7 +102,7 @@ def test_what_preparation_alone_makes_of_the_model_is_considered(make_task, tmp_
     prepared = run.method.model[3].bias.clone()
     scores = iter([0.9, 0.1])
     verdict = run.guard.source
-    judge = lambda _model: dataclasses.replace(verdict, agreement=next(scores))
+    judge = lambda _model: dataclasses.replace(verdict, score=next(scores))
     monkeypatch.setattr(run.guard, "judge", judge)
     adapt(run, tmp_path)
     assert run.guard.best_step == 0

@@ -20,13 +20,41 @@ def guard(make_task):
     return Guard(task, find_views(task))
 
 
-def verdict(agreement_, shares=(0.4, 0.3, 0.3), confidence=0.8):
-    return Verdict(agreement_, shares, confidence)
+def test_the_score_is_a_loop_over_views_and_mirror(make_task):
+    task = make_task()
+    views = find_views(task)
+    with torch.no_grad():
+        inputs = task.inputs(task.target.images(views.probe))
+        plain = task.half_size(task.probabilities(task.model(inputs))).argmax(1)
+        mirrored = task.half_size(task.probabilities(task.model(inputs.flip(3)))).flip(3).argmax(1)
+    ious = []
+    for k in range(3):
+        truth = (views.consensus[:, k] + (mirrored == k)) / 2
+        answered = (plain == k).float()
+        both = (truth * answered).sum()
+        ious.append(float(both / (truth.sum() + answered.sum() - both)))
+    assert Guard(task, views).source.score == pytest.approx(sum(ious) / 3, abs=1e-4)
+
+
+def test_sure_answers_score_no_better_than_unsure_ones(guard, make_task):
+    """Temperature changes no label, so entropy methods gain nothing by being sure."""
+    model = make_task().model
+    before = guard.judge(model)
+    with torch.no_grad():
+        for parameter in model[-1].parameters():
+            parameter *= 4
+    after = guard.judge(model)
+    assert after.confidence > before.confidence
+    assert after.score == pytest.approx(before.score, abs=0.02)
+
+
+def verdict(score, shares=(0.4, 0.3, 0.3), confidence=0.8):
+    return Verdict(score, shares, confidence)
 
 
 def test_the_best_checkpoint_is_kept_and_given_back(guard, make_task, monkeypatch):
     model = make_task().model
-    scores = iter([guard.source.agreement + 0.02, guard.source.agreement + 0.01])
+    scores = iter([guard.source.score + 0.02, guard.source.score + 0.01])
     shares = guard.source.class_shares
     monkeypatch.setattr(guard, "judge", lambda _model: verdict(next(scores), shares))
     with torch.no_grad():
@@ -42,9 +70,7 @@ def test_the_best_checkpoint_is_kept_and_given_back(guard, make_task, monkeypatc
 def test_when_nothing_is_better_the_source_is_returned(guard, make_task, tiny_model, monkeypatch):
     model = make_task().model
     source = guard.source
-    monkeypatch.setattr(
-        guard, "judge", lambda _model: verdict(source.agreement, source.class_shares)
-    )
+    monkeypatch.setattr(guard, "judge", lambda _model: verdict(source.score, source.class_shares))
     with torch.no_grad():
         model[0].weight.zero_()
     guard.consider(model, 5)
