@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfda_edge.data.loading import Progress, silent
+from sfda_edge.errors import RunError
 from sfda_edge.files import write_atomically
 from sfda_edge.processes import num_processes, rank
 from sfda_edge.task import AdaptationTask
@@ -99,6 +100,28 @@ def label_target(
         write_pseudo_labels(paths[rank()], own, label, bar)
     task.fabric.barrier()
     return PseudoLabels(paths)
+
+
+def label_round(task: AdaptationTask, name: str, label: Labelling, begins: bool) -> PseudoLabels:
+    """The labels of a round, by a model that then moves on: made when it begins, read afterwards.
+
+    Args:
+        task: the target.
+        name: of the files.
+        label: image numbers → class probabilities (N, C, h, w).
+        begins: whether this is the round's first step.
+
+    Raises:
+        RunError: a resumed run no longer has the labels of the round that it is in.
+    """
+
+    def gone(_images: Sequence[int]) -> Tensor:
+        raise RunError(
+            f"the round's labels are no longer in {task.work_dir}, or were made by another "
+            "number of processes; start afresh with another --out"
+        )
+
+    return label_target(task, name, label if begins else gone, keep=not begins)
 
 
 def write_pseudo_labels(

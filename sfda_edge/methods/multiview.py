@@ -2,17 +2,19 @@
 
 The source model sees far more of a target than it shows at the size that a device can afford: at a
 higher resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
-are good is found without labels (``views.py``). Together they label the target once, softly; a
-student at the deployment size learns these labels, sharpened, on strongly augmented images and
-ClassMix, the rarer a class, the more. The answer is the student's moving average.
+are good is found without labels (``views.py``). Together they label the target, softly; a student
+at the deployment size learns these labels, sharpened, on strongly augmented images and ClassMix,
+the rarer a class, the more. Once the student knows better, its moving average looks at the target
+in the same views, and half of the labels are its own from then on. The answer is that average.
 
-Each part earns its place in ``benchmarks/results/README.md``, where the rows of what did not help
-are too.
+Each part earns its place in ``benchmarks/results/adaptation.md``, where the rows of what did not
+help are too.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,13 @@ from sfda_edge.learner import Learner, polynomial_decay
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import label_target, sharpened
+from sfda_edge.pseudo_labels import (
+    Labelling,
+    PseudoLabels,
+    label_round,
+    label_target,
+    sharpened,
+)
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
@@ -43,6 +51,8 @@ class MultiViewRecipe:
         sharpness: power of the teacher's probabilities; 1 leaves them, and the student as unsure
             as the mean of all views.
         rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
+        second_round: after this share of the steps the student's average has its say in the
+            labels; 1 is never.
         average_decay: of the student's moving average, a step.
         min_scale: crops keep at least this share of the image's area.
         colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
@@ -56,6 +66,7 @@ class MultiViewRecipe:
     warmup_steps: int = 30
     sharpness: float = 2.0
     rarity_weight: float = 0.4
+    second_round: float = 0.4
     average_decay: float = 0.98
     min_scale: float = 0.9
     colour_jitter: float = 0.3
@@ -75,6 +86,7 @@ class MultiViewRecipe:
         )
         require(self.sharpness >= 1, "sharpness must be at least 1", self.sharpness)
         require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
+        require(0 < self.second_round <= 1, "second_round must be in (0, 1]", self.second_round)
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
 
@@ -88,6 +100,7 @@ class MultiView(AdaptationMethod):
         self.augment = StrongAugmentation(
             task.spec.input_hw, recipe.min_scale, recipe.colour_jitter, recipe.blur_share
         )
+        self.second_labels: PseudoLabels | None = None
         self.student = copy.deepcopy(task.model)
         optimizer = torch.optim.AdamW(
             self.student.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -97,26 +110,52 @@ class MultiView(AdaptationMethod):
         )
 
     def prepare(self, views: Views) -> None:
-        """Label the target with all good views, unless an earlier part of this run has."""
+        """Label the target with the source's good views, unless an earlier part of the run has."""
         task = self.task
-        teacher = Teacher(task, task.model, views.kept)
-        self.labels = label_target(
-            task, "labels", lambda images: teacher.probabilities(images, task.half_hw), keep=True
+        self.views = views.kept
+        teacher = Teacher(task, task.model, self.views)
+        self.first_labels = label_target(
+            task, "first", lambda images: teacher.probabilities(images, task.half_hw), keep=True
         )
-        self.class_weights = rarity_weights(self.labels.class_shares, self.recipe.rarity_weight)
-        task.mix_target_statistics(views.kept[0].target_share)
+        shares = self.first_labels.class_shares
+        self.class_weights = rarity_weights(shares, self.recipe.rarity_weight).to(task.device)
+        task.mix_target_statistics(self.views[0].target_share)
         self.student.load_state_dict(task.model.state_dict())
+
+    def _labels(self, step: int) -> PseudoLabels:
+        begins_at = math.ceil(self.recipe.second_round * self.num_steps)
+        if step < begins_at:
+            return self.first_labels
+        if step == begins_at or self.second_labels is None:  # None: a run resumed in this round
+            self.second_labels = label_round(
+                self.task, "second", self._second_opinion(), step == begins_at
+            )
+        return self.second_labels
+
+    def _second_opinion(self) -> Labelling:
+        """Half the source's labels, half those of the student's average in the same views."""
+        teacher = Teacher(self.task, self.model, self.views)
+        half_hw, device = self.task.half_hw, self.task.device
+
+        def label(images: Sequence[int]) -> Tensor:
+            seen = teacher.probabilities(images, half_hw)
+            # The weighted loss has taught p_c w_c; rare classes must not grow by themselves.
+            seen = seen / self.class_weights.view(1, -1, 1, 1)
+            seen = seen / seen.sum(1, keepdim=True)
+            return (seen + self.first_labels.read(images, half_hw, device)) / 2
+
+        return label
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn the teacher's labels on augmented, mixed images."""
         task = self.task
-        taught = self.labels.read(indices, task.spec.input_hw, task.device)
+        taught = self._labels(step).read(indices, task.spec.input_hw, task.device)
         taught = sharpened(taught, self.recipe.sharpness)
         lesson = class_mix(self.augment(Lesson(images.float(), taught)))
         with task.fabric.autocast():
             logits = self.student(task.inputs(own_rows(lesson.images)))
         loss = soft_cross_entropy(
-            task.probabilities(logits), own_rows(lesson.taught), self.class_weights.to(task.device)
+            task.probabilities(logits), own_rows(lesson.taught), self.class_weights
         )
         self.learner.descend(loss, step)
         self._follow(step)

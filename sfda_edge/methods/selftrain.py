@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfda_edge.errors import RunError
 from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import masked_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import PseudoLabels, label_target
+from sfda_edge.pseudo_labels import PseudoLabels, label_round
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views
@@ -99,16 +98,8 @@ class SelfTraining(AdaptationMethod):
         begins = step == 0 or number != self._round(step - 1)
         if begins or self.labels is None:  # None in the middle of a round: a resumed run
             name = f"round{number + 1}"
-            label = self._probabilities if begins else self._labels_are_gone
-            self.labels = label_target(self.task, name, label, keep=not begins)
+            self.labels = label_round(self.task, name, self._probabilities, begins)
         return self.labels
-
-    def _labels_are_gone(self, _images: Sequence[int]) -> Tensor:
-        """The model has moved on: it can no longer make the labels that its round began with."""
-        raise RunError(
-            f"the round's labels are no longer in {self.task.work_dir}, or were made by another "
-            "number of processes; start afresh with another --out"
-        )
 
     @torch.no_grad()
     def _probabilities(self, indices: Sequence[int]) -> Tensor:

@@ -1,5 +1,7 @@
 """What every method has to do, tried with every recipe that ships."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_m
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
+from sfda_edge.teacher import Teacher
 from sfda_edge.toml_file import read_toml
 
 RECIPES = [name for name in recipe_names() if "method" in read_toml(recipe_path(name))]
@@ -31,8 +34,9 @@ def small_recipe(name, steps=2):
     return load_method_recipe(name, None, tuple(f"{k}={v}" for k, v in changes.items()))
 
 
-def started(task, name, steps=2):
+def started(task, name, steps=2, **changes):
     method_name, recipe = small_recipe(name, steps)
+    recipe = dataclasses.replace(recipe, **changes)
     return begin(task, METHODS[method_name][1], recipe)
 
 
@@ -49,12 +53,16 @@ def test_each_recipe_runs_and_leaves_an_ordinary_network(name, make_task, tiny_m
     assert all(section.picture for section in run.method.illustrations())
 
 
+@pytest.mark.parametrize(("steps_done", "resumed_at"), [(3, 2), (5, 4)])
 @pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
-def test_a_killed_run_resumes_to_the_same_weights(name, make_task, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_weights(
+    name, steps_done, resumed_at, make_task, tmp_path, monkeypatch
+):
+    """Before and behind the step at which a second round of labels begins."""
     monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY", 2)
 
     def begun(folder):
-        return started(make_task(work=tmp_path / folder / "work"), name, steps=5)
+        return started(make_task(work=tmp_path / folder / "work"), name, steps=6)
 
     whole = begun("whole")
     (tmp_path / "whole").mkdir(exist_ok=True)
@@ -62,10 +70,10 @@ def test_a_killed_run_resumes_to_the_same_weights(name, make_task, tmp_path, mon
     first = begun("killed")
     (tmp_path / "killed").mkdir(exist_ok=True)
     with pytest.raises(KilledError):
-        adapt(first, tmp_path / "killed", killed_after(3))
+        adapt(first, tmp_path / "killed", killed_after(steps_done))
     second = begun("killed")
     second.resume(checkpoint_path(tmp_path / "killed"))
-    assert second.next_step == 2
+    assert second.next_step == resumed_at
     adapt(second, tmp_path / "killed")
     expected, found = whole.method.model.state_dict(), second.method.model.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -264,6 +272,32 @@ def test_a_branch_that_never_runs_does_not_spoil_the_statistics(make_task):
     run.method.finish()
     assert run.health.usable
     assert (run.method.model.auxiliary.norm.running_mean == 0).all()
+
+
+def test_the_second_round_is_half_the_students_own(make_task):
+    """With the rarity weights, which its loss has taught it, undone."""
+    run = started(make_task(), "default", steps=4, second_round=0.5)
+    method = run.method
+    run.step()
+    run.step()
+    learnt = Teacher(method.task, method.model, run.views.kept)
+    run.step()
+    own = (
+        learnt.probabilities([0, 5], method.task.half_hw)
+        / method.class_weights[None, :, None, None]
+    )
+    own = own / own.sum(1, keepdim=True)
+    cpu, half_hw = torch.device("cpu"), method.task.half_hw
+    expected = (own + method.first_labels.read([0, 5], half_hw, cpu)) / 2
+    found = method.second_labels.read([0, 5], half_hw, cpu)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1 / 255)
+
+
+def test_without_a_second_round_the_source_labels_alone(make_task):
+    run = started(make_task(), "default", steps=3, second_round=1.0)
+    for _ in range(3):
+        run.step()
+    assert run.method.second_labels is None
 
 
 def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):
