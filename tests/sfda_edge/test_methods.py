@@ -1,6 +1,7 @@
 """What every method has to do, tried with every recipe that ships."""
 
 import dataclasses
+from functools import partialmethod
 
 import pytest
 import torch
@@ -78,6 +79,25 @@ def test_a_killed_run_resumes_to_the_same_weights(
     expected, found = whole.method.model.state_dict(), second.method.model.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert whole.guard.best_step == second.guard.best_step
+
+
+# Dynamo hides this warning of its own, but not from a filter that makes errors of warnings.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+def test_a_compiled_run_is_the_plain_run(name, make_task, tmp_path, monkeypatch):
+    """Captured as a graph, taps and hooks included; without the code that a compiler would make."""
+    captured = partialmethod(nn.Module.compile, backend="eager")
+    monkeypatch.setattr(nn.Module, "compile", captured)
+    weights = []
+    for folder, compiled in (("plain", False), ("compiled", True)):
+        run = started(make_task(work=tmp_path / folder), name, steps=3)
+        if compiled:
+            run.method.compile()
+        for _ in range(3):
+            run.step()
+        weights.append(run.method.model.state_dict())
+    for key, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][key], expected, rtol=1e-4, atol=1e-5)
 
 
 class KilledError(Exception):
