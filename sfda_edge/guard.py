@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sfda_edge.batchnorm import effective_classes
+from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import PROBE_BATCH, Views, expected_miou, frequent_classes
 
@@ -102,14 +102,17 @@ class Guard:
         return plain.indices, seen(inputs.flip(3)).flip(3).max(1).indices, plain.values
 
     def _verdict(self, labels: Tensor, mirrored: Tensor, confidence: float) -> Verdict:
-        num_classes = self._task.num_classes
-        counts = torch.bincount(labels.flatten(), minlength=num_classes).double()
-        shares = tuple((counts / counts.sum()).tolist())
-        if not math.isfinite(confidence):
-            return Verdict(0.0, shares, confidence)
-        own = functional.one_hot(mirrored, num_classes).movedim(3, 1)
-        truth = (self._views.consensus + own) / 2
-        return Verdict(expected_miou(labels, truth, self._counted), shares, confidence)
+        counts = torch.bincount(labels.flatten(), minlength=self._task.num_classes).double()
+        found = {f"share {k}": share for k, share in enumerate((counts / counts.sum()).tolist())}
+        found["confidence"] = confidence
+        # Half the truth is the consensus, the other half the mirror's answers.
+        truth = self._views.consensus / 2
+        half = torch.full_like(mirrored, 0.5, dtype=truth.dtype)
+        truth.scatter_add_(1, mirrored[:, None], half[:, None])
+        found["score"] = expected_miou(labels, truth, self._counted)
+        found = averaged(found)  # or processes would keep, and stop at, different models
+        confidence, score = found.pop("confidence"), found.pop("score")
+        return Verdict(score if math.isfinite(confidence) else 0.0, (*found.values(),), confidence)
 
     def consider(self, model: nn.Module, step: int) -> Verdict:
         """Judge a checkpoint and keep it when it is the best so far.

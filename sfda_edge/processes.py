@@ -8,10 +8,13 @@ this is the identity.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
+
+Key = TypeVar("Key")
 
 
 def num_processes() -> int:
@@ -54,15 +57,15 @@ def mean_over(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() * (num_processes() / total.clamp_min(1e-12)).to(values.dtype)
 
 
-def averaged(logged: dict[str, float]) -> dict[str, float]:
-    """Every value's mean over the processes, so that all log, and stop, alike."""
+def averaged(found: dict[Key, float]) -> dict[Key, float]:
+    """Every value's mean over the processes, so that all log, choose and stop alike."""
     if num_processes() == 1:
-        return logged
-    values = torch.tensor(list(logged.values()), dtype=torch.float64)
+        return found
+    values = torch.tensor(list(found.values()), dtype=torch.float64)
     if distributed.get_backend() == "nccl":
         values = values.cuda()
     distributed.all_reduce(values)
-    return dict(zip(logged, (values / num_processes()).tolist(), strict=True))
+    return dict(zip(found, (values / num_processes()).tolist(), strict=True))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

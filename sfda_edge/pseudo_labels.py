@@ -74,7 +74,8 @@ def sharpened(probabilities: Tensor, power: float) -> Tensor:
 
     A power of 1 changes nothing, a large one leaves the most likely class alone.
     """
-    raised = probabilities.pow(power)
+    highest = probabilities.amax(1, keepdim=True).clamp_min(1e-12)
+    raised = (probabilities / highest).pow(power)
     return raised / raised.sum(1, keepdim=True).clamp_min(1e-12)
 
 
@@ -102,14 +103,13 @@ def label_target(
     return PseudoLabels(paths)
 
 
-def label_round(task: AdaptationTask, name: str, label: Labelling, begins: bool) -> PseudoLabels:
+def label_round(task: AdaptationTask, name: str, label: Labelling | None) -> PseudoLabels:
     """The labels of a round, by a model that then moves on: made when it begins, read afterwards.
 
     Args:
         task: the target.
         name: of the files.
-        label: image numbers → class probabilities (N, C, h, w).
-        begins: whether this is the round's first step.
+        label: image numbers → class probabilities (N, C, h, w); None in the middle of the round.
 
     Raises:
         RunError: a resumed run no longer has the labels of the round that it is in.
@@ -121,7 +121,7 @@ def label_round(task: AdaptationTask, name: str, label: Labelling, begins: bool)
             "number of processes; start afresh with another --out"
         )
 
-    return label_target(task, name, label if begins else gone, keep=not begins)
+    return label_target(task, name, label or gone, keep=label is None)
 
 
 def write_pseudo_labels(

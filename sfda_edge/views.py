@@ -9,7 +9,7 @@ target's statistics makes sure of nonsense, and views next to each other agree o
 errors. So a view's *promise* is the mean IoU to expect if the truth were drawn half from its own
 probabilities and half from the mean of all other views (``benchmarks/results/adaptation.md`` has
 the figures on five tasks). It holds before anything is learnt: a network that learns from its own
-answers grows sure of them, right or wrong, so the guard judges learners by the kept views alone.
+answers grows sure of them, right or wrong, so the guard asks learners in another way.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm import batchnorm_layers
+from sfda_edge.errors import RunError
 from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher, View, unmirrored, view_size
@@ -65,7 +66,7 @@ class Views:
         )
 
 
-def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) -> float:
+def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor) -> float:
     """The mean IoU to expect of label maps if the truth were drawn from probabilities.
 
     With q the probabilities and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
@@ -76,7 +77,7 @@ def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) 
     Args:
         labels: (N, H, W) int64.
         truth: (N, C, H, W) class probabilities.
-        counted: classes whose IoU counts, (C,) bool; None for ``frequent_classes`` of the truth.
+        counted: classes whose IoU counts, (C,) bool.
     """
     num_classes = truth.shape[1]
     in_truth = truth.sum((0, 2, 3), dtype=torch.float64)
@@ -84,7 +85,7 @@ def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor | None = None) 
     worth = truth.gather(1, labels[:, None]).flatten().double()
     both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
     ious = both / (in_truth + answered - both).clamp_min(1e-9)
-    return float(ious[frequent_classes(truth) if counted is None else counted].mean())
+    return float(ious[counted].mean())
 
 
 def frequent_classes(probabilities: Tensor) -> Tensor:
@@ -94,13 +95,22 @@ def frequent_classes(probabilities: Tensor) -> Tensor:
 
 
 def find_views(task: AdaptationTask) -> Views:
-    """Try shares of the target's statistics at the input size, then resolutions with the best."""
+    """Try shares of the target's statistics at the input size, then resolutions with the best.
+
+    Raises:
+        RunError: the network's answers are not numbers, however it looks.
+    """
     probe = tuple(task.target.spread(PROBE_IMAGES))
     shares = SHARES if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
     seen = _seen(task, at_input_size, probe)
+    if not seen:
+        raise RunError(
+            "the source model's answers on the target are not numbers; check its weights, and try "
+            "--precision fp32"
+        )
     by_share = _promises(seen)
-    best = max(at_input_size, key=lambda view: by_share[view])
+    best = max(by_share, key=lambda view: by_share[view])
     sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     seen = {best: seen[best], **_seen(task, others, probe)}
@@ -115,7 +125,8 @@ def find_views(task: AdaptationTask) -> Views:
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:
     """Class probabilities (N, C, h, w) of the probe images in each view, in half precision.
 
-    A size that the network or the device's memory cannot take, in any process, is left out in all.
+    A view whose answers are not numbers, and a size that the network or the device's memory cannot
+    take, in any process, is left out in all.
     """
     bar = task.bars("look at the target in several ways", len(views))
     seen = {}
@@ -123,14 +134,22 @@ def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> 
         problem = ""
         try:
             seen[view] = _probabilities(task, view, probe)
+            if not seen[view].isfinite().all():
+                problem = "the network's answers are not numbers"
         except (RuntimeError, ValueError) as error:
             if view.size_hw == task.spec.input_hw:
                 raise
             problem = str(error).partition("\n")[0]
         if averaged({"failed": float(bool(problem))})["failed"]:
             seen.pop(view, None)
-            reason = problem or "another process failed"
-            logger.warning("%dx%d cannot be looked at: %s", *view.size_hw[::-1], reason)
+            height, width = view.size_hw
+            logger.warning(
+                "left out: %dx%d with %.1f of the target's statistics: %s",
+                width,
+                height,
+                view.target_share,
+                problem or "another process failed",
+            )
     return seen
 
 
@@ -146,14 +165,16 @@ def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Te
 def _promises(seen: dict[View, Tensor]) -> dict[View, float]:
     """The promise of each view among the others; a lone view has its own word alone.
 
-    Over the classes that all views together see: one that has collapsed into a few classes is sure
-    of them, and promises nothing of the others.
+    Over the classes that all views together see, so that promises compare; and over all processes,
+    so that all choose alike.
     """
-    total = torch.stack(list(seen.values())).float().sum(0)
+    total = torch.zeros_like(next(iter(seen.values())), dtype=torch.float32)
+    for probabilities in seen.values():
+        total += probabilities
     counted = frequent_classes(total)
     promised = {}
-    for view, half in seen.items():
-        own = half.float()
+    for view, probabilities in seen.items():
+        own = probabilities.float()
         others = (total - own) / (len(seen) - 1) if len(seen) > 1 else own
         promised[view] = expected_miou(own.max(1).indices, (own + others) / 2, counted)
-    return promised
+    return averaged(promised)

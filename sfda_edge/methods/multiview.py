@@ -1,7 +1,7 @@
-"""Our default: a teacher that looks closely teaches a student that has to look quickly.
+"""Our default: a teacher that looks in the best ways teaches a student at the device's size.
 
-The source model sees far more of a target than it shows at the size that a device can afford: at a
-higher resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
+The source model sees far more of a target than it shows at the size that a device can afford: at
+another resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
 are good is found without labels (``views.py``). Together they label the target, softly; a student
 at the deployment size learns these labels, sharpened, on strongly augmented images and ClassMix,
 the rarer a class, the more. Once the student knows better, its moving average looks at the target
@@ -14,7 +14,6 @@ help are too.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +50,7 @@ class MultiViewRecipe:
         sharpness: power of the teacher's probabilities; 1 leaves them, and the student as unsure
             as the mean of all views.
         rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
-        second_round: after this share of the steps the student's average has its say in the
+        second_round_from: after this share of the steps the student's average has its say in the
             labels; 1 is never.
         average_decay: of the student's moving average, a step.
         min_scale: crops keep at least this share of the image's area.
@@ -66,7 +65,7 @@ class MultiViewRecipe:
     warmup_steps: int = 30
     sharpness: float = 2.0
     rarity_weight: float = 0.4
-    second_round: float = 0.4
+    second_round_from: float = 0.4
     average_decay: float = 0.98
     min_scale: float = 0.9
     colour_jitter: float = 0.3
@@ -86,7 +85,11 @@ class MultiViewRecipe:
         )
         require(self.sharpness >= 1, "sharpness must be at least 1", self.sharpness)
         require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
-        require(0 < self.second_round <= 1, "second_round must be in (0, 1]", self.second_round)
+        require(
+            0 < self.second_round_from <= 1,
+            "second_round_from must be in (0, 1]",
+            self.second_round_from,
+        )
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
 
@@ -123,25 +126,29 @@ class MultiView(AdaptationMethod):
         self.student.load_state_dict(task.model.state_dict())
 
     def _labels(self, step: int) -> PseudoLabels:
-        begins_at = math.ceil(self.recipe.second_round * self.num_steps)
+        begins_at = max(1, round(self.recipe.second_round_from * self.num_steps))
         if step < begins_at:
             return self.first_labels
         if step == begins_at or self.second_labels is None:  # None: a run resumed in this round
-            self.second_labels = label_round(
-                self.task, "second", self._second_opinion(), step == begins_at
-            )
+            opinion = self._second_opinion() if step == begins_at else None
+            self.second_labels = label_round(self.task, "second", opinion)
         return self.second_labels
 
     def _second_opinion(self) -> Labelling:
-        """Half the source's labels, half those of the student's average in the same views."""
+        """Half the source's labels, half those of the student's average in the same views.
+
+        The loss teaches w_c q_c^sharpness of labels q with rarity weights w. Both are undone, or
+        each round would be sharper than the last, and rare classes grow by themselves. The views'
+        share of the target's statistics is mixed into those that the student has learnt with, which
+        hold that share at the input size already.
+        """
         teacher = Teacher(self.task, self.model, self.views)
         half_hw, device = self.task.half_hw, self.task.device
+        tilt = self.class_weights.view(1, -1, 1, 1)
 
         def label(images: Sequence[int]) -> Tensor:
-            seen = teacher.probabilities(images, half_hw)
-            # The weighted loss has taught p_c w_c; rare classes must not grow by themselves.
-            seen = seen / self.class_weights.view(1, -1, 1, 1)
-            seen = seen / seen.sum(1, keepdim=True)
+            taught = teacher.probabilities(images, half_hw) / tilt
+            seen = sharpened(taught, 1 / self.recipe.sharpness)
             return (seen + self.first_labels.read(images, half_hw, device)) / 2
 
         return label
@@ -172,7 +179,7 @@ class MultiView(AdaptationMethod):
             average.lerp_(newest, 1 - decay)
 
     def compile(self) -> None:
-        """The student learns, the average does not run."""
+        """The student alone: its average runs too rarely to be worth compiling."""
         self.student.compile()
 
     def state(self) -> dict[str, Any]:

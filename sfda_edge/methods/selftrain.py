@@ -98,7 +98,7 @@ class SelfTraining(AdaptationMethod):
         begins = step == 0 or number != self._round(step - 1)
         if begins or self.labels is None:  # None in the middle of a round: a resumed run
             name = f"round{number + 1}"
-            self.labels = label_round(self.task, name, self._probabilities, begins)
+            self.labels = label_round(self.task, name, self._probabilities if begins else None)
         return self.labels
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from sfda_edge.adapt import adapt, begin, checkpoint_path
 from sfda_edge.commands.adapt import completed
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.features import feature_layer
+from sfda_edge.guard import Guard
 from sfda_edge.label_spaces import label_space
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
 from sfda_edge.model_source import ModelFlags
@@ -61,6 +62,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
 ):
     """Before and behind the step at which a second round of labels begins."""
     monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY", 2)
+    # The last model is compared: the best one may be that of before the first step.
+    monkeypatch.setattr(Guard, "give_best", lambda _guard, _model: None)
 
     def begun(folder):
         return started(make_task(work=tmp_path / folder / "work"), name, steps=6)
@@ -295,26 +298,42 @@ def test_a_branch_that_never_runs_does_not_spoil_the_statistics(make_task):
 
 
 def test_the_second_round_is_half_the_students_own(make_task):
-    """With the rarity weights, which its loss has taught it, undone."""
-    run = started(make_task(), "default", steps=4, second_round=0.5)
+    """With the rarity weights and the sharpness, which its loss has taught it, undone."""
+    fast = {"warmup_steps": 0, "learning_rate": 0.1, "average_decay": 0.5}
+    run = started(make_task(), "default", steps=4, second_round_from=0.5, **fast)
     method = run.method
-    run.step()
-    run.step()
-    learnt = Teacher(method.task, method.model, run.views.kept)
-    run.step()
-    own = (
-        learnt.probabilities([0, 5], method.task.half_hw)
-        / method.class_weights[None, :, None, None]
-    )
-    own = own / own.sum(1, keepdim=True)
     cpu, half_hw = torch.device("cpu"), method.task.half_hw
-    expected = (own + method.first_labels.read([0, 5], half_hw, cpu)) / 2
+
+    def expected(model):
+        teacher = Teacher(method.task, model, run.views.kept)
+        own = teacher.probabilities([0, 5], half_hw) / method.class_weights.view(1, -1, 1, 1)
+        own = own.sqrt() / own.sqrt().sum(1, keepdim=True)
+        return (own + method.first_labels.read([0, 5], half_hw, cpu)) / 2
+
+    of_source = expected(method.model)
+    run.step()
+    run.step()
+    of_average, of_student = expected(method.model), expected(method.student)
+    run.step()
     found = method.second_labels.read([0, 5], half_hw, cpu)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1 / 255)
+    torch.testing.assert_close(found, of_average, rtol=0, atol=1 / 255)
+    for other in (of_source, of_student):
+        assert (found - other).abs().max() > 2 / 255
+
+
+def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
+    run = started(make_task(), "default", steps=2, sharpness=3.0)
+    lessons = []
+    augment = run.method.augment
+    run.method.augment = lambda lesson: lessons.append(lesson) or augment(lesson)
+    run.step()
+    size_hw, cpu = run.task.spec.input_hw, torch.device("cpu")
+    labels = run.method.first_labels.read(run._indices(0), size_hw, cpu)
+    torch.testing.assert_close(lessons[0].taught, labels**3 / (labels**3).sum(1, keepdim=True))
 
 
 def test_without_a_second_round_the_source_labels_alone(make_task):
-    run = started(make_task(), "default", steps=3, second_round=1.0)
+    run = started(make_task(), "default", steps=3, second_round_from=1.0)
     for _ in range(3):
         run.step()
     assert run.method.second_labels is None

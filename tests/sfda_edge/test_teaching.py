@@ -92,6 +92,12 @@ def test_sharpened_probabilities_are_a_softmax_of_scaled_logits():
     assert sharpened(torch.zeros(1, 4, 2, 2), 2.0).sum() == 0
 
 
+def test_a_large_power_leaves_the_most_likely_class_even_where_none_is_likely():
+    unsure = torch.tensor([0.4, 0.35, 0.25]).view(1, 3, 1, 1)
+    found = sharpened(unsure, 200.0).flatten()
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, 0.0]))
+
+
 def test_soft_cross_entropy_is_a_loop():
     torch.manual_seed(1)
     p, q = (torch.randn(2, 3, 4, 5).softmax(1) for _ in range(2))

@@ -3,8 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfda_edge.errors import RunError
 from sfda_edge.teacher import Teacher, View, view_size
-from sfda_edge.views import expected_miou, find_views
+from sfda_edge.views import expected_miou, find_views, frequent_classes
+
+
+def judged(labels, truth):
+    return expected_miou(labels, truth, frequent_classes(truth))
 
 
 def one_hot(labels, num_classes):
@@ -21,7 +26,7 @@ def test_against_certain_answers_it_is_the_miou_of_a_loop(seed):
         mine, theirs = labels == k, reference == k
         if theirs.any():
             ious.append(int((mine & theirs).sum()) / int((mine | theirs).sum()))
-    found = expected_miou(labels, one_hot(reference, 4))
+    found = judged(labels, one_hot(reference, 4))
     assert found == pytest.approx(sum(ious) / len(ious))
 
 
@@ -31,19 +36,19 @@ def test_it_is_what_truths_drawn_from_the_consensus_give_on_average():
     consensus = (2 * torch.randn(2, 3, 20, 30)).softmax(1)
     labels = consensus.argmax(1)
     drawn = torch.distributions.Categorical(probs=consensus.permute(0, 2, 3, 1))
-    mious = [expected_miou(labels, one_hot(drawn.sample(), 3)) for _ in range(50)]
-    assert expected_miou(labels, consensus) == pytest.approx(sum(mious) / 50, abs=0.005)
+    mious = [judged(labels, one_hot(drawn.sample(), 3)) for _ in range(50)]
+    assert judged(labels, consensus) == pytest.approx(sum(mious) / 50, abs=0.005)
 
 
 def test_a_model_agrees_with_itself():
     labels = torch.randint(0, 5, (3, 8, 8))
-    assert expected_miou(labels, one_hot(labels, 5)) == pytest.approx(1.0)
+    assert judged(labels, one_hot(labels, 5)) == pytest.approx(1.0)
 
 
 def test_a_class_too_rare_to_say_anything_does_not_count():
     reference = torch.zeros(1, 100, 100, dtype=torch.int64)
     reference[0, 0, 0] = 1
-    found = expected_miou(torch.zeros_like(reference), one_hot(reference, 2))
+    found = judged(torch.zeros_like(reference), one_hot(reference, 2))
     assert found == pytest.approx(1 - 1e-4)
 
 
@@ -91,7 +96,7 @@ def unsure(task, num_images, certainty):
     return stripes
 
 
-def test_a_view_that_is_surer_is_kept_and_one_far_behind_is_not(make_task, monkeypatch):
+def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
     task = make_task()
 
     def seen(_task, views, probe):
@@ -163,4 +168,27 @@ def test_a_size_that_does_not_fit_in_memory_is_left_out_aloud(make_task, monkeyp
     monkeypatch.setattr(Teacher, "probabilities", limited)
     views = find_views(task)
     assert (64, 128) not in {view.size_hw for view in views.by_size}
-    assert "128x64 cannot be looked at: CUDA out of memory" in caplog.text
+    assert "left out: 128x64 with" in caplog.text
+
+
+@pytest.mark.parametrize("broken", [{"target_share": 1.0}, {"size_hw": (64, 128)}])
+def test_a_view_that_is_not_numbers_is_left_out_aloud(broken, make_task, monkeypatch, caplog):
+    plain = Teacher.probabilities
+
+    def overflowing(self, indices, out_hw):
+        seen = plain(self, indices, out_hw)
+        return seen * float("nan") if vars(self.views[0]).items() >= broken.items() else seen
+
+    monkeypatch.setattr(Teacher, "probabilities", overflowing)
+    views = find_views(make_task())
+    assert not any(vars(view).items() >= broken.items() for view in views.kept)
+    assert all(promise > 0 for promise in {**views.by_share, **views.by_size}.values())
+    assert "not numbers" in caplog.text
+
+
+def test_a_network_that_answers_no_numbers_is_an_error(make_task):
+    task = make_task()
+    with torch.no_grad():
+        task.model[0].weight.fill_(float("nan"))
+    with pytest.raises(RunError, match="not numbers"):
+        find_views(task)
