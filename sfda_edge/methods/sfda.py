@@ -296,8 +296,12 @@ class Sfda(AdaptationMethod):
     # ---- intra-domain patches
 
     def _patches(self, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All patch maps (N, K², C, h, w) of the global batch; which are easy and which hard."""
-        everything = gathered(probabilities)
+        """All patch maps (N, K², C, h, w) of the global batch; which are easy and which hard.
+
+        At half the input size: networks answer at half to an eighth of it and interpolate, so that
+        full maps hold nothing more and cost the discriminator more than the student itself.
+        """
+        everything = gathered(self.task.half_size(probabilities))
         easy, hard = easy_and_hard(patch_entropy(everything.detach(), self.recipe.patches_per_side))
         maps = everything
         if self.recipe.patch_maps == "self-information":
