@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,18 @@ import onnx
 import torch
 from torch import nn
 
+from export.bisect import first_failing
 from export.card import model_card
-from export.deploy import DeployModel
-from export.errors import ExportError
+from export.coarse import CoarseCost, measure_coarse
+from export.deploy import FULL_LABEL_MAP, Answers, DeployModel
+from export.errors import ExportError, ParityError
 from export.onnx_graph import export_graph
-from export.parity import THRESHOLDS, ParityReport, compare, require
-from export.precision import to_fp16
+from export.parity import ParityReport, compare, require
+from export.precision import HalfPrecision, emulate_half, to_half
+from export.profiles import CPU, TargetProfile
+from export.recipe import ExportRecipe
+from export.session import GraphSession
+from export.simplify import simplified
 from runtime.backends import open_backend
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 from sfda_edge.models import ModelSpec
@@ -35,14 +41,24 @@ class ExportRequest:
         model: on the CPU, in evaluation mode.
         spec: of the model.
         images: target frames for the gate, each (H, W, 3) uint8 at the input size.
-        precision: a key of ``THRESHOLDS``.
+        labels: of the images, (H, W) uint8 at the input size, or None for those without.
+        precision: fp32 or fp16.
+        answers: what the graph shall answer.
+        profile: where it will run.
+        dynamic_batch: whether the graph takes any number of images at once.
+        recipe: the gate.
         provenance: where the model came from, for the manifest and the card.
     """
 
     model: nn.Module
     spec: ModelSpec
     images: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray | None] | None = None
     precision: str = "fp32"
+    answers: Answers = FULL_LABEL_MAP
+    profile: TargetProfile = CPU
+    dynamic_batch: bool = False
+    recipe: ExportRecipe = field(default_factory=ExportRecipe)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,12 +69,37 @@ class ExportResult:
     Attributes:
         num_nodes: of the graph.
         size_bytes: of the ONNX file.
-        parity: against the torch model.
+        parity: of the file in ONNX Runtime, against the torch model.
+        single: nodes of a half-precision graph that compute in single precision.
+        rounding: the parity with every half value really rounded, as a GPU does.
+        coarse_cost: what coarse labels cost and gain.
     """
 
     num_nodes: int
     size_bytes: int
     parity: ParityReport
+    single: tuple[str, ...] = ()
+    rounding: ParityReport | None = None
+    coarse_cost: CoarseCost | None = None
+
+    def lines(self) -> list[str]:
+        """What was found, for people."""
+        lines = [self.parity.line()]
+        if self.rounding is not None:
+            lines.append(f"rounded as a GPU rounds: {self.rounding.line()}")
+            lines.append(f"{len(self.single)} nodes stay in single precision")
+        if self.coarse_cost is not None:
+            lines.append(self.coarse_cost.line())
+        return lines
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        facts: dict[str, Any] = {"parity": self.parity.record()}
+        if self.rounding is not None:
+            facts |= {"parity_rounded": self.rounding.record(), "single_precision": self.single}
+        if self.coarse_cost is not None:
+            facts["coarse_labels"] = self.coarse_cost.record()
+        return facts
 
 
 def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
@@ -74,13 +115,12 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
     """
     out_dir = out_dir.resolve()
     _require_replaceable(out_dir)
-    deploy = DeployModel(request.model, request.spec).eval()
-    graph = _graph(request, deploy)
+    export = _Export(request)
     part_dir = out_dir.with_name(f".{out_dir.name}.part")
     try:
         shutil.rmtree(part_dir, ignore_errors=True)
         part_dir.mkdir(parents=True)
-        result = _write(request, deploy, graph, part_dir)
+        result = export.write(part_dir)
         _swap(part_dir, out_dir)
     except OSError as error:
         raise ExportError(f"cannot write {out_dir}: {error.strerror or error}") from None
@@ -111,37 +151,121 @@ def _is_manifest(path: Path) -> bool:
     return isinstance(content, dict) and "schema" in content and "model_file" in content
 
 
-def _graph(request: ExportRequest, deploy: nn.Module) -> onnx.ModelProto:
-    height, width = request.spec.input_hw
-    graph = export_graph(deploy, torch.zeros((1, height, width, 3), dtype=torch.uint8))
-    return to_fp16(graph) if request.precision == "fp16" else graph
+class _Export:
+    """One export: the model's own answers first, then the graph, then the proof."""
 
+    def __init__(self, request: ExportRequest) -> None:
+        self.request, self.space = request, request.spec.answer_space
+        self.gate = request.recipe.gate(request.precision)
+        self.deploy = DeployModel(request.model, request.spec, request.answers).eval()
+        self.references = [self._reference(image) for image in request.images]
 
-def _write(
-    request: ExportRequest, deploy: nn.Module, graph: onnx.ModelProto, part_dir: Path
-) -> ExportResult:
-    _add_metadata(graph, request)
-    path = part_dir / MODEL_FILE
-    onnx.save(graph, path)
-    parity = _prove(request, deploy, part_dir)
-    require(parity, f"the {request.precision} graph")
-    provenance = {**request.provenance, "parity": parity.record()}
-    card = model_card(request.spec, request.precision, provenance)
-    (part_dir / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
-    manifest = _manifest(request, part_dir, provenance)
-    (part_dir / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-    return ExportResult(len(graph.graph.node), path.stat().st_size, parity)
+    @torch.inference_mode()
+    def _reference(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        answers = self.deploy(torch.from_numpy(image)[None])
+        names = self.request.answers.names
+        return {name: answer[0].numpy() for name, answer in zip(names, answers, strict=True)}
 
+    def write(self, folder: Path) -> ExportResult:
+        """Build the graph and write it with its proof, card and manifest."""
+        request = self.request
+        graph = self._single_precision()
+        cost = (
+            measure_coarse(graph, self._full(), request.images, self.space)
+            if (request.answers.argmax == "coarse")
+            else None
+        )
+        half = self._half(graph) if request.precision == "fp16" else None
+        shipped = graph if half is None else half.graph
+        _add_metadata(shipped, request)
+        path = folder / MODEL_FILE
+        onnx.save(shipped, path)
+        result = ExportResult(
+            num_nodes=len(shipped.graph.node),
+            size_bytes=path.stat().st_size,
+            parity=self._prove(folder),
+            single=half.single if half else (),
+            rounding=half.parity if half else None,
+            coarse_cost=cost,
+        )
+        provenance = {**request.provenance, **result.record()}
+        outputs = request.answers.names
+        card = model_card(request.spec, request.precision, outputs, provenance)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
+        hashes = {name: file_sha256(folder / name) for name in (MODEL_FILE, CARD_FILE)}
+        manifest = replace(self._manifest(), sha256=hashes, provenance=provenance)
+        (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        return result
 
-def _manifest(request: ExportRequest, folder: Path, provenance: dict[str, Any]) -> Manifest:
-    return Manifest(
-        model_file=MODEL_FILE,
-        sha256={name: file_sha256(folder / name) for name in (MODEL_FILE, CARD_FILE)},
-        input_hw=request.spec.input_hw,
-        label_space=request.spec.answer_space,
-        precision=request.precision,
-        provenance=provenance,
-    )
+    def _single_precision(self) -> onnx.ModelProto:
+        return simplified(self._exported(self.deploy))
+
+    def _exported(self, deploy: DeployModel) -> onnx.ModelProto:
+        request = self.request
+        height, width = request.spec.input_hw
+        # torch.export takes a first axis of 1 for a constant.
+        count = 2 if request.dynamic_batch else 1
+        example = torch.zeros((count, height, width, 3), dtype=torch.uint8)
+        names = deploy.answers.names
+        return export_graph(deploy, example, names, request.profile, request.dynamic_batch)
+
+    def _full(self) -> onnx.ModelProto:
+        """The same graph with labels at full size, for comparison."""
+        answers = replace(self.request.answers, argmax="full")
+        full = DeployModel(self.request.model, self.request.spec, answers)
+        return simplified(self._exported(full.eval()))
+
+    def _compare(self, candidate: Any) -> ParityReport:
+        request = self.request
+        return compare(
+            self.references, candidate, request.images, self.space, self.gate, request.labels
+        )
+
+    def _half(self, graph: onnx.ModelProto) -> HalfPrecision:
+        """The half-precision graph that passes the gate.
+
+        Raises:
+            ParityError: none does; says which layer breaks it.
+        """
+
+        def rounded(single: Sequence[str]) -> ParityReport:
+            return self._compare(GraphSession(emulate_half(graph, single)))
+
+        half = to_half(graph, self.request.images[:8], rounded)
+        try:
+            require(half.parity, "the fp16 graph, rounded as a GPU rounds,")
+        except ParityError as error:
+            every = [node.name for node in graph.graph.node]
+            halved = [name for name in every if name not in set(half.single)]
+            worst = first_failing(
+                halved, lambda some: rounded([name for name in every if name not in set(some)])
+            )
+            raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
+        return half
+
+    def _prove(self, folder: Path) -> ParityReport:
+        """Compare the written file, read as a device reads it.
+
+        Raises:
+            ParityError: it does not answer as the model does.
+        """
+        with open_backend("onnxruntime", folder, self._manifest()) as backend:
+            report = self._compare(backend.answers)
+        require(report, f"the {self.request.precision} graph")
+        return report
+
+    def _manifest(self) -> Manifest:
+        """What the device is told; the hashes come when the files are written."""
+        request, health = self.request, self.deploy.health
+        return Manifest(
+            model_file=MODEL_FILE,
+            sha256={},
+            input_hw=request.spec.input_hw,
+            label_space=self.space,
+            precision=request.precision,
+            outputs=request.answers.names,
+            health_layout=dict(health.layout) if health is not None else {},
+        )
 
 
 def _add_metadata(graph: onnx.ModelProto, request: ExportRequest) -> None:
@@ -153,21 +277,9 @@ def _add_metadata(graph: onnx.ModelProto, request: ExportRequest) -> None:
         "precision": request.precision,
         "provenance": json.dumps(request.provenance),
         "input": "uint8 RGB (1, H, W, 3)",
-        "output": "uint8 labels (1, H, W)",
+        "output": ", ".join(request.answers.names),
     }
     onnx.helper.set_model_props(graph, facts)
-
-
-@torch.inference_mode()
-def _prove(request: ExportRequest, deploy: nn.Module, part_dir: Path) -> ParityReport:
-    def reference(image: np.ndarray) -> np.ndarray:
-        return deploy(torch.from_numpy(image)[None])[0].numpy()
-
-    space = request.spec.answer_space
-    unproved = Manifest(MODEL_FILE, {}, request.spec.input_hw, space, request.precision)
-    with open_backend("onnxruntime", part_dir, unproved) as backend:
-        threshold = THRESHOLDS[request.precision]
-        return compare(reference, backend.infer, request.images, space, threshold)
 
 
 def _swap(part_dir: Path, out_dir: Path) -> None:

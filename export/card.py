@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sfda_edge.models import ModelSpec
 
+_OUTPUTS = {
+    "label_map": "uint8 class indices, (1, {height}, {width})",
+    "confidence": "uint8, 255 times the probability of the label, (1, {height}, {width})",
+    "health": "float32, figures that move when what the camera sees does; `health_layout` in "
+    "`manifest.json` names its parts",
+}
+# Facts with a sentence or a section of their own.
+_TOLD = {"parity", "parity_rounded", "single_precision", "coarse_labels"}
 
-def model_card(spec: ModelSpec, precision: str, provenance: dict[str, Any]) -> str:
+
+def model_card(
+    spec: ModelSpec, precision: str, outputs: Sequence[str], provenance: dict[str, Any]
+) -> str:
     """Markdown with what the model takes and answers, where it came from, and how it was proved."""
     height, width = spec.input_hw
-    parity = provenance["parity"]
     lines = [
         f"# {spec.architecture}, {precision}, {width}x{height}",
         "",
@@ -18,23 +29,52 @@ def model_card(spec: ModelSpec, precision: str, provenance: dict[str, Any]) -> s
         f"{', '.join(spec.answer_space.names)}.",
         "",
         f"- Input `image`: uint8 RGB, (1, {height}, {width}, 3). Resize bilinearly; nothing else.",
-        f"- Output `label_map`: uint8 class indices, (1, {height}, {width}).",
-        f"- Agreement with the torch model: {100 * parity['label_agreement']:.3f} % of the pixels "
-        f"of {parity['num_images']} target images (gate: {100 * parity['threshold']:.1f} %).",
-        "",
-        "## Where it came from",
-        "",
     ]
-    lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key != "parity"]
+    for name in outputs:
+        lines.append(f"- Output `{name}`: {_OUTPUTS[name].format(height=height, width=width)}.")
+    lines += ["", "## How it was proved", "", *_proof(provenance)]
+    lines += ["", "## Where it came from", ""]
+    lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
     lines += [
         "",
         "## What to know",
         "",
         f"- {_training(provenance)} How good it is where you use it, only labels of yours "
         "can tell: `sfda-edge evaluate`.",
-        "- It answers with a class for every pixel and says nothing of its confidence.",
     ]
+    if "confidence" not in outputs:
+        lines.append(
+            "- It answers with a class for every pixel and says nothing of its confidence."
+        )
     return "\n".join(lines) + "\n"
+
+
+def _proof(provenance: dict[str, Any]) -> list[str]:
+    parity = provenance["parity"]
+    lines = [
+        f"- {_agreement(parity)} with the torch model on {parity['num_images']} target images, as "
+        f"ONNX Runtime reads the file (gate: {100 * parity['gate']['label_agreement']:g} %)."
+    ]
+    if "parity_rounded" in provenance:
+        singles = len(provenance["single_precision"])
+        lines.append(
+            f"- {_agreement(provenance['parity_rounded'])} when every half value is really "
+            f"rounded, as a GPU does; {singles} nodes compute in single precision."
+        )
+    if "coarse_labels" in provenance:
+        cost = provenance["coarse_labels"]
+        lines.append(
+            f"- Labels are taken on the network's own grid: {_agreement(cost)} with labels at full "
+            f"size, {cost['coarse_ms']:.1f} ms instead of {cost['full_ms']:.1f} ms where it was "
+            "exported."
+        )
+    if parity["miou_change"] is not None:
+        lines.append(f"- mIoU against the torch model: {parity['miou_change']:+.2f} points.")
+    return lines
+
+
+def _agreement(parity: dict[str, Any]) -> str:
+    return f"{100 * parity['label_agreement']:.3f} % label agreement"
 
 
 def _training(provenance: dict[str, Any]) -> str:

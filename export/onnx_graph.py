@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,11 @@ from onnxscript import opset18 as op
 from torch import nn
 
 from export.errors import ExportError
+from export.profiles import CPU, TargetProfile
 
-OPSET = 18
-# ONNX Runtime 1.20, TensorRT 10 and later read it; onnx itself would write a newer one.
-IR_VERSION = 10
-INPUT_NAME, OUTPUT_NAME = "image", "label_map"
+INPUT_NAME = "image"
+MOST_IMAGES = 64  # of a dynamic batch
+NETWORK_SCOPE = "network.network"  # where DeployModel keeps the user's network
 
 
 def pooling_matrix(size: int, pooled: int) -> np.ndarray:
@@ -63,19 +65,28 @@ TRANSLATIONS: dict[Callable, Callable] = {
 
 
 def export_graph(
-    model: nn.Module, example: torch.Tensor, translations: dict[Callable, Callable] | None = None
+    model: nn.Module,
+    example: torch.Tensor,
+    output_names: Sequence[str] = ("label_map",),
+    profile: TargetProfile = CPU,
+    dynamic_batch: bool = False,
+    translations: dict[Callable, Callable] | None = None,
 ) -> onnx.ModelProto:
-    """Export with fixed shapes; one input ``image``, one output ``label_map``.
+    """Export with one input ``image``; nodes are named by the module that they come from.
 
     Args:
         model: in evaluation mode.
         example: an input of the shape to export.
+        output_names: of what it answers.
+        profile: opset and file format.
+        dynamic_batch: the first axis of the input is free, and so are those of the answers.
         translations: how to write single operators; ours unless told otherwise.
 
     Raises:
         ExportError: torch cannot export the network, or the checker refuses the graph.
     """
     table = TRANSLATIONS if translations is None else translations
+    batch = {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -83,9 +94,10 @@ def export_graph(
                 (example,),
                 dynamo=True,
                 external_data=False,
-                opset_version=OPSET,
+                opset_version=profile.opset,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                dynamic_shapes=(batch,) if dynamic_batch else None,
+                output_names=list(output_names),
                 verbose=False,
                 custom_translation_table=table,
             )
@@ -93,12 +105,42 @@ def export_graph(
         raise ExportError(f"torch cannot export this network: {_reason(error)}") from error
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
-    graph.ir_version = IR_VERSION
+    graph.ir_version = profile.ir_version
+    _name_nodes(graph)
+    check_graph(graph, "the exported graph")
+    return graph
+
+
+def check_graph(graph: onnx.ModelProto, what: str) -> None:
+    """ONNX's own checker, with strict inference of types and shapes.
+
+    Raises:
+        ExportError: it refuses the graph.
+    """
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {error}") from None
-    return graph
+        raise ExportError(f"{what} is not valid ONNX: {error}") from None
+
+
+def _name_nodes(graph: onnx.ModelProto) -> None:
+    """``module.path/Operator`` instead of the exporter's counters, and nothing of its notes.
+
+    The names show up in profilers, engines and our own messages; the notes hold the paths and
+    source lines of the machine that exported.
+    """
+    used: Counter[str] = Counter()
+    for node in graph.graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
+        module = scopes[-2] if len(scopes) > 1 else ""
+        name = f"{module.removeprefix(NETWORK_SCOPE).lstrip('.')}/{node.op_type}".lstrip("/")
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}_{used[name]}"
+        del node.metadata_props[:]
+    for tensor in (*graph.graph.value_info, *graph.graph.initializer, *graph.graph.output):
+        del tensor.metadata_props[:]
+    del graph.graph.metadata_props[:], graph.metadata_props[:]
 
 
 def _reason(error: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""Compare a bundle with the model that it was made from, on the user's own images."""
+"""Compare a candidate with the model that it was made from, on the user's own images: the gate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,87 +12,231 @@ from export.errors import ParityError
 from runtime.confusion import ConfusionMatrix
 from runtime.labels import LabelSpace
 
-Segmenter = Callable[[np.ndarray], np.ndarray]
-# The least share of pixels with the same label. fp16 rounds where two classes nearly tie.
-THRESHOLDS = {"fp32": 0.999, "fp16": 0.995}
+# An image (H, W, 3) uint8 at the input size → the graph's answers by name, without the batch axis.
+Answering = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+BORDER_PIXELS = 2
+# A class of fewer pixels has an IoU that single pixels decide.
+LEAST_SHARE = 0.001
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate has to reach.
+
+    Attributes:
+        label_agreement: share of pixels with the reference's label.
+        class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
+        miou_loss: how many points of mIoU may be lost when there are labels.
+    """
+
+    label_agreement: float
+    class_iou: float
+    miou_loss: float
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far a candidate's label maps agree with the reference's.
+    """How far a candidate's answers agree with the reference's.
 
     Attributes:
         label_agreement: share of pixels with the same label, over all images, in [0, 1].
         worst_image: the same for the image that agrees least.
-        lowest_class_iou: IoU between the two, of the class where it is lowest.
-        lowest_class: that class.
+        border_agreement: the same within ``BORDER_PIXELS`` of where the reference's label changes.
+        interior_agreement: the same elsewhere; None where all is border.
+        class_iou: IoU between the two of every class that either of them sees.
+        class_share: of the reference's pixels.
+        confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
+        miou_change: candidate minus reference in points of mIoU; None without labels.
         num_images: how many images were compared.
-        threshold: what the agreement has to reach.
+        gate: what had to be reached.
     """
 
     label_agreement: float
     worst_image: float
-    lowest_class_iou: float
-    lowest_class: str
+    border_agreement: float | None
+    interior_agreement: float | None
+    class_iou: dict[str, float]
+    class_share: dict[str, float]
+    confidence_drift: float | None
+    miou_change: float | None
     num_images: int
-    threshold: float
+    gate: Gate
+
+    @property
+    def lowest_class(self) -> str:
+        """The class with the lowest IoU among those that are not too rare to tell."""
+        telling = [n for n, share in self.class_share.items() if share >= LEAST_SHARE]
+        return min(telling, key=lambda name: self.class_iou[name])
+
+    def failures(self) -> list[str]:
+        """What does not reach the gate, in words."""
+        failures = []
+        if self.label_agreement < self.gate.label_agreement:
+            failures.append(
+                f"label agreement {100 * self.label_agreement:.3f} %, "
+                f"at least {100 * self.gate.label_agreement:g} % wanted"
+            )
+        lowest = self.class_iou[self.lowest_class]
+        if lowest < self.gate.class_iou:
+            failures.append(
+                f"class {self.lowest_class}: IoU {lowest:.4f} with the reference, "
+                f"at least {self.gate.class_iou:g} wanted"
+            )
+        if self.miou_change is not None and self.miou_change < -self.gate.miou_loss:
+            failures.append(
+                f"mIoU {self.miou_change:+.2f} points, at most -{self.gate.miou_loss:g} wanted"
+            )
+        return failures
 
     @property
     def passed(self) -> bool:
         """Whether the candidate may be shipped."""
-        return self.label_agreement >= self.threshold
+        return not self.failures()
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return _rounded(asdict(self))
 
     def line(self) -> str:
         """The verdict for people."""
-        return (
+        parts = [
             f"label agreement {100 * self.label_agreement:.3f} % over {self.num_images} images "
-            f"(at least {100 * self.threshold:.1f} %), worst image "
-            f"{100 * self.worst_image:.3f} %, lowest class {self.lowest_class} "
-            f"(IoU {self.lowest_class_iou:.4f})"
-        )
+            f"(at least {100 * self.gate.label_agreement:g} %)",
+            f"worst image {100 * self.worst_image:.3f} %",
+        ]
+        if self.border_agreement is not None and self.interior_agreement is not None:
+            parts.append(
+                f"borders {100 * self.border_agreement:.2f} %, inside "
+                f"{100 * self.interior_agreement:.3f} %"
+            )
+        lowest = self.class_iou[self.lowest_class]
+        parts.append(f"lowest class {self.lowest_class} (IoU {lowest:.4f})")
+        if self.confidence_drift is not None:
+            parts.append(f"confidence moves by {self.confidence_drift:.4f}")
+        if self.miou_change is not None:
+            parts.append(f"mIoU {self.miou_change:+.2f}")
+        return ", ".join(parts)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def compare(
-    reference: Segmenter,
-    candidate: Segmenter,
-    images: Iterable[np.ndarray],
+    references: Sequence[Mapping[str, np.ndarray]],
+    candidate: Answering,
+    images: Sequence[np.ndarray],
     space: LabelSpace,
-    threshold: float,
+    gate: Gate,
+    labels: Sequence[np.ndarray | None] | None = None,
 ) -> ParityReport:
-    """Run both on the images, each (H, W, 3) uint8 at the input size.
+    """Run the candidate on images and compare with what the reference said of them.
+
+    Args:
+        references: the reference's answers, image by image.
+        candidate: what is to be proved.
+        images: (H, W, 3) uint8 at the input size.
+        space: of the labels.
+        gate: what has to be reached.
+        labels: of the images, (H, W) uint8 at the input size; None for those without.
 
     Raises:
         ValueError: there are no images.
     """
-    confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
-    agreements = []
-    for image in images:
-        expected, found = reference(image), candidate(image)
-        confusion.update(expected, found)
-        agreements.append(float((expected == found).mean()))
-    if not agreements:
+    if not images:
         raise ValueError("parity needs at least one image")
-    scores = confusion.scores()
-    lowest = int(np.nanargmin(scores.iou))
-    return ParityReport(
-        label_agreement=float(np.mean(agreements)),
-        worst_image=min(agreements),
-        lowest_class_iou=float(scores.iou[lowest]),
-        lowest_class=space.names[lowest],
-        num_images=len(agreements),
-        threshold=threshold,
-    )
+    tally = _Tally(space)
+    for index, (reference, image) in enumerate(zip(references, images, strict=True)):
+        tally.add(reference, candidate(image), labels[index] if labels is not None else None)
+    return tally.report(gate)
+
+
+class _Tally:
+    """Counts image by image."""
+
+    def __init__(self, space: LabelSpace) -> None:
+        self.space = space
+        self.between, self.before, self.after = (
+            ConfusionMatrix(space.num_classes, space.ignore_index) for _ in range(3)
+        )
+        self.agreements: list[float] = []
+        self.border, self.interior = [0, 0], [0, 0]  # agreeing, all
+        self.drifts: list[float] = []
+        self.labelled = False
+
+    def add(
+        self,
+        reference: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+    ) -> None:
+        expected, answered = reference["label_map"], found["label_map"]
+        same = expected == answered
+        self.between.update(expected, answered)
+        self.agreements.append(float(same.mean()))
+        near = border_band(expected, BORDER_PIXELS)
+        for counts, where in ((self.border, near), (self.interior, ~near)):
+            counts[0] += int(same[where].sum())
+            counts[1] += int(where.sum())
+        if "confidence" in reference:
+            change = reference["confidence"].astype(np.float32) - found["confidence"]
+            self.drifts.append(float(np.abs(change).mean()) / 255)
+        if labels is not None:
+            self.labelled = True
+            self.before.update(labels, expected)
+            self.after.update(labels, answered)
+
+    def report(self, gate: Gate) -> ParityReport:
+        names = self.space.names
+        iou = self.between.scores().iou
+        pixels = self.between.counts.sum(1)
+        change = None
+        if self.labelled:
+            change = 100 * (self.after.scores().miou - self.before.scores().miou)
+        return ParityReport(
+            label_agreement=float(np.mean(self.agreements)),
+            worst_image=min(self.agreements),
+            border_agreement=_share(self.border),
+            interior_agreement=_share(self.interior),
+            class_iou={n: float(i) for n, i in zip(names, iou, strict=True) if not np.isnan(i)},
+            class_share={
+                n: float(p / pixels.sum())
+                for n, p, i in zip(names, pixels, iou, strict=True)
+                if not np.isnan(i)
+            },
+            confidence_drift=float(np.mean(self.drifts)) if self.drifts else None,
+            miou_change=None if change is None else float(change),
+            num_images=len(self.agreements),
+            gate=gate,
+        )
+
+
+def _share(counts: list[int]) -> float | None:
+    return counts[0] / counts[1] if counts[1] else None
+
+
+def border_band(labels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of a label map (H, W) with another label within ``width`` rows or columns: bool."""
+    near = np.zeros(labels.shape, bool)
+    for step in range(1, width + 1):
+        below = labels[step:] != labels[:-step]
+        right = labels[:, step:] != labels[:, :-step]
+        near[step:] |= below
+        near[:-step] |= below
+        near[:, step:] |= right
+        near[:, :-step] |= right
+    return near
 
 
 def require(report: ParityReport, what: str) -> None:
     """The gate.
 
     Raises:
-        ParityError: the agreement is below its threshold.
+        ParityError: something is below its threshold.
     """
-    if not report.passed:
-        raise ParityError(f"{what} does not answer as the model does: {report.line()}")
+    if failures := report.failures():
+        raise ParityError(
+            f"{what} does not answer as the model does: {'; '.join(failures)} ({report.line()})"
+        )

@@ -11,7 +11,8 @@ from typing import Any
 from runtime.errors import ManifestError
 from runtime.labels import LabelSpace
 
-SCHEMA = 1
+SCHEMA = 2
+LABEL_MAP = "label_map"
 MANIFEST_FILE = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -26,6 +27,9 @@ class Manifest:
         input_hw: images are resized to this before they go in, as (1, H, W, 3) uint8 RGB.
         label_space: what the (1, H, W) uint8 answer means.
         precision: what the model computes in.
+        outputs: what the model answers: ``label_map``, and with it perhaps ``confidence``,
+            (1, H, W) uint8, 255 times the label's probability, and ``health``, (1, K) float32.
+        health_layout: how many values of ``health`` each of its parts has, in order.
         provenance: source weights, method, target images, agreement; for people and for tracing.
     """
 
@@ -34,6 +38,8 @@ class Manifest:
     input_hw: tuple[int, int]
     label_space: LabelSpace
     precision: str
+    outputs: tuple[str, ...] = (LABEL_MAP,)
+    health_layout: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -110,8 +116,17 @@ def _checked(content: dict[str, Any]) -> Manifest:
         input_hw=(height, width),
         label_space=LabelSpace(names, palette, int(space["ignore_index"])),
         precision=content["precision"],
+        outputs=_outputs(content),
+        health_layout={str(name): int(size) for name, size in content["health_layout"].items()},
         provenance=dict(content["provenance"]),
     )
+
+
+def _outputs(content: dict[str, Any]) -> tuple[str, ...]:
+    outputs = tuple(str(name) for name in content["outputs"])
+    if LABEL_MAP not in outputs:
+        raise ValueError(f"outputs {', '.join(outputs) or 'none'} are without {LABEL_MAP}")
+    return outputs
 
 
 def _check_file(bundle_dir: Path, name: str, expected: str) -> None:

@@ -39,6 +39,7 @@ EXTRAS = {
     "cv2": "opencv",
     "onnx": "export",
     "onnxscript": "export",
+    "onnxslim": "export",
     "onnxruntime": "export",
 }
 _EPILOG = """\
@@ -155,10 +156,35 @@ def _add_export(commands) -> None:
     _add_model_flags(parser)
     parser.add_argument("--fp16", action="store_true", help="compute in half precision")
     parser.add_argument(
+        "--target",
+        default="cpu",
+        metavar="PROFILE",
+        help="where it will run: cpu, x86-cuda12, x86-cuda13, jetpack6, jetpack7, rtx (cpu)",
+    )
+    parser.add_argument(
+        "--argmax",
+        choices=("full", "coarse"),
+        default="full",
+        help="labels at full size, or on the network's own grid and then enlarged: faster, "
+        "coarser at borders; what it costs is measured (full)",
+    )
+    parser.add_argument("--confidence", action="store_true", help="answer with confidences, too")
+    parser.add_argument("--health", action="store_true", help="answer with drift figures, too")
+    parser.add_argument(
+        "--dynamic-batch", action="store_true", help="any number of images at once, not just one"
+    )
+    parser.add_argument(
         "--images",
         metavar="IMAGES",
         help="frames to prove it on (default: those it was adapted to)",
     )
+    parser.add_argument(
+        "--validation", metavar="IMAGES", help="labelled images on which mIoU may not fall"
+    )
+    parser.add_argument(
+        "--recipe", default="export", metavar="NAME", help="the gate's thresholds (%(default)s)"
+    )
+    _add_set_flag(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -251,7 +277,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+def _add_set_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
@@ -260,6 +286,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change one setting of the recipe; may be repeated",
     )
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    _add_set_flag(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/…)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     _add_device_flags(parser)
@@ -352,12 +382,23 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from export.command import export_model
+    from export.command import ExportFlags, export_model
+    from export.deploy import Answers
 
     precision = "fp16" if args.fp16 else "fp32"
-    result = export_model(_model_flags(args), precision, args.images, args.out)
+    flags = ExportFlags(
+        precision,
+        Answers(args.argmax, args.confidence, args.health),
+        args.target,
+        args.dynamic_batch,
+        args.images,
+        args.validation,
+        args.recipe,
+        tuple(args.overrides),
+    )
+    result = export_model(_model_flags(args), flags, args.out)
     print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
-    print(result.parity.line())
+    print("\n".join(result.lines()))
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -399,10 +440,10 @@ def _synth(args: argparse.Namespace) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     keep_freed_memory()
-    from export.command import export_model
+    from export.command import ExportFlags, export_model
     from sfda_edge.commands import demo
 
-    demo.run(args.out, export_model)
+    demo.run(args.out, lambda model, out_dir: export_model(model, ExportFlags(), out_dir))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,10 @@ class Backend(Protocol):
         """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
         ...
 
+    def answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The same image → everything that the model answers, by the manifest's output names."""
+        ...
+
     def __enter__(self) -> Backend: ...
 
     def __exit__(
@@ -48,7 +52,7 @@ def _open_onnxruntime(model_path: Path, manifest: Manifest, num_threads: int) ->
         ) from None
     from runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model_path, manifest.input_hw, num_threads)
+    return OnnxRuntimeBackend(model_path, manifest, num_threads)
 
 
 BACKENDS: dict[str, Opener] = {"onnxruntime": _open_onnxruntime}

@@ -9,14 +9,15 @@ import numpy as np
 import onnxruntime
 
 from runtime.errors import BackendUnavailable
+from runtime.manifest import LABEL_MAP, Manifest
 
 PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntimeBackend:
-    """A session with uint8 (1, H, W, 3) in and uint8 (1, H, W) out."""
+    """A session with uint8 (1, H, W, 3) in and the manifest's outputs out."""
 
-    def __init__(self, model_path: Path, input_hw: tuple[int, int], num_threads: int) -> None:
+    def __init__(self, model_path: Path, manifest: Manifest, num_threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = (
@@ -31,27 +32,34 @@ class OnnxRuntimeBackend:
             raise BackendUnavailable(
                 f"ONNX Runtime {onnxruntime.__version__} does not take {model_path}: {reason}"
             ) from None
-        self._check(model_path, input_hw)
-        self._input, self._output = self._session.get_inputs()[0].name, ["label_map"]
+        self._check(model_path, manifest)
+        self._input, self._outputs = self._session.get_inputs()[0].name, list(manifest.outputs)
         threads = num_threads or "automatic"
         self.name = f"onnxruntime {onnxruntime.__version__} {PROVIDER}, {threads} threads"
 
-    def _check(self, model_path: Path, input_hw: tuple[int, int]) -> None:
+    def _check(self, model_path: Path, manifest: Manifest) -> None:
         """The graph is what the manifest says, and runs where it was asked to run."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape, expected = inputs[0].shape, [1, *input_hw, 3]
+        shape, expected = inputs[0].shape, [1, *manifest.input_hw, 3]
+        if isinstance(shape[0], str):  # a dynamic batch takes one image as well
+            shape = [1, *shape[1:]]
         if inputs[0].type != "tensor(uint8)" or shape != expected:
             raise BackendUnavailable(
                 f"{model_path} takes {inputs[0].type} {shape}, the manifest says uint8 {expected}"
             )
-        if "label_map" not in [output.name for output in outputs]:
-            raise BackendUnavailable(f"{model_path} has no output 'label_map'")
+        if missing := set(manifest.outputs) - {output.name for output in outputs}:
+            raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")
         if self._session.get_providers()[0] != PROVIDER:
             raise BackendUnavailable(f"asked for {PROVIDER}, got {self._session.get_providers()}")
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
-        return self._session.run(self._output, {self._input: image[None]})[0][0]
+        return self._session.run([LABEL_MAP], {self._input: image[None]})[0][0]
+
+    def answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """(H, W, 3) uint8 RGB at the input size → all outputs by name."""
+        found = self._session.run(self._outputs, {self._input: image[None]})
+        return {name: answer[0] for name, answer in zip(self._outputs, found, strict=True)}
 
     def __enter__(self) -> OnnxRuntimeBackend:
         return self

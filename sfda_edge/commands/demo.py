@@ -31,7 +31,7 @@ from sfda_edge.report.page import Page, Section, picture_url, write_page
 from sfda_edge.run_directory import RUN_FILE
 
 logger = logging.getLogger(__name__)
-Export = Callable[[ModelFlags, str, str | None, Path], Any]
+Export = Callable[[ModelFlags, Path], Any]
 PAGE_FILE = "demo.html"
 
 
@@ -72,7 +72,7 @@ def run(out_dir: Path, export: Export) -> DemoResult:
     clip = evaluate.PACKAGED_IMAGES
     before = evaluate.run(evaluate.EvaluateRequest(source, clip, out_dir=out_dir / "before"))
     after = evaluate.run(evaluate.EvaluateRequest(adapted, clip, out_dir=out_dir / "after"))
-    exported = export(adapted, "fp32", None, out_dir / "bundle")
+    exported = export(adapted, out_dir / "bundle")
     streamed_miou, figures = _stream(out_dir / "bundle", out_dir / "overlay.mp4")
     result = DemoResult(
         before,

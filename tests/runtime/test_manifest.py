@@ -12,7 +12,9 @@ from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256, read_manifest
 def bundle(tmp_path, three_classes):
     (tmp_path / "model.onnx").write_bytes(b"graph")
     hashes = {"model.onnx": file_sha256(tmp_path / "model.onnx")}
-    manifest = Manifest("model.onnx", hashes, (24, 40), three_classes, "fp32", {"method": "bn"})
+    manifest = Manifest(
+        "model.onnx", hashes, (24, 40), three_classes, "fp32", provenance={"method": "bn"}
+    )
     (tmp_path / MANIFEST_FILE).write_text(manifest.to_json())
     return tmp_path, manifest
 
@@ -55,12 +57,14 @@ def test_a_link_is_no_file_of_the_bundle(bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(schema=2), "has schema 2, this program reads 1"),
+        (lambda c: c.update(schema=1), "has schema 1, this program reads 2"),
         (lambda c: c.update(surprise=1), "unknown surprise"),
         (lambda c: c.pop("input_hw"), "missing 'input_hw'"),
         (lambda c: c.update(precision="fp4"), "none of fp32"),
         (lambda c: c.update(input_hw=[0, 5]), "impossible"),
         (lambda c: c.update(sha256={}), "no sha256 for model.onnx"),
+        (lambda c: c.update(outputs=["confidence"]), "without label_map"),
+        (lambda c: c.update(health_layout=[3]), "is damaged"),
         (lambda c: c["label_space"].update(palette=[]), "3 class names but 0 colours"),
     ],
 )
@@ -94,7 +98,7 @@ KEYS = [*Manifest.__dataclass_fields__, "other"]
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), json_values), json_values)
 def test_no_content_gets_past_the_checks_or_crashes_them(tmp_path, fields, anything):
-    for content in ({**fields, "schema": 1}, anything):
+    for content in ({**fields, "schema": 2}, anything):
         (tmp_path / MANIFEST_FILE).write_text(json.dumps(content))
         with pytest.raises(ManifestError):
             read_manifest(tmp_path)

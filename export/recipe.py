@@ -1,0 +1,46 @@
+"""ExportRecipe: what a bundle has to prove."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export.parity import Gate
+from sfda_edge.recipe import require
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """Thresholds of the gate, by precision.
+
+    Attributes:
+        gate_images: at most so many target frames, spread over the set, are compared.
+        fp32_label_agreement, fp16_label_agreement: share of pixels with the model's own label.
+        fp32_class_iou, fp16_class_iou: IoU with the model of every class that is not too rare.
+        fp32_miou_loss, fp16_miou_loss: points of mIoU that may be lost on labelled images.
+    """
+
+    gate_images: int = 16
+    fp32_label_agreement: float = 0.9995
+    fp32_class_iou: float = 0.99
+    fp32_miou_loss: float = 0.1
+    fp16_label_agreement: float = 0.995
+    fp16_class_iou: float = 0.95
+    fp16_miou_loss: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(self.gate_images >= 1, "gate_images must be at least 1", self.gate_images)
+        for precision in ("fp32", "fp16"):
+            gate = self.gate(precision)
+            require(
+                0 <= gate.label_agreement <= 1 and 0 <= gate.class_iou <= 1,
+                f"{precision}_label_agreement and {precision}_class_iou must be in [0, 1]",
+            )
+            require(gate.miou_loss >= 0, f"{precision}_miou_loss must not be below 0")
+
+    def gate(self, precision: str) -> Gate:
+        """The thresholds of a precision."""
+        return Gate(
+            getattr(self, f"{precision}_label_agreement"),
+            getattr(self, f"{precision}_class_iou"),
+            getattr(self, f"{precision}_miou_loss"),
+        )

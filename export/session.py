@@ -1,0 +1,86 @@
+"""Run ONNX graphs on the CPU while exporting: answers by name, and what happens inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from export.errors import ExportError
+from export.onnx_graph import INPUT_NAME
+
+PROVIDER = "CPUExecutionProvider"
+# Tensors that are looked at in one pass: all at once need the memory of a training step.
+_TENSORS_A_PASS = 48
+
+
+class GraphSession:
+    """A graph in ONNX Runtime.
+
+    Raises:
+        ExportError: ONNX Runtime does not take it.
+    """
+
+    def __init__(self, graph: onnx.ModelProto, num_threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = num_threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph.SerializeToString(), options, providers=[PROVIDER]
+            )
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).partition("\n")[0]
+            raise ExportError(f"ONNX Runtime does not take the graph: {reason}") from None
+        self.names = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Image (H, W, 3) uint8 → the graph's answers by name, without the batch axis."""
+        found = self._session.run(None, {INPUT_NAME: image[None]})
+        return {name: answer[0] for name, answer in zip(self.names, found, strict=True)}
+
+
+def float_tensors(graph: onnx.ModelProto) -> list[str]:
+    """Names of all floating-point results inside a graph, in the order in which they come about.
+
+    Raises:
+        ExportError: the shapes and types of the graph cannot be inferred.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ExportError(f"the graph's types cannot be inferred: {error}") from None
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    known = [*inferred.graph.value_info, *inferred.graph.output]
+    typed = {info.name for info in known if info.type.tensor_type.elem_type in floats}
+    made = [name for node in graph.graph.node for name in node.output]
+    return [name for name in made if name in typed]
+
+
+def look_inside(
+    graph: onnx.ModelProto, images: Sequence[np.ndarray], tensors: Sequence[str]
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """What the named tensors hold for each image; a tensor comes once an image, in any order."""
+    for start in range(0, len(tensors), _TENSORS_A_PASS):
+        opened = onnx.ModelProto()
+        opened.CopyFrom(graph)
+        del opened.graph.output[:]
+        some = tensors[start : start + _TENSORS_A_PASS]
+        opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in some)
+        session = GraphSession(opened)
+        for image in images:
+            yield session(image)
+
+
+def largest_values(
+    graph: onnx.ModelProto, images: Sequence[np.ndarray], tensors: Sequence[str]
+) -> dict[str, float]:
+    """The largest absolute value that each tensor takes on the images; NaN and Inf count as Inf."""
+    largest = dict.fromkeys(tensors, 0.0)
+    for values in look_inside(graph, images, tensors):
+        for name, value in values.items():
+            peak = float(np.abs(value).max()) if value.size else 0.0
+            largest[name] = max(largest[name], peak if np.isfinite(peak) else float("inf"))
+    return largest

@@ -1,0 +1,134 @@
+"""A network without its last enlargement: most answer on a coarse grid and interpolate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+class Enlargement(NamedTuple):
+    """A call of ``interpolate``.
+
+    Attributes:
+        number: it is the network's how-manieth, from 0.
+        output_hw: the size that it makes.
+        arguments: mode, align_corners and antialias.
+    """
+
+    number: int
+    output_hw: tuple[int, int]
+    arguments: dict[str, Any]
+
+
+class SplitNetwork(nn.Module):
+    """A network, split before the interpolation that its forward pass ends with.
+
+    ``coarse`` gives the logits before it, ``enlarge`` does it. Of a network that ends with anything
+    else, ``coarse`` gives its answer, and ``enlarge`` changes nothing.
+
+    Args:
+        network: in evaluation mode; it always interpolates equally often.
+        example: an input of the size that it will see.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.last = _last_enlargement(network, example)
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether the network ends with an interpolation."""
+        return self.last is not None
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """Input → logits on the network's own grid."""
+        if self.last is None:
+            return self.network(x)
+        with _Skipping(self.last.number):
+            return self.network(x)
+
+    def enlarge(self, logits: Tensor) -> Tensor:
+        """Logits on the network's own grid → at its output size."""
+        if self.last is None:
+            return logits
+        return functional.interpolate(logits, size=self.last.output_hw, **self.last.arguments)
+
+    def enlarge_nearest(self, maps: Tensor) -> Tensor:
+        """Maps (N, h, w) of labels on the network's own grid → at its output size."""
+        assert self.last is not None
+        aligned = bool(self.last.arguments["align_corners"])
+        for axis, size in enumerate(self.last.output_hw, start=1):
+            nearest = nearest_indices(maps.shape[axis], size, aligned)
+            maps = maps.index_select(axis, nearest.to(maps.device))
+        return maps
+
+
+def nearest_indices(size: int, enlarged: int, align_corners: bool) -> Tensor:
+    """For each of ``enlarged`` positions, which of ``size`` is nearest, as int64.
+
+    Positions are where bilinear interpolation has them: pixels are areas, or, with
+    ``align_corners``, points of which the first and last coincide.
+    """
+    position = torch.arange(enlarged, dtype=torch.float64)
+    if align_corners:
+        nearest = (position * ((size - 1) / max(1, enlarged - 1))).round()
+    else:
+        nearest = ((position + 0.5) * (size / enlarged)).floor()
+    return nearest.long().clamp(0, size - 1)
+
+
+@torch.no_grad()
+def _last_enlargement(network: nn.Module, example: Tensor) -> Enlargement | None:
+    with _Recording() as recording:
+        answer = network(example)
+    if not recording.calls or recording.calls[-1][1] is not answer:
+        return None
+    made, arguments = answer.shape[2:], recording.calls[-1][0]
+    kept = {name: arguments.get(name, default) for name, default in _DEFAULTS.items()}
+    return Enlargement(len(recording.calls) - 1, (made[0], made[1]), kept)
+
+
+_DEFAULTS = {"mode": "nearest", "align_corners": None, "antialias": False}
+_NAMES = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
+
+
+class _Recording(TorchFunctionMode):
+    """Notes every call of ``interpolate``: its arguments and its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[dict[str, Any], Tensor]] = []
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        answer = function(*args, **(kwargs or {}))
+        if function is functional.interpolate:
+            named = dict(zip(("input", *_NAMES), args, strict=False)) | (kwargs or {})
+            named.pop("input")
+            self.calls.append((named, answer))
+        return answer
+
+
+class _Skipping(TorchFunctionMode):
+    """Lets one call of ``interpolate`` answer with its input."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index, self.count = index, 0
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.interpolate:
+            self.count += 1
+            if self.count - 1 == self.index:
+                return args[0] if args else kwargs["input"]
+        return function(*args, **kwargs)

@@ -1,0 +1,180 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from export.bundle import ExportRequest, export_bundle
+from export.deploy import Answers, DeployModel
+from export.errors import ExportError, ParityError
+from export.onnx_graph import export_graph
+from export.recipe import ExportRecipe
+from runtime.backends import open_backend
+from runtime.errors import BackendUnavailable
+from runtime.labels import LabelSpace
+from runtime.manifest import read_manifest
+from sfda_edge.errors import RecipeError
+from sfda_edge.evaluate import Predictor
+from sfda_edge.label_spaces import LABEL_SPACES
+from sfda_edge.models import ModelSpec, build_model
+from sfda_edge.recipe import load_recipe
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precision):
+    asked = replace(request_, precision=precision, provenance={"method": "bn"})
+    result = export_bundle(asked, tmp_path / "bundle")
+    assert result.parity.passed
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.label_space == asked.spec.answer_space
+    assert manifest.precision == precision
+    predictor = Predictor(asked.model, asked.spec, torch.device("cpu"))
+    with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
+        found = np.stack([backend.infer(image) for image in frames])
+    expected = np.stack([predictor.label_map(image) for image in frames])
+    assert (found == expected).mean() >= asked.recipe.gate(precision).label_agreement
+    assert len(np.unique(expected)) > 8
+    card = (tmp_path / "bundle" / "card.md").read_text()
+    assert "adapted without labels, by method bn" in card
+    facts = manifest.provenance
+    assert ("parity_rounded" in facts) == (precision == "fp16")
+    assert ("really rounded" in card) == (precision == "fp16")
+
+
+def test_every_answer_asked_for_is_in_the_bundle(tmp_path, request_, frames):
+    answers = Answers("coarse", confidence=True, health=True)
+    result = export_bundle(replace(request_, answers=answers), tmp_path / "bundle")
+    assert result.coarse_cost is not None
+    assert 0.8 < result.coarse_cost.label_agreement < 1
+    assert result.parity.confidence_drift < 0.001
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.outputs == ("label_map", "confidence", "health")
+    with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
+        found = backend.answers(frames[0])
+        np.testing.assert_array_equal(found["label_map"], backend.infer(frames[0]))
+    assert found["confidence"].dtype == np.uint8
+    assert found["health"].shape == (sum(manifest.health_layout.values()),)
+    np.testing.assert_allclose(found["health"][2:13].sum(), 1, atol=1e-5)
+    assert "Output `confidence`" in (tmp_path / "bundle" / "card.md").read_text()
+
+
+def test_a_dynamic_batch_is_streamed_image_by_image(tmp_path, request_, frames):
+    export_bundle(replace(request_, dynamic_batch=True), tmp_path / "bundle")
+    manifest = read_manifest(tmp_path / "bundle")
+    with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
+        assert backend.infer(frames[0]).shape == manifest.input_hw
+
+
+def test_a_lone_graph_says_what_it_is(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    model = onnx.load(tmp_path / "bundle" / "model.onnx")
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert tuple(json.loads(facts["class_names"])) == request_.spec.label_space.names
+    assert facts["output"] == "label_map"
+
+
+def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
+    predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
+    labels = [predictor.label_map(frames[0]), None, None, None]
+    result = export_bundle(replace(request_, labels=labels), tmp_path / "bundle")
+    assert result.parity.miou_change == pytest.approx(0, abs=0.1)
+
+
+def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, monkeypatch):
+    export_bundle(request_, tmp_path / "bundle")
+    before = read_manifest(tmp_path / "bundle")
+    # As if the exporter had written another network.
+    other = DeployModel(build_model(request_.spec).eval(), request_.spec).eval()
+    example = torch.zeros((1, *request_.spec.input_hw, 3), dtype=torch.uint8)
+    graph = export_graph(other, example)
+    monkeypatch.setattr("export.bundle.export_graph", lambda *_: graph)
+    with pytest.raises(ParityError, match=r"class \S+: IoU 0\.\d+ with the reference"):
+        export_bundle(request_, tmp_path / "bundle")
+    assert read_manifest(tmp_path / "bundle") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_half_precision_that_fails_names_the_layer(tmp_path, request_):
+    recipe = ExportRecipe(fp16_label_agreement=1.0)
+    asked = replace(request_, precision="fp16", recipe=recipe)
+    with pytest.raises(ParityError, match=r"the first layer to fail it is \S+/\S+"):
+        export_bundle(asked, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("manifest", [None, '{"name": "a web app"}', '{"schema": 2}', "[]"])
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path, request_, manifest):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    if manifest is None:
+        (folder / "a.jpg").touch()
+    else:
+        (folder / "manifest.json").write_text(manifest)
+    before = sorted(folder.iterdir())
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(request_, folder)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_bundle_that_holds_a_users_file_is_left_alone(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    (tmp_path / "bundle" / "notes.txt").touch()
+    with pytest.raises(ExportError, match=r"it holds notes\.txt"):
+        export_bundle(request_, tmp_path / "bundle")
+
+
+def test_a_network_that_torch_cannot_export_says_why(request_, tmp_path):
+    class Undecided(nn.Module):
+        def forward(self, x):
+            return x[:, :1] if x.sum() > 0 else x
+
+    with pytest.raises(ExportError, match="torch cannot export this network"):
+        export_bundle(replace(request_, model=Undecided()), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("count", [2, 255])
+def test_as_many_classes_as_a_byte_names_are_exported(tmp_path, count):
+    spec, images = many_classes(count)
+    request = ExportRequest(build_model(spec).eval(), spec, images)
+    result = export_bundle(request, tmp_path / "bundle")
+    assert result.parity.label_agreement > 0.99
+
+
+def many_classes(count):
+    names = tuple(f"class {index}" for index in range(count))
+    space = LabelSpace(names, tuple((i % 256, i // 256, 7) for i in range(count)), 255)
+    images = [np.random.default_rng(0).integers(0, 256, (33, 57, 3), np.uint8)]  # odd sizes
+    torch.manual_seed(0)
+    return ModelSpec("lite0_fpn_tiny", space, (33, 57)), images
+
+
+def test_another_size_than_the_manifests_is_refused(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    wrong = replace(read_manifest(tmp_path / "bundle"), input_hw=(96, 160))
+    with pytest.raises(BackendUnavailable, match=r"the manifest says uint8 \[1, 96, 160, 3\]"):
+        open_backend("onnxruntime", tmp_path / "bundle", wrong)
+
+
+def test_an_output_that_the_graph_lacks_is_named(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    wrong = replace(read_manifest(tmp_path / "bundle"), outputs=("label_map", "confidence"))
+    with pytest.raises(BackendUnavailable, match="has no output 'confidence'"):
+        open_backend("onnxruntime", tmp_path / "bundle", wrong)
+
+
+def test_espnetv2s_graph_is_small(tmp_path):
+    """espnetv2.md: at most 400 nodes at 512x256; the naive export has over 1,100."""
+    spec = ModelSpec("espnetv2_s0.5", LABEL_SPACES["cityscapes20"], (256, 512))
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
+    request = ExportRequest(build_model(spec).eval(), spec, [image])
+    assert export_bundle(request, tmp_path / "bundle").num_nodes <= 400
+
+
+def test_the_recipe_is_checked():
+    assert load_recipe("export", ExportRecipe) == ExportRecipe()
+    with pytest.raises(RecipeError, match=r"must be in \[0, 1\]"):
+        load_recipe("export", ExportRecipe, ("fp16_class_iou=2",))

@@ -1,0 +1,175 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from export.bisect import first_failing
+from export.deploy import Answers, DeployModel
+from export.errors import ExportError
+from export.onnx_graph import export_graph
+from export.parity import Gate, ParityReport
+from export.precision import emulate_half, sensitive_nodes, to_fp16, to_half
+from export.session import GraphSession, float_tensors, largest_values
+
+
+def chain(*factors, resize=False):
+    """image (1, 1, 1, 4) float → multiplied by each factor in turn, as 1x1 convolutions."""
+    nodes, constants, value = [], [], "image"
+    for index, factor in enumerate(factors):
+        kernel = np.full((1, 1, 1, 1), factor, np.float32)
+        constants.append(numpy_helper.from_array(kernel, f"w{index}"))
+        nodes.append(
+            helper.make_node("Conv", [value, f"w{index}"], [f"v{index}"], name=f"conv{index}")
+        )
+        value = f"v{index}"
+    if resize:
+        constants.append(numpy_helper.from_array(np.array([1, 1, 1, 2], np.float32), "scales"))
+        nodes.append(helper.make_node("Resize", [value, "", "scales"], ["r"], name="resize"))
+        value = "r"
+    nodes.append(helper.make_node("Identity", [value], ["label_map"], name="end"))
+    width = 8 if resize else 4
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 1, 4])],
+        [helper.make_tensor_value_info("label_map", TensorProto.FLOAT, [1, 1, 1, width])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+ALL_NODES = ("conv0", "conv1", "resize", "end")
+
+
+def run(graph, values):
+    image = np.array(values, np.float32).reshape(1, 1, 4)
+    return GraphSession(graph)(image)["label_map"].ravel()
+
+
+def half(values):
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32).astype(np.float16).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=4, max_size=4),
+    st.floats(-300, 300, width=32),
+    st.floats(-300, 300, width=32),
+)
+def test_the_emulation_rounds_every_value_as_numpys_half_does(values, first, second):
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = half(half(half(values) * half(first)) * half(second))
+    found = run(emulate_half(chain(first, second)), values)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_overflow_is_seen_where_onnx_runtime_alone_hides_it():
+    graph, values = chain(300.0, 300.0, 1 / 90000), [1, 2, 3, 4]
+    assert np.isinf(run(emulate_half(graph), values)).all()
+    assert np.isfinite(run(to_fp16(graph), values)).all()  # a CPU computes it in single precision
+
+
+def test_what_would_overflow_or_come_near_stays_single():
+    graph = chain(2.0, 300.0, 1 / 90.0)
+    near = [np.full((1, 1, 4), 60.0, np.float32)]  # 2 · 300 · 60 is more than a quarter of 65504
+    assert sensitive_nodes(graph, near) == {"conv1", "conv2"}
+    assert sensitive_nodes(graph, [image / 10 for image in near]) == set()
+
+
+@pytest.mark.parametrize("single", [(), ("conv0",), ("conv1",), ALL_NODES])
+def test_nodes_kept_single_are_exact_and_the_others_half(single):
+    graph, values = chain(1.0001, 1.0001, resize=True), [1.0001, 2.0002, 3.0003, 4.0004]
+    kept = {"conv0": "conv0" in single, "conv1": "conv1" in single}
+    expected = np.asarray(values, np.float32)
+    for name in ("conv0", "conv1"):
+        factor = np.float32(1.0001)
+        exact, rounded = expected * factor, half(half(expected) * half(factor))
+        expected = exact if kept[name] else rounded
+    expected = expected if single == ALL_NODES else half(expected)
+    found = run(emulate_half(graph, single), values)
+    np.testing.assert_allclose(found[::2], expected, rtol=1e-6)
+    converted = to_fp16(graph, single)
+    kinds = {t.name: t.data_type for t in converted.graph.initializer}
+    for name, constant in (("conv0", "w0"), ("conv1", "w1")):
+        assert (f"{constant}_half" in kinds) != kept[name]
+        assert (constant in kinds) == kept[name]
+    assert kinds["scales"] == TensorProto.FLOAT
+
+
+def test_fp16_really_computes_in_fp16_and_keeps_what_must_not(packaged, frames):
+    deploy = DeployModel(packaged.model, packaged.spec, Answers("full", True, True)).eval()
+    example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
+    graph = export_graph(deploy, example, deploy.answers.names)
+    single = sensitive_nodes(graph, frames[:1])
+    converted = to_fp16(graph, single)
+    inferred = onnx.shape_inference.infer_shapes(converted)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    for node in converted.graph.node:
+        if node.op_type == "Conv" and node.name not in single:
+            assert types[node.output[0]] == TensorProto.FLOAT16
+        if node.op_type in ("Exp", "ReduceMean"):
+            assert types[node.output[0]] == TensorProto.FLOAT
+    assert converted.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    assert not [n for n in single if n.endswith("/Conv")]
+
+
+def test_control_flow_is_refused():
+    graph = chain(1.0)
+    branch = helper.make_graph([], "b", [], [])
+    graph.graph.node[0].attribute.append(helper.make_attribute("then_branch", branch))
+    branch.node.append(helper.make_node("Identity", ["image"], ["x"]))
+    del graph.graph.node[0].attribute[:]
+    graph.graph.node[0].attribute.append(helper.make_attribute("then_branch", branch))
+    with pytest.raises(ExportError, match="control flow"):
+        to_fp16(graph)
+
+
+def report(agreement):
+    return ParityReport(
+        agreement, agreement, None, None, {"a": 1.0}, {"a": 1.0}, None, None, 1, Gate(0.99, 0.5, 1)
+    )
+
+
+def test_the_search_gives_the_harmful_nodes_back_to_single_precision():
+    graph = chain(*[1.0] * 30)
+
+    def judge(single):
+        return report(1.0 - 0.02 * ("conv7" not in single) - 0.02 * ("conv20" not in single))
+
+    found = to_half(graph, [np.ones((1, 1, 4), np.float32)], judge)
+    assert found.parity.passed
+    assert {"conv7", "conv20"} <= set(found.single)
+    assert len(found.single) < 10
+
+
+def test_a_search_that_cannot_help_ends_and_says_so():
+    graph = chain(*[1.0] * 30)
+    found = to_half(graph, [np.ones((1, 1, 4), np.float32)], lambda _single: report(0.5))
+    assert not found.parity.passed
+
+
+@given(st.integers(1, 40), st.data())
+def test_bisection_names_the_node_that_breaks_it(count, data):
+    names = [f"n{index}" for index in range(count)]
+    culprit = data.draw(st.sampled_from(names))
+    judged = []
+
+    def judge(some):
+        judged.append(some)
+        return report(0.5 if culprit in some else 1.0)
+
+    assert first_failing(names, judge) == culprit
+    assert len(judged) <= 8
+    assert first_failing(names, lambda _some: report(1.0)) is None
+
+
+def test_the_probe_sees_every_tensor_and_counts_what_is_no_number_as_infinite():
+    graph = chain(2.0, np.inf)
+    tensors = float_tensors(graph)
+    assert tensors == ["v0", "v1", "label_map"]
+    found = largest_values(graph, [np.ones((1, 1, 4), np.float32)], tensors)
+    assert found == {"v0": 2.0, "v1": np.inf, "label_map": np.inf}

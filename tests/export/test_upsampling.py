@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from export.upsampling import SplitNetwork, nearest_indices
+from sfda_edge.label_spaces import LABEL_SPACES
+from sfda_edge.models import ModelSpec, build_model
+
+
+class Enlarging(nn.Module):
+    def __init__(self, **arguments):
+        super().__init__()
+        self.convolution, self.arguments = nn.Conv2d(3, 2, 3, stride=4), arguments
+
+    def forward(self, x):
+        inner = functional.interpolate(x, scale_factor=0.5)
+        return functional.interpolate(self.convolution(inner), x.shape[2:], **self.arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}, {"mode": "nearest"}],
+)
+def test_the_two_halves_are_the_network(arguments):
+    network, x = Enlarging(**arguments).eval(), torch.randn(1, 3, 40, 56)
+    split = SplitNetwork(network, x)
+    coarse = split.coarse(x)
+    assert split.enlarges
+    assert coarse.shape[2:] == (5, 7)
+    torch.testing.assert_close(split.enlarge(coarse), network(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("lite0_fpn_tiny", 4), ("espnetv2_s0.5", 2), ("deeplabv3_resnet50", 8)]
+)
+def test_our_networks_end_with_an_enlargement(name, stride):
+    spec = ModelSpec(name, LABEL_SPACES["camvid"], (64, 96))
+    x = torch.randn(1, 3, 64, 96)
+    network = build_model(spec).eval()
+    split = SplitNetwork(network, x)
+    with torch.no_grad():
+        coarse = split.coarse(x)
+        assert coarse.shape[2:] == (64 // stride, 96 // stride)
+        torch.testing.assert_close(split.enlarge(coarse), network(x), rtol=0, atol=0)
+
+
+def test_a_network_that_goes_on_after_its_interpolation_is_left_whole():
+    class GoingOn(Enlarging):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    x = torch.randn(1, 3, 40, 56)
+    network = GoingOn(mode="bilinear")
+    split = SplitNetwork(network, x)
+    assert not split.enlarges
+    torch.testing.assert_close(split.enlarge(split.coarse(x)), network(x))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("size", "enlarged"), [(5, 20), (7, 13), (3, 3), (1, 4), (6, 5)])
+def test_nearest_is_where_bilinear_interpolation_looks(size, enlarged, align_corners):
+    """Bilinear interpolation of the positions themselves says how far each is; ties either way."""
+    positions = torch.arange(size, dtype=torch.float64)[None, None, None]
+    exact = functional.interpolate(
+        positions, (1, enlarged), mode="bilinear", align_corners=align_corners
+    )
+    nearest = nearest_indices(size, enlarged, align_corners).numpy()
+    assert np.abs(nearest - exact[0, 0, 0].numpy()).max() <= 0.5 + 1e-9
