@@ -27,6 +27,7 @@ from export.recipe import ExportRecipe
 from export.session import GraphSession
 from export.simplify import simplified
 from runtime.backends import open_backend
+from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 from sfda_edge.models import ModelSpec
 
@@ -135,7 +136,11 @@ def _require_replaceable(out_dir: Path) -> None:
         raise ExportError(f"{out_dir} is a file; choose another --out")
     if not out_dir.exists() or not any(out_dir.iterdir()):
         return
-    foreign = {path.name for path in out_dir.iterdir()} - {MODEL_FILE, CARD_FILE, MANIFEST_FILE}
+    ours = {MODEL_FILE, CARD_FILE, MANIFEST_FILE}
+    for library in LIBRARIES:
+        ours |= {path.name for path in engine_paths(out_dir, library)}
+        ours.add(timing_cache_path(out_dir, library).name)
+    foreign = {path.name for path in out_dir.iterdir()} - ours
     if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
         found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
         raise ExportError(

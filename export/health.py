@@ -76,9 +76,7 @@ class HealthVector(nn.Module):
         return logits[:, :, :: steps[0], :: steps[1]]
 
     def forward(self, probabilities: Tensor, channel_means: list[Tensor]) -> Tensor:
-        entropy = entropy_map(probabilities.clamp_min(1e-12)).mean((1, 2)) / math.log(
-            self.num_classes
-        )
+        entropy = entropy_map(probabilities).mean((1, 2)) / math.log(self.num_classes)
         highest = probabilities.amax(1, keepdim=True)
         low = (highest < LOW_CONFIDENCE).float().mean((1, 2, 3))
         votes = (probabilities == highest).float()

@@ -14,7 +14,7 @@ from export.onnx_graph import check_graph
 from export.parity import ParityReport
 from export.session import float_tensors, largest_values
 
-HALF_MAX = 65504.0
+HALF_MAX, HALF_LEAST = 65504.0, 2.0**-14  # the largest and the least normal number
 # Frames to come may be brighter than these: what comes nearer to the largest half stays single.
 _HEADROOM = 4.0
 # Sums over many values and exponentials: the field's experience on real devices, where a half sum
@@ -110,18 +110,23 @@ def sensitive_nodes(graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> set
     """
     tensors = float_tensors(graph)
     largest = largest_values(graph, images, tensors)
-    constants = {
-        t.name: float(np.abs(numpy_helper.to_array(t)).max(initial=0.0))
-        for t in graph.graph.initializer
-        if t.data_type == TensorProto.FLOAT
-    }
+    constants = [t for t in graph.graph.initializer if t.data_type == TensorProto.FLOAT]
+    values = {t.name: np.abs(numpy_helper.to_array(t)) for t in constants}
+    unfit = {name for name, value in values.items() if _unfit(value)}
+    unfit |= {name for name, peak in largest.items() if peak * _HEADROOM > HALF_MAX}
     found = set(_normalisation(graph))
     for node in graph.graph.node:
-        values = [*node.input, *node.output]
-        peak = max((largest.get(n, constants.get(n, 0.0)) for n in values), default=0.0)
-        if node.op_type in _SINGLE_KINDS or peak * _HEADROOM > HALF_MAX:
+        if node.op_type in _SINGLE_KINDS or unfit & {*node.input, *node.output}:
             found.add(node.name)
     return found
+
+
+def _unfit(constant: np.ndarray) -> bool:
+    """Too large for half precision, or a single number that it would turn into 0."""
+    if not constant.size:
+        return False
+    vanishes = constant.size == 1 and 0 < float(constant.max()) < HALF_LEAST
+    return vanishes or float(constant.max()) > HALF_MAX
 
 
 def _normalisation(graph: onnx.ModelProto) -> list[str]:

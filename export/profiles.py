@@ -16,49 +16,41 @@ class TargetProfile:
         opset: of the graph. The lowest that the exporter writes is 18.
         ir_version: the newest file format that the oldest supported library there reads; onnx
             itself would write a newer one (microsoft/onnxruntime#23602, #20559).
-        precisions: that make sense there.
         engine: the library whose engines run there, if any.
     """
 
     machine: str
     opset: int
     ir_version: int
-    precisions: tuple[str, ...]
     engine: str | None = None
 
 
-ALL = ("fp32", "fp16", "int8")
 # ONNX Runtime quantises up to opset 20 (its static quantiser takes no 21).
-CPU = TargetProfile("any computer, ONNX Runtime 1.20 or later", 18, 10, ALL)
+CPU = TargetProfile("any computer, ONNX Runtime 1.20 or later", 18, 10)
 PROFILES = {
     "cpu": CPU,
     "x86-cuda12": TargetProfile(
         "PC with an NVIDIA GPU, CUDA 12: onnxruntime-gpu 1.20 to 1.26, TensorRT 10",
         18,
         10,
-        ALL,
         "tensorrt",
     ),
     "x86-cuda13": TargetProfile(
         "PC with an NVIDIA GPU, CUDA 13: onnxruntime-gpu 1.27 or later, TensorRT 10.13 or 11",
         20,
         10,
-        ALL,
         "tensorrt",
     ),
     "jetpack6": TargetProfile(
-        "Jetson Orin, JetPack 6.1 or 6.2: TensorRT 10.3, Python 3.10", 18, 9, ALL, "tensorrt"
+        "Jetson Orin, JetPack 6.1 or 6.2: TensorRT 10.3, Python 3.10", 18, 9, "tensorrt"
     ),
     "jetpack7": TargetProfile(
         "Jetson Orin or Thor, JetPack 7: TensorRT 10.13 or later, Python 3.12",
         20,
         10,
-        ALL,
         "tensorrt",
     ),
-    "rtx": TargetProfile(
-        "PC with a GeForce RTX GPU: TensorRT for RTX", 20, 10, ALL, "tensorrt-rtx"
-    ),
+    "rtx": TargetProfile("PC with a GeForce RTX GPU: TensorRT for RTX", 20, 10, "tensorrt-rtx"),
 }
 
 

@@ -156,6 +156,16 @@ def _add_export(commands) -> None:
     _add_model_flags(parser)
     parser.add_argument("--fp16", action="store_true", help="compute in half precision")
     parser.add_argument(
+        "--engine",
+        choices=("tensorrt", "tensorrt-rtx"),
+        help="also build an engine here; on a device: python -m export.engine BUNDLE",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="GPU to build for instead of the one here; with --engine tensorrt-rtx alone",
+    )
+    parser.add_argument(
         "--target",
         default="cpu",
         metavar="PROFILE",
@@ -399,6 +409,11 @@ def _export(args: argparse.Namespace) -> None:
     result = export_model(_model_flags(args), flags, args.out)
     print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
     print("\n".join(result.lines()))
+    if args.engine:
+        from export.engine import EngineRequest, build_engine, describe
+
+        request = EngineRequest(args.engine, args.compute_capability)
+        print(describe(args.out, build_engine(args.out, request)))
 
 
 def _recipes(args: argparse.Namespace) -> None:

@@ -20,9 +20,11 @@ MAY_IMPORT = {
 EXCEPTIONS = {("sfda_edge/cli.py", "export")}
 NOT_IN_RUNTIME = {"torch", "onnx", "onnxscript", "safetensors", "msgspec"}
 HEAVY = {"torch", "cv2", "onnx", "onnxruntime", "matplotlib", "kornia", "panda3d", "PIL"}
+HEAVY |= {"tensorrt", "tensorrt_rtx"}
 PROGRAMS = [
     "sfda_edge.cli",
     "runtime.stream",
+    "export.engine",
     "benchmarks.stream",
     "benchmarks.graph",
     "benchmarks.decoder",

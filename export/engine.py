@@ -1,0 +1,185 @@
+"""python -m export.engine BUNDLE: build a TensorRT engine from a bundle's graph, and prove it.
+
+Runs on the device, without torch. Precision is in the graph and networks are strongly typed, which
+TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT for RTX all take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.engine_build import Build, build, load_library
+from export.errors import ExportError
+from runtime.arguments import positive
+from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
+from runtime.errors import StreamError
+from runtime.gpu import find_gpu
+from runtime.manifest import read_manifest
+
+logger = logging.getLogger("export.engine")
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """How to build an engine.
+
+    Attributes:
+        library: one of ``LIBRARIES``.
+        compute_capability: of the GPU to build for, such as 8.9; None for the one that is here.
+            TensorRT for RTX builds for others, TensorRT does not.
+        workspace_mib: how much memory the builder's trials may take.
+        max_batch: the most images at once, of a bundle with a dynamic batch.
+    """
+
+    library: str
+    compute_capability: str | None = None
+    workspace_mib: int = 1024
+    max_batch: int = 1
+
+
+def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
+    """Build a bundle's engine, prove its precision, and put it with its record into the bundle.
+
+    Nothing is written before the engine is proved; an older engine stays until then.
+
+    Raises:
+        StreamError: the bundle is damaged.
+        ExportError: the library is missing, does not take the graph, has no GPU that it could build
+            for, or did not do what was asked.
+    """
+    manifest = read_manifest(bundle_dir)
+    library = load_library(request.library)
+    gpu = find_gpu()
+    capability = request.compute_capability or (gpu.compute_capability if gpu else None)
+    if capability is None:
+        raise ExportError(
+            "no NVIDIA GPU here to build for; build on the device, or name its compute capability: "
+            "--library tensorrt-rtx --compute-capability 8.9"
+        )
+    engine_path, record_path = engine_paths(bundle_dir, request.library)
+    timing_cache = timing_cache_path(bundle_dir, request.library)
+    made = build(
+        library,
+        Build(
+            onnx_path=bundle_dir / manifest.model_file,
+            precision=manifest.precision,
+            single=tuple(manifest.provenance.get("single_precision", ())),
+            compute_capability=request.compute_capability,
+            can_load=gpu is not None and gpu.compute_capability == capability,
+            workspace_mib=request.workspace_mib,
+            max_batch=request.max_batch,
+            timing_cache=_earlier_timings(request.library, timing_cache),
+        ),
+    )
+    record = EngineRecord(
+        library=request.library,
+        library_version=library.__version__,
+        compute_capability=capability,
+        gpu=gpu.name if gpu else None,
+        precision=manifest.precision,
+        proved_by=made.proved_by,
+        layer_types=made.layer_types,
+        model_sha256=manifest.sha256[manifest.model_file],
+        engine_sha256=made.sha256,
+        timing_cache_sha256=made.timing_cache_sha256,
+        optimization_level=made.optimization_level,
+        workspace_mib=request.workspace_mib,
+        build_s=round(made.seconds, 1),
+        platform=f"{platform.machine()} {platform.system()} Python {platform.python_version()}",
+    )
+    _write(engine_path, made.engine)
+    if made.timing_cache:
+        _write(timing_cache, made.timing_cache)
+    _write(record_path, record.to_json().encode())
+    return record
+
+
+def _earlier_timings(library: str, path: Path) -> bytes | None:
+    if library != "tensorrt":
+        return None
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.engine",
+        description="Build a TensorRT engine from a bundle, on the device that will run it.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what sfda-edge export made")
+    parser.add_argument(
+        "--library", choices=LIBRARIES, default="tensorrt", help="what builds it (%(default)s)"
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="build for another GPU than the one here; tensorrt-rtx alone can",
+    )
+    parser.add_argument(
+        "--workspace-mib",
+        type=positive,
+        default=EngineRequest.workspace_mib,
+        metavar="MIB",
+        help="memory for the builder's trials (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="most images at once, of a bundle with a dynamic batch (%(default)s)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
+    )
+    request = EngineRequest(
+        args.library, args.compute_capability, args.workspace_mib, args.max_batch
+    )
+    try:
+        record = build_engine(args.bundle, request)
+    except (ExportError, StreamError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt:
+        return 130
+    print(describe(args.bundle, record))
+    return 0
+
+
+def describe(bundle_dir: Path, record: EngineRecord) -> str:
+    """What was built, for people."""
+    engine, _ = engine_paths(bundle_dir, record.library)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in record.layer_types.items())
+    where = record.gpu or "no GPU here: it is not loaded, and not proved beyond its types"
+    return (
+        f"{engine}: {record.precision}, {record.library} {record.library_version}, compute "
+        f"capability {record.compute_capability} ({where}), {record.build_s} s\n"
+        f"proved by the {record.proved_by}: {kinds}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

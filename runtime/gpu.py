@@ -1,0 +1,43 @@
+"""The NVIDIA GPU of this machine, asked through the driver: no library has to be installed."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+_DRIVER = "libcuda.so.1"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU.
+
+    Attributes:
+        name: as the driver says it.
+        compute_capability: such as 8.7.
+    """
+
+    name: str
+    compute_capability: str
+
+
+def find_gpu(index: int = 0) -> Gpu | None:
+    """The GPU of this number, or None where there is no driver or no such GPU."""
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+    device, count = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or index >= count.value:
+        return None
+    if driver.cuDeviceGet(ctypes.byref(device), index):
+        return None
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    capability = []
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        capability.append(str(value.value))
+    return Gpu(name.value.decode(errors="replace"), ".".join(capability))

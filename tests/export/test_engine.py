@@ -1,0 +1,225 @@
+"""The builder here is TensorRT for RTX, which builds for GPUs that are not there."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from export.bundle import export_bundle
+from export.deploy import Answers
+from export.engine import EngineRequest, build_engine, main
+from export.engine_build import load_library, parse_inspection, typed_layers
+from export.engine_proof import Layer, require_precision
+from export.errors import ExportError
+from export.precision import sensitive_nodes, to_fp16
+from export.profiles import PROFILES
+from runtime.engine_file import engine_paths, read_engine_record, require_loadable
+from runtime.errors import BackendUnavailable, StreamError
+from runtime.gpu import Gpu
+from runtime.manifest import file_sha256, read_manifest
+
+RTX = EngineRequest("tensorrt-rtx", compute_capability="8.9")
+
+
+@pytest.fixture(scope="module")
+def trt():
+    return pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13 (x86_64)")
+
+
+@pytest.fixture(scope="module")
+def bundles(trt, packaged, frames, tmp_path_factory):
+    """An fp32 and an fp16 bundle, never changed."""
+    from export.bundle import ExportRequest
+
+    folder = tmp_path_factory.mktemp("bundles")
+    answers = Answers(confidence=True, health=True)
+    request = ExportRequest(
+        packaged.model, packaged.spec, frames, answers=answers, profile=PROFILES["rtx"]
+    )
+    for precision in ("fp32", "fp16"):
+        export_bundle(replace(request, precision=precision), folder / precision)
+    return folder
+
+
+@pytest.fixture
+def bundle(bundles, tmp_path):
+    import shutil
+
+    return shutil.copytree(bundles / "fp16", tmp_path / "bundle")
+
+
+def network_of(trt, graph):
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(graph.SerializeToString())
+    return network, (logger, builder, parser)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", "FLOAT"), ("fp16", "HALF")])
+def test_an_engine_is_built_in_the_precision_of_the_graph(bundles, tmp_path, precision, kind):
+    import shutil
+
+    folder = shutil.copytree(bundles / precision, tmp_path / "bundle")
+    record = build_engine(folder, RTX)
+    assert record.precision == precision
+    assert record.layer_types[f"CONVOLUTION {kind}"] == 34
+    assert len([name for name in record.layer_types if name.startswith("CONVOLUTION")]) == 1
+    engine, _ = engine_paths(folder, "tensorrt-rtx")
+    assert record.engine_sha256 == file_sha256(engine)
+    assert record.model_sha256 == read_manifest(folder).sha256["model.onnx"]
+    assert (record.gpu, record.proved_by) == (None, "typed network definition")
+    assert read_engine_record(folder, "tensorrt-rtx") == record
+
+
+def test_inputs_and_outputs_are_bytes_in_the_engines_network(trt, bundles):
+    graph = onnx.load(bundles / "fp16" / "model.onnx")
+    network, kept = network_of(trt, graph)
+    assert network.get_input(0).dtype == trt.DataType.UINT8
+    outputs = {network.get_output(i).name: network.get_output(i).dtype for i in range(3)}
+    expected = {"label_map": trt.DataType.UINT8, "confidence": trt.DataType.UINT8}
+    assert outputs == {**expected, "health": trt.DataType.FLOAT}
+    del network, kept
+
+
+def test_a_layer_in_another_precision_is_named_unless_it_was_meant(trt, bundles, frames):
+    graph = onnx.load(bundles / "fp32" / "model.onnx")
+    single = {*sensitive_nodes(graph, frames[:1]), "decoder.head/Conv"}
+    network, kept = network_of(trt, to_fp16(graph, single))
+    layers = typed_layers(network)
+    require_precision(layers, "fp16", tuple(single))
+    with pytest.raises(ExportError, match=r"1 of \d+ layers .* decoder.head/Conv \(FLOAT\)"):
+        require_precision(layers, "fp16", ())
+    with pytest.raises(ExportError, match=r"asked for fp32, but 33 of 34"):
+        require_precision(layers, "fp32", ())
+    with pytest.raises(ExportError, match=r"asked for int8, but 34 of 34"):
+        require_precision(layers, "int8", ())
+    del network, kept
+
+
+def test_an_engine_without_computing_layers_proves_nothing():
+    with pytest.raises(ExportError, match="cannot be proved"):
+        require_precision([Layer("a", "SHUFFLE", "HALF")], "fp16", ())
+
+
+def test_the_inspectors_json_is_read():
+    """In the form that NVIDIA's documentation of the engine inspector shows."""
+    layers = [
+        {
+            "Name": "conv1",
+            "LayerType": "CaskConvolution",
+            "Inputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format. Half"}],
+            "Outputs": [],
+            "Metadata": "[ONNX Layer: encoder/Conv]",
+        },
+        {"Name": "r", "LayerType": "Reformat", "Inputs": [{"Datatype": "Float"}], "Outputs": []},
+    ]
+    found = parse_inspection(json.dumps({"Layers": layers, "Bindings": []}))
+    assert [(layer.kind, layer.type) for layer in found] == [
+        ("CASKCONVOLUTION", "HALF"),
+        ("REFORMAT", "FLOAT"),
+    ]
+    require_precision(found, "fp16", ())
+    with pytest.raises(ExportError, match="no layer information"):
+        parse_inspection(json.dumps({"Layers": ["conv1"]}))
+
+
+@pytest.mark.parametrize(
+    ("request_for", "message"),
+    [
+        (EngineRequest("tensorrt-rtx"), "no NVIDIA GPU here to build for"),
+        (EngineRequest("tensorrt-rtx", "8.7"), r"cannot build for compute capability 8.7; known"),
+        (EngineRequest("tensorrt", "8.9"), "tensorrt .*JetPack"),
+    ],
+)
+def test_what_cannot_be_built_here_says_what_to_do(bundle, monkeypatch, request_for, message):
+    monkeypatch.setattr("export.engine.find_gpu", lambda: None)
+    with pytest.raises(ExportError, match=message):
+        build_engine(bundle, request_for)
+    assert not engine_paths(bundle, request_for.library)[0].exists()
+
+
+def test_a_truncated_graph_is_refused_and_the_old_engine_stays(bundle):
+    build_engine(bundle, RTX)
+    engine, _ = engine_paths(bundle, "tensorrt-rtx")
+    before = engine.read_bytes()
+    model = bundle / "model.onnx"
+    model.write_bytes(model.read_bytes()[:5000])
+    with pytest.raises(StreamError, match="not the file that was exported"):
+        build_engine(bundle, RTX)
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["sha256"]["model.onnx"] = file_sha256(model)
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match=r"does not take .*model\.onnx"):
+        build_engine(bundle, RTX)
+    assert engine.read_bytes() == before
+
+
+def test_an_engine_of_another_machine_says_all_that_differs(bundle):
+    record = build_engine(bundle, RTX)
+    manifest = read_manifest(bundle)
+    here = Gpu("NVIDIA GeForce RTX 4090", "8.9")
+    require_loadable(record, manifest, record.library_version, here)
+    other = replace(manifest, sha256={**manifest.sha256, "model.onnx": "0" * 64})
+    with pytest.raises(BackendUnavailable) as caught:
+        require_loadable(record, other, "1.8.0", Gpu("Orin", "8.7"))
+    text = str(caught.value)
+    assert f"version {record.library_version}, here 1.8.0" in text
+    assert "compute capability of the GPU 8.9, here 8.7" in text
+    assert "here 000000000000" in text
+    assert "python -m export.engine" in text
+    with pytest.raises(BackendUnavailable, match=r"8\.9, here none"):
+        require_loadable(record, manifest, record.library_version, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda engine, record: engine.write_bytes(b"x"), "is not the engine that"),
+        (lambda engine, record: record.write_text("{"), "is damaged"),
+        (lambda engine, record: record.write_text('{"schema": 9}'), "schema 9"),
+        (lambda engine, record: record.write_text('{"schema": 1, "a": 2}'), "is damaged"),
+        (lambda engine, record: engine.unlink(), "has no engine of tensorrt-rtx"),
+    ],
+)
+def test_a_damaged_engine_is_not_loaded(bundle, damage, message):
+    build_engine(bundle, RTX)
+    damage(*engine_paths(bundle, "tensorrt-rtx"))
+    with pytest.raises(BackendUnavailable, match=message):
+        read_engine_record(bundle, "tensorrt-rtx")
+
+
+def test_a_bundle_with_an_engine_can_be_exported_again(bundle, request_, frames):
+    build_engine(bundle, RTX)
+    export_bundle(request_, bundle)
+    assert not engine_paths(bundle, "tensorrt-rtx")[0].exists()  # it was of the old graph
+
+
+def test_a_dynamic_batch_gets_a_profile(trt, tmp_path, request_):
+    export_bundle(replace(request_, dynamic_batch=True), tmp_path / "bundle")
+    record = build_engine(tmp_path / "bundle", replace(RTX, max_batch=4))
+    assert record.layer_types["CONVOLUTION FLOAT"] == 34
+
+
+def test_the_command_prints_what_it_proved(trt, bundle, capsys):
+    flags = ["--library", "tensorrt-rtx", "--compute-capability", "8.9"]
+    assert main([str(bundle), *flags]) == 0
+    assert "34 CONVOLUTION HALF" in capsys.readouterr().out
+    assert main([str(bundle / "nowhere"), *flags]) == 2
+    assert "is not a bundle" in capsys.readouterr().err
+
+
+def test_stubs_for_type_checkers_are_no_library():
+    with pytest.raises(ExportError, match="tensorrt"):
+        load_library("tensorrt")
+
+
+def test_images_that_fill_the_range_do_not_overflow(packaged, request_, tmp_path):
+    white = np.full((*packaged.spec.input_hw, 3), 255, np.uint8)
+    result = export_bundle(
+        replace(request_, precision="fp16", images=[white, *request_.images]), tmp_path / "bundle"
+    )
+    assert result.rounding.passed
