@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import stream as stream_benchmark
+from export import engine
 from runtime import stream
 from sfda_edge import cli
 
@@ -19,6 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARSERS = {
     "sfda-edge": cli.build_parser,
     "python -m runtime.stream": stream.build_parser,
+    "python -m export.engine": engine.build_parser,
     "python -m benchmarks.stream": stream_benchmark.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }
