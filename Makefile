@@ -31,6 +31,9 @@ $(VENV)/user.stamp: setup.cfg constraints.txt
 $(VENV)/dev.stamp: $(VENV)/user.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,dev]'
+	# It asks for TensorRT itself, which type checkers need not.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --no-deps tensorrt-stubs
 	touch $@
 
 clean:

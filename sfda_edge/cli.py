@@ -1,4 +1,4 @@
-"""sfda-edge: adapt, evaluate, export, recipes, train, synth, demo.
+"""sfda-edge: adapt, evaluate, export, recipes, train, synth, demo, doctor.
 
 Nothing heavy is imported before a command has been chosen. Only the commands export and demo know
 the package ``export``: this is the one place where the halves meet.
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_synth(commands)
     _add_demo(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -241,6 +242,12 @@ def _add_demo(commands) -> None:
         metavar="DIR",
         help="a new or earlier demo's folder (default: %(default)s)",
     )
+
+
+def _add_doctor(commands) -> None:
+    parser = _add(commands, "doctor", "Say what works here, and how to mend the rest.", _doctor)
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="check this bundle, too")
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
 
 
 def _add_weights_argument(parser: argparse.ArgumentParser, default: str) -> None:
@@ -461,6 +468,12 @@ def _demo(args: argparse.Namespace) -> None:
     demo.run(args.out, lambda model, out_dir: export_model(model, ExportFlags(), out_dir))
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from runtime.doctor import diagnose
+
+    return diagnose(args.bundle, args.json)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 1 failed, 2 the user has to act."""
     args = build_parser().parse_args(arguments)
@@ -468,7 +481,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        args.run(args)
+        code = args.run(args)
     except SfdaEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -486,7 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; --resume goes on with a run that had a checkpoint", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

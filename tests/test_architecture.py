@@ -24,6 +24,7 @@ HEAVY |= {"tensorrt", "tensorrt_rtx"}
 PROGRAMS = [
     "sfda_edge.cli",
     "runtime.stream",
+    "runtime.doctor",
     "export.engine",
     "benchmarks.stream",
     "benchmarks.graph",

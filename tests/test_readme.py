@@ -11,7 +11,7 @@ import pytest
 from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import stream as stream_benchmark
 from export import engine
-from runtime import stream
+from runtime import doctor, stream
 from sfda_edge import cli
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +19,7 @@ PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "benchmarks").rglob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARSERS = {
     "sfda-edge": cli.build_parser,
+    "python -m runtime.doctor": doctor.build_parser,
     "python -m runtime.stream": stream.build_parser,
     "python -m export.engine": engine.build_parser,
     "python -m benchmarks.stream": stream_benchmark.build_parser,

@@ -1,0 +1,34 @@
+"""Python itself and NumPy."""
+
+from __future__ import annotations
+
+import platform
+import struct
+import sys
+
+from runtime.diagnosis.finding import Finding
+
+OLDEST = (3, 10)
+
+
+def look() -> list[Finding]:
+    """The interpreter that runs this program."""
+    version = platform.python_version()
+    where = f"Python {version}, {platform.machine()} {platform.system()}, {sys.executable}"
+    if sys.version_info < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return [Finding("python", "problem", where, f"Install Python {oldest} or later.")]
+    if struct.calcsize("P") != 8:
+        return [Finding("python", "problem", where, "Use a 64-bit Python: no wheels for 32.")]
+    findings = [Finding("python", "ok", where)]
+    if sys.prefix == sys.base_prefix:
+        findings.append(
+            Finding(
+                "python",
+                "note",
+                "no virtual environment",
+                "python -m venv venv keeps other projects' packages apart; on a Jetson add "
+                "--system-site-packages to see JetPack's TensorRT.",
+            )
+        )
+    return findings

@@ -1,0 +1,75 @@
+"""ONNX Runtime: which of its wheels is installed, and which providers really start."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from runtime.diagnosis.finding import Finding
+from runtime.diagnosis.packages import installed
+from runtime.manifest import read_manifest
+from runtime.packaged import BUNDLE_DIR
+
+# They all unpack into the folder onnxruntime (microsoft/onnxruntime#26996).
+WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+)
+CPU = "CPUExecutionProvider"
+# Not for live frames: it sends them to a service.
+_REMOTE = {"AzureExecutionProvider"}
+
+
+def look() -> list[Finding]:
+    """The flavour, and every provider tried with the packaged model."""
+    wheels = installed(WHEELS)
+    findings = []
+    if len(wheels) > 1:
+        names = " ".join(wheels)
+        findings.append(
+            Finding(
+                "onnxruntime",
+                "problem",
+                f"several flavours, which overwrite each other: {names}",
+                f"pip uninstall -y {names}, then install the one that you want again.",
+            )
+        )
+    try:
+        library = importlib.import_module("onnxruntime")
+        providers = [name for name in library.get_available_providers() if name not in _REMOTE]
+    except (ImportError, AttributeError, OSError) as error:
+        advice = "pip install onnxruntime, or onnxruntime-gpu on a PC with an NVIDIA GPU."
+        return [*findings, Finding("onnxruntime", "problem", f"does not start: {error}", advice)]
+    flavour = next(iter(wheels), "not from pip")
+    findings.append(Finding("onnxruntime", "ok", f"{library.__version__} ({flavour})"))
+    return findings + [_tried(library, provider) for provider in providers]
+
+
+def _tried(library: Any, provider: str) -> Finding:
+    """A provider that is available need not start: then ONNX Runtime takes the CPU and says little.
+
+    So its fallback is forbidden, and one image goes through the packaged model.
+    """
+    manifest = read_manifest(BUNDLE_DIR)
+    options = library.SessionOptions()
+    options.log_severity_level = 4
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    image = np.zeros((1, *manifest.input_hw, 3), np.uint8)
+    try:
+        model = str(BUNDLE_DIR / manifest.model_file)
+        session = library.InferenceSession(model, options, providers=[provider])
+        session.run(None, {session.get_inputs()[0].name: image})
+    except Exception as error:  # its exceptions have no common base
+        reason = str(error).strip().partition("\n")[0]
+        advice = (
+            "Its libraries are missing or of another version: compare CUDA, cuDNN and TensorRT "
+            "with the table of the provider's documentation."
+        )
+        return Finding("onnxruntime", "note", f"{provider} does not start: {reason}", advice)
+    return Finding("onnxruntime", "ok", f"{provider} starts and answers")

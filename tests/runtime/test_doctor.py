@@ -1,0 +1,155 @@
+import builtins
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import doctor
+from runtime.diagnosis import jetson, nvidia, onnxruntime, opencv
+from runtime.packaged import BUNDLE_DIR
+
+
+def verdicts(findings):
+    return [finding.verdict for finding in findings]
+
+
+def test_this_machine_can_stream_and_every_complaint_has_its_remedy():
+    command = [sys.executable, "-m", "runtime.doctor", "--json", "--bundle", str(BUNDLE_DIR)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    findings = json.loads(done.stdout)
+    texts = [finding["text"] for finding in findings]
+    assert "CPUExecutionProvider starts and answers" in texts
+    assert {"python", "opencv", "onnxruntime", "gpu", "tensorrt", "bundle"} <= {
+        finding["part"] for finding in findings
+    }
+    for finding in findings:
+        assert (finding["verdict"] == "ok") == (finding["advice"] == "")
+
+
+def test_a_damaged_bundle_is_a_problem(tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text("{")
+    assert doctor.main(["--bundle", str(tmp_path)]) == 2
+    assert "PROBLEM  bundle" in capsys.readouterr().out
+
+
+BUILD = """
+  Video I/O:
+    FFMPEG:                      {ffmpeg}
+    GStreamer:                   {gstreamer}
+  GUI:                           {gui}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ffmpeg", "gstreamer", "gui", "display", "expected"),
+    [
+        ("YES", "YES (1.24.2)", "GTK3", True, ["ok", "ok"]),
+        ("YES", "NO", "NONE", True, ["ok", "note", "note"]),
+        ("NO", "YES", "QT5", False, ["note", "ok", "note"]),
+    ],
+)
+def test_opencvs_build_is_read(ffmpeg, gstreamer, gui, display, expected):
+    text = BUILD.format(ffmpeg=ffmpeg, gstreamer=gstreamer, gui=gui)
+    assert verdicts(opencv.judge(text, display)) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "wheels"),
+    [
+        (opencv, {"opencv-python": "5", "opencv-python-headless": "5"}),
+        (onnxruntime, {"onnxruntime": "1.32", "onnxruntime-gpu": "1.31"}),
+    ],
+)
+def test_two_flavours_are_a_problem_with_the_way_out(monkeypatch, part, wheels):
+    monkeypatch.setattr(part, "installed", lambda _names: wheels)
+    found = part.look()[0]
+    assert found.verdict == "problem"
+    assert f"pip uninstall -y {' '.join(wheels)}" in found.advice
+
+
+@pytest.mark.parametrize(("part", "name"), [(opencv, "cv2"), (onnxruntime, "onnxruntime")])
+def test_a_library_that_does_not_start_is_a_problem(monkeypatch, part, name):
+    def refuse(asked):
+        raise ImportError(f"libGL.so.1: cannot open shared object file ({asked})")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    found = part.look()[-1]
+    assert found.verdict == "problem"
+    assert f"libGL.so.1: cannot open shared object file ({name})" in found.text
+    assert "pip install" in found.advice
+
+
+def test_a_provider_that_is_available_but_does_not_start_is_told(monkeypatch):
+    import onnxruntime as library
+
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(library, "get_available_providers", lambda: offered)
+    if "CUDAExecutionProvider" in library.get_all_providers() and nvidia.find_gpu():
+        pytest.skip("CUDA starts here")
+    found = {finding.text.split()[0]: finding for finding in onnxruntime.look()}
+    assert found["CUDAExecutionProvider"].verdict == "note"
+    assert "does not start" in found["CUDAExecutionProvider"].text
+    assert found["CPUExecutionProvider"].verdict == "ok"
+
+
+def test_libraries_in_several_versions_are_told():
+    paths = [
+        "/usr/lib/libnvinfer.so.10",
+        "/usr/lib/libnvinfer.so.8.6.2",
+        "/usr/lib/libcudart.so.13.0.48",
+        "/usr/lib/libc.so.6",
+        "/usr/lib/libnvinfer_plugin.so.10",
+    ]
+    findings = nvidia.judge_libraries(map(Path, paths))
+    assert [(finding.verdict, finding.text) for finding in findings] == [
+        ("ok", "libcudart 13"),
+        ("note", "libnvinfer in versions 10, 8"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "said"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic", "ok", "JetPack 6.1 or 6.2"),
+        ("# R39 (release), REVISION: 2.0, GCID: 1", "ok", "JetPack 7.2, TensorRT 10.16"),
+        ("# R35 (release), REVISION: 4.1, GCID: 1", "problem", "JetPack 5"),
+        ("# R36 (release), REVISION: 3.0, GCID: 1", "problem", "JetPack 6.0"),
+        ("# R41 (release), REVISION: 1.0, GCID: 1", "ok", "JetPack unknown"),
+        ("something else", "note", "cannot be read"),
+    ],
+)
+def test_jetpack_is_known_by_its_l4t_release(text, verdict, said):
+    found = jetson.judge_release(text)
+    assert (found.verdict, said in found.text) == (verdict, True)
+
+
+def test_power_mode_and_governor_are_told():
+    assert jetson.judge_power_mode("NV Power Mode: MAXN_SUPER\n2").verdict == "ok"
+    assert jetson.judge_power_mode("NV Power Mode: 15W\n0").verdict == "note"
+    assert jetson.judge_power_mode("").verdict == "note"
+    assert jetson.judge_governor("performance").verdict == "ok"
+    assert "jetson_clocks" in jetson.judge_governor("schedutil").advice
+
+
+def test_no_driver_is_no_gpu(monkeypatch):
+    monkeypatch.setattr("runtime.gpu._DRIVER", "libcuda_that_is_not_here.so.1")
+    assert nvidia.find_gpu() is None
+
+
+def test_the_doctor_needs_numpy_alone(monkeypatch):
+    """What is broken must not break the doctor."""
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name.split(".")[0] in {"cv2", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch"}:
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(importlib, "import_module", without)
+    findings = doctor.look(None)
+    assert verdicts(findings).count("problem") == 2
