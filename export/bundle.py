@@ -20,13 +20,15 @@ from export.coarse import CoarseCost, measure_coarse
 from export.deploy import FULL_LABEL_MAP, Answers, DeployModel
 from export.errors import ExportError, ParityError
 from export.onnx_graph import export_graph
-from export.parity import ParityReport, compare, require
+from export.parity import Answering, ParityReport, compare, require
 from export.precision import HalfPrecision, emulate_half, to_half
 from export.profiles import CPU, TargetProfile
+from export.quantize import Int8Facts, Quantised, int8_facts, to_int8
 from export.recipe import ExportRecipe
 from export.session import GraphSession
 from export.simplify import simplified
 from runtime.backends import open_backend
+from runtime.confusion import ConfusionMatrix
 from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 from sfda_edge.models import ModelSpec
@@ -42,8 +44,10 @@ class ExportRequest:
         model: on the CPU, in evaluation mode.
         spec: of the model.
         images: target frames for the gate, each (H, W, 3) uint8 at the input size.
-        labels: of the images, (H, W) uint8 at the input size, or None for those without.
-        precision: fp32 or fp16.
+        validation: labelled images, with their label maps (H, W) uint8; the finished graph is
+            scored on them, no search sees them.
+        calibration: further target frames, which int8 is calibrated on.
+        precision: fp32, fp16 or int8.
         answers: what the graph shall answer.
         profile: where it will run.
         dynamic_batch: whether the graph takes any number of images at once.
@@ -54,7 +58,8 @@ class ExportRequest:
     model: nn.Module
     spec: ModelSpec
     images: Sequence[np.ndarray]
-    labels: Sequence[np.ndarray | None] | None = None
+    validation: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    calibration: Sequence[np.ndarray] = ()
     precision: str = "fp32"
     answers: Answers = FULL_LABEL_MAP
     profile: TargetProfile = CPU
@@ -73,6 +78,7 @@ class ExportResult:
         parity: of the file in ONNX Runtime, against the torch model.
         single: nodes of a half-precision graph that compute in single precision.
         rounding: the parity with every half value really rounded, as a GPU does.
+        int8: how an int8 graph came about.
         coarse_cost: what coarse labels cost and gain.
     """
 
@@ -81,6 +87,7 @@ class ExportResult:
     parity: ParityReport
     single: tuple[str, ...] = ()
     rounding: ParityReport | None = None
+    int8: Int8Facts | None = None
     coarse_cost: CoarseCost | None = None
 
     def lines(self) -> list[str]:
@@ -89,6 +96,8 @@ class ExportResult:
         if self.rounding is not None:
             lines.append(f"rounded as a GPU rounds: {self.rounding.line()}")
             lines.append(f"{len(self.single)} nodes stay in single precision")
+        if self.int8 is not None:
+            lines += self.int8.lines()
         if self.coarse_cost is not None:
             lines.append(self.coarse_cost.line())
         return lines
@@ -98,6 +107,8 @@ class ExportResult:
         facts: dict[str, Any] = {"parity": self.parity.record()}
         if self.rounding is not None:
             facts |= {"parity_rounded": self.rounding.record(), "single_precision": self.single}
+        if self.int8 is not None:
+            facts["int8"] = self.int8.record()
         if self.coarse_cost is not None:
             facts["coarse_labels"] = self.coarse_cost.record()
         return facts
@@ -177,11 +188,12 @@ class _Export:
         graph = self._single_precision()
         cost = (
             measure_coarse(graph, self._full(), request.images, self.space)
-            if (request.answers.argmax == "coarse")
+            if request.answers.argmax == "coarse"
             else None
         )
         half = self._half(graph) if request.precision == "fp16" else None
-        shipped = graph if half is None else half.graph
+        int8 = self._int8(graph) if request.precision == "int8" else None
+        shipped = next((found.graph for found in (half, int8) if found), graph)
         _add_metadata(shipped, request)
         path = folder / MODEL_FILE
         onnx.save(shipped, path)
@@ -191,6 +203,7 @@ class _Export:
             parity=self._prove(folder),
             single=half.single if half else (),
             rounding=half.parity if half else None,
+            int8=int8_facts(int8, graph, request.images) if int8 else None,
             coarse_cost=cost,
         )
         provenance = {**request.provenance, **result.record()}
@@ -220,11 +233,9 @@ class _Export:
         full = DeployModel(self.request.model, self.request.spec, answers)
         return simplified(self._exported(full.eval()))
 
-    def _compare(self, candidate: Any) -> ParityReport:
+    def _compare(self, candidate: Answering) -> ParityReport:
         request = self.request
-        return compare(
-            self.references, candidate, request.images, self.space, self.gate, request.labels
-        )
+        return compare(self.references, candidate, request.images, self.space, self.gate)
 
     def _half(self, graph: onnx.ModelProto) -> HalfPrecision:
         """The half-precision graph that passes the gate.
@@ -248,6 +259,26 @@ class _Export:
             raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
         return half
 
+    def _int8(self, graph: onnx.ModelProto) -> Quantised:
+        """The int8 graph that passes the gate.
+
+        Raises:
+            ParityError: none does; says which layer breaks it.
+            ExportError: the frames are too few to calibrate on, or noise.
+        """
+
+        def judged(candidate: onnx.ModelProto) -> ParityReport:
+            return self._compare(GraphSession(candidate))
+
+        for_engines = self.request.profile.engine is not None
+        int8 = to_int8(graph, self.request.calibration, judged, int32_bias=not for_engines)
+        try:
+            require(int8.parity, "the int8 graph")
+        except ParityError as error:
+            worst = int8.first_failing(graph, judged)
+            raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
+        return int8
+
     def _prove(self, folder: Path) -> ParityReport:
         """Compare the written file, read as a device reads it.
 
@@ -256,8 +287,20 @@ class _Export:
         """
         with open_backend("onnxruntime", folder, self._manifest()) as backend:
             report = self._compare(backend.answers)
+            if self.request.validation:
+                report = replace(report, miou_change=self._miou_change(backend.answers))
         require(report, f"the {self.request.precision} graph")
         return report
+
+    def _miou_change(self, candidate: Answering) -> float:
+        """Points of mIoU that the candidate scores above the model, on the labelled images."""
+        before, after = (
+            ConfusionMatrix(self.space.num_classes, self.space.ignore_index) for _ in range(2)
+        )
+        for image, labels in self.request.validation:
+            before.update(labels, self._reference(image)["label_map"])
+            after.update(labels, candidate(image)["label_map"])
+        return 100 * (after.scores().miou - before.scores().miou)
 
     def _manifest(self) -> Manifest:
         """What the device is told; the hashes come when the files are written."""

@@ -14,7 +14,7 @@ _OUTPUTS = {
     "`manifest.json` names its parts",
 }
 # Facts with a sentence or a section of their own.
-_TOLD = {"parity", "parity_rounded", "single_precision", "coarse_labels"}
+_TOLD = {"parity", "parity_rounded", "single_precision", "coarse_labels", "int8"}
 
 
 def model_card(
@@ -60,6 +60,13 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
         lines.append(
             f"- {_agreement(provenance['parity_rounded'])} when every half value is really "
             f"rounded, as a GPU does; {singles} nodes compute in single precision."
+        )
+    if "int8" in provenance:
+        facts = provenance["int8"]
+        lines.append(
+            f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
+            f"{len(facts['kept'])} that harmed stay in floating point. Where it was exported: "
+            f"{facts['int8_ms']:.1f} ms a frame, {facts['fp32_ms']:.1f} ms in fp32."
         )
     if "coarse_labels" in provenance:
         cost = provenance["coarse_labels"]

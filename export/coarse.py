@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,10 +10,9 @@ import numpy as np
 import onnx
 
 from export.parity import Gate, compare
-from export.session import GraphSession
+from export.session import GraphSession, median_ms
 from runtime.labels import LabelSpace
 
-_ROUNDS = 5
 _NO_GATE = Gate(0.0, 0.0, float("inf"))
 
 
@@ -55,16 +52,10 @@ def measure_coarse(
     with_full, with_coarse = GraphSession(full), GraphSession(coarse)
     references = [with_full(image) for image in images]
     report = compare(references, with_coarse, images, space, _NO_GATE)
-    times_ms: dict[GraphSession, list[float]] = {with_full: [], with_coarse: []}
-    for _ in range(_ROUNDS):
-        for session, found_ms in times_ms.items():
-            for image in images:
-                began_s = time.perf_counter()
-                session(image)
-                found_ms.append(1e3 * (time.perf_counter() - began_s))
+    coarse_ms, full_ms = median_ms((coarse, full), images)
     return CoarseCost(
         report.label_agreement,
         report.border_agreement,
-        statistics.median(times_ms[with_coarse]),
-        statistics.median(times_ms[with_full]),
+        coarse_ms,
+        full_ms,
     )

@@ -16,6 +16,7 @@ from export.profiles import target_profile
 from export.recipe import ExportRecipe
 from runtime.images import resize_image
 from sfda_edge.data import open_images
+from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.errors import DataError
 from sfda_edge.model_source import ModelFlags, SourceModel, default_weights, load_source
@@ -30,7 +31,7 @@ class ExportFlags:
     """What the command line asks for.
 
     Attributes:
-        precision: fp32 or fp16.
+        precision: fp32, fp16 or int8.
         answers: what the graph shall answer.
         target: a name in ``PROFILES``.
         dynamic_batch: whether the graph takes any number of images.
@@ -68,13 +69,9 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
     source = load_source(replace(model, weights=weights))
     inputs = _run_inputs(source)
     spec = flags.images or _adapted_to(inputs)
-    frames = _gate_images(source, spec, recipe.gate_images)
-    labels: list[np.ndarray | None] = [None] * len(frames)
-    if flags.validation is not None:
-        pictures, label_maps = _labelled(source, flags.validation)
-        frames, labels = frames + pictures, [*labels, *label_maps]
-    chosen = "--fp16 for half precision" if flags.precision == "fp32" else "as --fp16 asks"
-    logger.info("precision: %s (%s)", flags.precision, chosen)
+    frames, calibration = _frames(source, spec, recipe, flags.precision == "int8")
+    others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
+    logger.info("precision: %s%s", flags.precision, others)
     logger.info("target: %s, %s (--target for another)", flags.target, profile.machine)
     logger.info("gate: %d frames of %s (--images for others)", len(frames), spec)
     logger.info("bundle: %s (--out DIR for another)", out_dir)
@@ -82,7 +79,8 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
         source.model,
         source.spec,
         frames,
-        labels,
+        _labelled(source, flags.validation) if flags.validation else (),
+        calibration,
         flags.precision,
         flags.answers,
         profile,
@@ -106,21 +104,42 @@ def _adapted_to(inputs: dict[str, Any]) -> str:
     return inputs["images"]
 
 
-def _gate_images(source: SourceModel, spec: str, most: int) -> list[np.ndarray]:
-    """At most so many frames spread over the set, at the input size."""
+def _frames(
+    source: SourceModel, spec: str, recipe: ExportRecipe, calibrated: bool
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Frames for the gate, and others to calibrate on; each spread over the set."""
     try:
         images = open_images(spec)
     except DataError as error:
         raise ExportError(f"the gate needs target images: {error}; give --images") from None
-    chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
-    subset = replace(images, samples=tuple(images.samples[index] for index in chosen))
+    numbers = np.arange(len(images))
+    # A small set is shared between the two.
+    most = min(recipe.gate_images, max(1, len(numbers) // 2)) if calibrated else recipe.gate_images
+    gate = _spread(numbers, most)
+    if not calibrated:
+        return _read(source, images, gate), []
+    others = _spread(np.setdiff1d(numbers, gate), recipe.calibration_images)
+    return _read(source, images, gate), _read(source, images, others)
+
+
+def _spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    if len(numbers) <= most:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
+
+
+def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np.ndarray]:
+    """Images (H, W, 3) uint8 at the input size; damaged ones are left out aloud."""
+    if not len(numbers):
+        return []
+    subset = replace(images, samples=tuple(images.samples[index] for index in numbers))
     return [
         np.ascontiguousarray(resize_image(loaded.image, source.spec.input_hw))
         for loaded in read_all(subset, None, skip_bad=True)
     ]
 
 
-def _labelled(source: SourceModel, spec: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _labelled(source: SourceModel, spec: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and label maps at the input size."""
     images, space = open_images(spec), source.spec.answer_space
     if images.label_space is None or images.label_space.names != space.names:
@@ -128,7 +147,7 @@ def _labelled(source: SourceModel, spec: str) -> tuple[list[np.ndarray], list[np
             f"--validation {spec} has no labels of the classes {', '.join(space.names)}"
         )
     pictures, labels = load_labelled(images, space, source.spec.input_hw, skip_bad=True)
-    return list(pictures.permute(0, 2, 3, 1).contiguous().numpy()), list(labels.numpy())
+    return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))
 
 
 def _provenance(source: SourceModel, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class ParityReport:
         class_iou: IoU between the two of every class that either of them sees.
         class_share: of the reference's pixels.
         confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
-        miou_change: candidate minus reference in points of mIoU; None without labels.
+        miou_change: candidate minus reference in points of mIoU; None where nobody gave labels.
         num_images: how many images were compared.
         gate: what had to be reached.
     """
@@ -130,7 +130,6 @@ def compare(
     images: Sequence[np.ndarray],
     space: LabelSpace,
     gate: Gate,
-    labels: Sequence[np.ndarray | None] | None = None,
 ) -> ParityReport:
     """Run the candidate on images and compare with what the reference said of them.
 
@@ -140,7 +139,6 @@ def compare(
         images: (H, W, 3) uint8 at the input size.
         space: of the labels.
         gate: what has to be reached.
-        labels: of the images, (H, W) uint8 at the input size; None for those without.
 
     Raises:
         ValueError: there are no images.
@@ -148,8 +146,8 @@ def compare(
     if not images:
         raise ValueError("parity needs at least one image")
     tally = _Tally(space)
-    for index, (reference, image) in enumerate(zip(references, images, strict=True)):
-        tally.add(reference, candidate(image), labels[index] if labels is not None else None)
+    for reference, image in zip(references, images, strict=True):
+        tally.add(reference, candidate(image))
     return tally.report(gate)
 
 
@@ -158,20 +156,12 @@ class _Tally:
 
     def __init__(self, space: LabelSpace) -> None:
         self.space = space
-        self.between, self.before, self.after = (
-            ConfusionMatrix(space.num_classes, space.ignore_index) for _ in range(3)
-        )
+        self.between = ConfusionMatrix(space.num_classes, space.ignore_index)
         self.agreements: list[float] = []
         self.border, self.interior = [0, 0], [0, 0]  # agreeing, all
         self.drifts: list[float] = []
-        self.labelled = False
 
-    def add(
-        self,
-        reference: Mapping[str, np.ndarray],
-        found: Mapping[str, np.ndarray],
-        labels: np.ndarray | None,
-    ) -> None:
+    def add(self, reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
         expected, answered = reference["label_map"], found["label_map"]
         same = expected == answered
         self.between.update(expected, answered)
@@ -183,18 +173,11 @@ class _Tally:
         if "confidence" in reference:
             change = reference["confidence"].astype(np.float32) - found["confidence"]
             self.drifts.append(float(np.abs(change).mean()) / 255)
-        if labels is not None:
-            self.labelled = True
-            self.before.update(labels, expected)
-            self.after.update(labels, answered)
 
     def report(self, gate: Gate) -> ParityReport:
         names = self.space.names
         iou = self.between.scores().iou
         pixels = self.between.counts.sum(1)
-        change = None
-        if self.labelled:
-            change = 100 * (self.after.scores().miou - self.before.scores().miou)
         return ParityReport(
             label_agreement=float(np.mean(self.agreements)),
             worst_image=min(self.agreements),
@@ -207,7 +190,7 @@ class _Tally:
                 if not np.isnan(i)
             },
             confidence_drift=float(np.mean(self.drifts)) if self.drifts else None,
-            miou_change=None if change is None else float(change),
+            miou_change=None,
             num_images=len(self.agreements),
             gate=gate,
         )

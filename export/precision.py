@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import ExportError
 from export.onnx_graph import check_graph
 from export.parity import ParityReport
+from export.search import Judge, nodes_to_keep
 from export.session import float_tensors, largest_values
 
 HALF_MAX, HALF_LEAST = 65504.0, 2.0**-14  # the largest and the least normal number
@@ -33,11 +34,6 @@ _SINGLE_KINDS = {
     "Softmax",
 }
 _POINTWISE = {"Add", "Cast", "Div", "Gather", "Mul", "Slice", "Sub", "Transpose"}
-_BLOCKS = 12
-# A search that has given this share of the graph back to single precision has failed.
-_MOST_SINGLE = 0.5
-
-Judge = Callable[[Sequence[str]], ParityReport]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +55,7 @@ def to_half(graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge) 
     """Find which nodes must stay in single precision, and convert the others.
 
     Nodes that are known to suffer and those whose values come near the largest half stay single
-    from the start. When the gate still fails, the graph is cut into ``_BLOCKS`` runs of nodes, the
-    run that helps most goes back to single precision, and so on until the gate is passed.
+    from the start; when the gate still fails, ``nodes_to_keep`` finds more.
 
     Args:
         graph: in single precision.
@@ -74,28 +69,8 @@ def to_half(graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge) 
         ExportError: the converted graph is not valid ONNX.
     """
     order = [node.name for node in graph.graph.node]
-    single = sensitive_nodes(graph, images)
-    report = judge(_in_order(order, single))
-    while not report.passed and len(single) < _MOST_SINGLE * len(order):
-        tries = [single | run for run in _runs(order, single)]
-        reports = [judge(_in_order(order, one)) for one in tries]
-        best = int(np.argmax([one.label_agreement for one in reports]))
-        if reports[best].label_agreement <= report.label_agreement:
-            break
-        single, report = tries[best], reports[best]
-    kept = _in_order(order, single)
+    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge)
     return HalfPrecision(to_fp16(graph, kept), kept, report)
-
-
-def _in_order(order: Sequence[str], names: set[str]) -> tuple[str, ...]:
-    return tuple(name for name in order if name in names)
-
-
-def _runs(order: Sequence[str], single: set[str]) -> list[set[str]]:
-    """The nodes that are not single yet, cut into runs of neighbours."""
-    free = [name for name in order if name not in single]
-    size = -(-len(free) // _BLOCKS)
-    return [set(free[start : start + size]) for start in range(0, len(free), size)]
 
 
 def sensitive_nodes(graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> set[str]:

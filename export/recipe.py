@@ -14,9 +14,10 @@ class ExportRecipe:
 
     Attributes:
         gate_images: at most so many target frames, spread over the set, are compared.
-        fp32_label_agreement, fp16_label_agreement: share of pixels with the model's own label.
-        fp32_class_iou, fp16_class_iou: IoU with the model of every class that is not too rare.
-        fp32_miou_loss, fp16_miou_loss: points of mIoU that may be lost on labelled images.
+        PRECISION_label_agreement: share of pixels with the model's own label.
+        PRECISION_class_iou: IoU with the model of every class that is not too rare.
+        PRECISION_miou_loss: points of mIoU that may be lost on labelled images.
+        calibration_images: frames that int8 is calibrated on, other than those of the gate.
     """
 
     gate_images: int = 16
@@ -26,10 +27,14 @@ class ExportRecipe:
     fp16_label_agreement: float = 0.995
     fp16_class_iou: float = 0.95
     fp16_miou_loss: float = 0.5
+    int8_label_agreement: float = 0.96
+    int8_class_iou: float = 0.6
+    int8_miou_loss: float = 1.0
+    calibration_images: int = 32
 
     def __post_init__(self) -> None:
         require(self.gate_images >= 1, "gate_images must be at least 1", self.gate_images)
-        for precision in ("fp32", "fp16"):
+        for precision in ("fp32", "fp16", "int8"):
             gate = self.gate(precision)
             require(
                 0 <= gate.label_agreement <= 1 and 0 <= gate.class_iou <= 1,

@@ -155,7 +155,11 @@ def _add_export(commands) -> None:
     parser = _add(commands, "export", "Turn a model into a bundle, and prove it equal.", _export)
     _add_weights_argument(parser, "runs/latest")
     _add_model_flags(parser)
-    parser.add_argument("--fp16", action="store_true", help="compute in half precision")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_true", help="compute in half precision")
+    precision.add_argument(
+        "--int8", action="store_true", help="compute in 8 bits, calibrated on the target frames"
+    )
     parser.add_argument(
         "--engine",
         choices=("tensorrt", "tensorrt-rtx"),
@@ -402,7 +406,7 @@ def _export(args: argparse.Namespace) -> None:
     from export.command import ExportFlags, export_model
     from export.deploy import Answers
 
-    precision = "fp16" if args.fp16 else "fp32"
+    precision = "fp16" if args.fp16 else "int8" if args.int8 else "fp32"
     flags = ExportFlags(
         precision,
         Answers(args.argmax, args.confidence, args.health),

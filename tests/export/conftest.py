@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 
+from export import onnx_graph, simplify
 from export.bundle import ExportRequest
 from runtime.images import resize_image
 from sfda_edge.data import open_images
@@ -14,7 +18,9 @@ from sfda_edge.model_source import ModelFlags, load_source
 
 @pytest.fixture(scope="session")
 def packaged():
-    return load_source(ModelFlags(None))
+    """The packaged model at half its size, which is as good for everything here."""
+    source = load_source(ModelFlags(None))
+    return replace(source, spec=replace(source.spec, input_hw=(96, 192)))
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +28,28 @@ def frames(packaged) -> list[np.ndarray]:
     """Four packaged source images at the input size, (H, W, 3) uint8."""
     found = list(read_all(open_images("streetsynth:source"), None))[:4]
     return [np.ascontiguousarray(resize_image(f.image, packaged.spec.input_hw)) for f in found]
+
+
+@pytest.fixture(autouse=True)
+def exported_once(monkeypatch, exports):
+    """torch's exporter and onnxslim take seconds: the same graph is made by them but once."""
+
+    def export_graph(deploy, example, names, profile, dynamic_batch):
+        key = (id(deploy.network.network), deploy.answers, profile, dynamic_batch, example.shape)
+        if key not in exports:
+            made = onnx_graph.export_graph(deploy, example, names, profile, dynamic_batch)
+            exports[key] = deploy, simplify.simplified(made)  # the id stays taken
+        graph = onnx.ModelProto()
+        graph.CopyFrom(exports[key][1])
+        return graph
+
+    monkeypatch.setattr("export.bundle.export_graph", export_graph)
+    monkeypatch.setattr("export.bundle.simplified", lambda graph: graph)
+
+
+@pytest.fixture(scope="session")
+def exports():
+    return {}
 
 
 @pytest.fixture

@@ -78,9 +78,26 @@ def test_a_lone_graph_says_what_it_is(tmp_path, request_):
 
 def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
     predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
-    labels = [predictor.label_map(frames[0]), None, None, None]
-    result = export_bundle(replace(request_, labels=labels), tmp_path / "bundle")
-    assert result.parity.miou_change == pytest.approx(0, abs=0.1)
+    labels = predictor.label_map(frames[0])  # the model's own: it scores 100, another less
+    asked = replace(request_, precision="fp16", validation=[(frames[0], labels)])
+    result = export_bundle(asked, tmp_path / "bundle")
+    assert -0.5 <= result.parity.miou_change < 0
+    strict = replace(asked, recipe=ExportRecipe(fp16_miou_loss=0.0))
+    with pytest.raises(ParityError, match=r"mIoU -0\.\d+ points, at most -0 wanted"):
+        export_bundle(strict, tmp_path / "bundle")
+
+
+def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
+    asked = replace(request_, precision="int8", calibration=frames * 2)
+    result = export_bundle(asked, tmp_path / "bundle")
+    assert result.parity.label_agreement >= 0.96
+    assert result.int8.num_quantised > len(result.int8.kept)
+    assert min(result.int8.int8_ms, result.int8.fp32_ms) > 0
+    graph = onnx.load(tmp_path / "bundle" / "model.onnx").graph
+    assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert "compute in int8, calibrated by" in (tmp_path / "bundle" / "card.md").read_text()
+    with pytest.raises(ExportError, match="at least 8 target frames"):
+        export_bundle(replace(asked, calibration=frames), tmp_path / "bundle")
 
 
 def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, monkeypatch):

@@ -1,13 +1,14 @@
 """The builder here is TensorRT for RTX, which builds for GPUs that are not there."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from export.bundle import export_bundle
+from export.bundle import ExportRequest, export_bundle
 from export.deploy import Answers
 from export.engine import EngineRequest, build_engine, main
 from export.engine_build import load_library, parse_inspection, typed_layers
@@ -15,6 +16,7 @@ from export.engine_proof import Layer, require_precision
 from export.errors import ExportError
 from export.precision import sensitive_nodes, to_fp16
 from export.profiles import PROFILES
+from export.recipe import ExportRecipe
 from runtime.engine_file import engine_paths, read_engine_record, require_loadable
 from runtime.errors import BackendUnavailable, StreamError
 from runtime.gpu import Gpu
@@ -30,23 +32,24 @@ def trt():
 
 @pytest.fixture(scope="module")
 def bundles(trt, packaged, frames, tmp_path_factory):
-    """An fp32 and an fp16 bundle, never changed."""
-    from export.bundle import ExportRequest
-
+    """A bundle of each precision, never changed."""
     folder = tmp_path_factory.mktemp("bundles")
-    answers = Answers(confidence=True, health=True)
     request = ExportRequest(
-        packaged.model, packaged.spec, frames, answers=answers, profile=PROFILES["rtx"]
+        packaged.model,
+        packaged.spec,
+        frames,
+        calibration=frames * 2,
+        answers=Answers(confidence=True, health=True),
+        profile=PROFILES["rtx"],
+        recipe=ExportRecipe(int8_label_agreement=0, int8_class_iou=0),  # no search here
     )
-    for precision in ("fp32", "fp16"):
+    for precision in ("fp32", "fp16", "int8"):
         export_bundle(replace(request, precision=precision), folder / precision)
     return folder
 
 
 @pytest.fixture
 def bundle(bundles, tmp_path):
-    import shutil
-
     return shutil.copytree(bundles / "fp16", tmp_path / "bundle")
 
 
@@ -61,8 +64,6 @@ def network_of(trt, graph):
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp32", "FLOAT"), ("fp16", "HALF")])
 def test_an_engine_is_built_in_the_precision_of_the_graph(bundles, tmp_path, precision, kind):
-    import shutil
-
     folder = shutil.copytree(bundles / precision, tmp_path / "bundle")
     record = build_engine(folder, RTX)
     assert record.precision == precision
@@ -73,6 +74,14 @@ def test_an_engine_is_built_in_the_precision_of_the_graph(bundles, tmp_path, pre
     assert record.model_sha256 == read_manifest(folder).sha256["model.onnx"]
     assert (record.gpu, record.proved_by) == (None, "typed network definition")
     assert read_engine_record(folder, "tensorrt-rtx") == record
+
+
+def test_an_int8_engine_is_built_of_int8_layers(bundles, tmp_path):
+    folder = shutil.copytree(bundles / "int8", tmp_path / "bundle")
+    record = build_engine(folder, RTX)
+    kept = len(read_manifest(folder).provenance["int8"]["kept"])
+    assert record.layer_types["CONVOLUTION INT8"] >= 34 - kept
+    assert "CONVOLUTION HALF" not in record.layer_types
 
 
 def test_inputs_and_outputs_are_bytes_in_the_engines_network(trt, bundles):

@@ -38,7 +38,11 @@ def test_pooling_is_one_node_or_two_products(pooled):
     np.testing.assert_allclose(found, Pool()(example).numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", PROFILES)
+# One of every pair of opset and file format.
+FORMATS = {(p.opset, p.ir_version): name for name, p in PROFILES.items()}
+
+
+@pytest.mark.parametrize("name", FORMATS.values())
 def test_every_profile_gets_its_opset_and_file_format(packaged, name):
     deploy = DeployModel(packaged.model, packaged.spec, Answers(confidence=True)).eval()
     example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)

@@ -1,0 +1,235 @@
+"""int8 in the graph: Q/DQ pairs around what computes in it, calibrated on target frames."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from export.bisect import first_failing
+from export.calibration import RULES, Limits, calibrate, require_frames
+from export.onnx_graph import check_graph
+from export.parity import ParityReport
+from export.search import nodes_to_keep
+from export.session import float_tensors, median_ms
+
+# What int8 kernels exist for, on CPUs and in TensorRT.
+_KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
+
+_CUTTING = {"Clip", "Relu"}
+
+Compare = Callable[[onnx.ModelProto], ParityReport]
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """What the search found.
+
+    Attributes:
+        graph: with Q/DQ pairs.
+        rule: of calibration, the best of ``tried``.
+        tried: label agreement of every rule with everything quantised.
+        limits: of that rule.
+        int32_bias: as ``quantised_graph``.
+        kept: names of nodes that stay in floating point, of those that could be quantised.
+        quantised: names of the others.
+        parity: of the graph.
+    """
+
+    graph: onnx.ModelProto
+    rule: str
+    tried: dict[str, float]
+    limits: Limits
+    int32_bias: bool
+    kept: tuple[str, ...]
+    quantised: tuple[str, ...]
+    parity: ParityReport
+
+    def first_failing(self, graph: onnx.ModelProto, compare: Compare) -> str | None:
+        """The node with which quantising ``graph`` from front to back first fails the gate."""
+
+        def judge(some: Sequence[str]) -> ParityReport:
+            rest = [name for name in self.quantised if name not in set(some)]
+            kept = [*self.kept, *rest]
+            return compare(quantised_graph(graph, self.limits, kept, self.int32_bias))
+
+        return first_failing(self.quantised, judge)
+
+
+@dataclass(frozen=True)
+class Int8Facts:
+    """What an int8 graph is like, for manifest, card and people.
+
+    Attributes:
+        rule: of calibration.
+        tried: label agreement of every rule, with everything quantised.
+        kept: names of nodes that stay in floating point.
+        num_quantised: nodes in int8.
+        int8_ms, fp32_ms: median time of a frame in ONNX Runtime here, measured in turn.
+    """
+
+    rule: str
+    tried: dict[str, float]
+    kept: tuple[str, ...]
+    num_quantised: int
+    int8_ms: float
+    fp32_ms: float
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        tried = ", ".join(f"{rule} {100 * value:.1f} %" for rule, value in self.tried.items())
+        verdict = "slower than" if self.int8_ms > self.fp32_ms else "instead of"
+        return [
+            f"calibration: {self.rule} (everything in int8: {tried})",
+            f"{self.num_quantised} nodes in int8, {len(self.kept)} kept in floating point",
+            f"ONNX Runtime on this CPU: {self.int8_ms:.1f} ms, {verdict} {self.fp32_ms:.1f} ms "
+            "of fp32",
+        ]
+
+
+def int8_facts(found: Quantised, graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> Int8Facts:
+    """Facts of a search's result; times it against the graph that it came from."""
+    int8_ms, fp32_ms = median_ms((found.graph, graph), images)
+    return Int8Facts(
+        found.rule,
+        {rule: round(value, 6) for rule, value in found.tried.items()},
+        found.kept,
+        len(found.quantised),
+        round(int8_ms, 3),
+        round(fp32_ms, 3),
+    )
+
+
+def to_int8(
+    graph: onnx.ModelProto,
+    calibration: Sequence[np.ndarray],
+    compare: Compare,
+    int32_bias: bool = True,
+) -> Quantised:
+    """Calibrate by every rule, take the best, and keep what harms in floating point.
+
+    Args:
+        graph: in single precision.
+        calibration: target frames, (H, W, 3) uint8.
+        compare: judges a graph.
+        int32_bias: as ``quantised_graph``.
+
+    Returns:
+        the best that was found; its parity may have failed.
+
+    Raises:
+        ExportError: too few frames, or noise.
+    """
+    require_frames(calibration)
+    quantisable = [node for node in graph.graph.node if node.op_type in _KINDS]
+    around = {name for node in quantisable for name in (*node.input, *node.output)}
+    # What an activation cuts off is known by its answer.
+    around |= {
+        name for node in graph.graph.node if node.op_type in _CUTTING for name in node.output
+    }
+    tensors = [name for name in float_tensors(graph) if name in around]
+    limits = {
+        rule: through_activations(graph, found)
+        for rule, found in calibrate(graph, calibration, tensors).items()
+    }
+    order = [node.name for node in quantisable]
+
+    def made(rule: str, kept: Sequence[str]) -> onnx.ModelProto:
+        return quantised_graph(graph, limits[rule], kept, int32_bias)
+
+    reports = {rule: compare(made(rule, ())) for rule in RULES}
+    best = max(RULES, key=lambda rule: reports[rule].label_agreement)
+    kept, report = nodes_to_keep(order, (), lambda some: compare(made(best, some)))
+    return Quantised(
+        graph=made(best, kept),
+        rule=best,
+        tried={rule: one.label_agreement for rule, one in reports.items()},
+        limits=limits[best],
+        int32_bias=int32_bias,
+        kept=kept,
+        quantised=tuple(name for name in order if name not in set(kept)),
+        parity=report,
+    )
+
+
+def through_activations(graph: onnx.ModelProto, limits: Limits) -> Limits:
+    """Limits in which a value that goes into ReLU or Clip alone reaches no further than its answer.
+
+    The pair of Q and DQ stands before the activation. Without this, levels of a MobileNet would be
+    spread over 145, of which ReLU6 leaves 6: half of all labels change.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    answered = {output.name for output in graph.graph.output}
+    tightened = dict(limits)
+    for name, limit in limits.items():
+        reading = readers.get(name, [])
+        if name not in answered and reading and all(n.op_type in _CUTTING for n in reading):
+            tightened[name] = min(limit, max(limits[node.output[0]] for node in reading))
+    return tightened
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """ONNX Runtime's quantiser tells the root logger of every channel."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def quantised_graph(
+    graph: onnx.ModelProto, limits: Limits, kept: Iterable[str], int32_bias: bool = True
+) -> onnx.ModelProto:
+    """Q/DQ pairs around all nodes that int8 kernels exist for but ``kept``.
+
+    Biases in int32 are what ONNX Runtime's int8 kernels take and TensorRT refuses; otherwise they
+    stay in floating point.
+
+    Symmetric levels and one scale a channel of weights: what TensorRT demands, and ONNX Runtime
+    takes.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    ranges = {
+        name: TensorData(lowest=np.float32(-limit), highest=np.float32(limit))
+        for name, limit in limits.items()
+    }
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    quantizer = QDQQuantizer(
+        inferred,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(kept),
+        op_types_to_quantize=_KINDS,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": int32_bias,
+        },
+    )
+    with _silent():
+        quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it leaves the new nodes at the end
+    made: onnx.ModelProto = quantizer.model.model
+    made.ir_version = graph.ir_version
+    check_graph(made, "the int8 graph")
+    return made
