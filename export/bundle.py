@@ -76,7 +76,8 @@ class ExportResult:
         num_nodes: of the graph.
         size_bytes: of the ONNX file.
         parity: of the file in ONNX Runtime, against the torch model.
-        single: nodes of a half-precision graph that compute in single precision.
+        single: nodes that stay in single precision on purpose, of an int8 graph those that
+            multiply.
         rounding: the parity with every half value really rounded, as a GPU does.
         int8: how an int8 graph came about.
         coarse_cost: what coarse labels cost and gain.
@@ -106,9 +107,11 @@ class ExportResult:
         """Plain values for the manifest."""
         facts: dict[str, Any] = {"parity": self.parity.record()}
         if self.rounding is not None:
-            facts |= {"parity_rounded": self.rounding.record(), "single_precision": self.single}
+            facts["parity_rounded"] = self.rounding.record()
         if self.int8 is not None:
             facts["int8"] = self.int8.record()
+        if self.single:
+            facts["single_precision"] = self.single
         if self.coarse_cost is not None:
             facts["coarse_labels"] = self.coarse_cost.record()
         return facts
@@ -151,6 +154,7 @@ def _require_replaceable(out_dir: Path) -> None:
     for library in LIBRARIES:
         ours |= {path.name for path in engine_paths(out_dir, library)}
         ours.add(timing_cache_path(out_dir, library).name)
+    ours |= {f".{name}.part" for name in ours}  # of an engine whose writing was killed
     foreign = {path.name for path in out_dir.iterdir()} - ours
     if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
         found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
@@ -193,7 +197,8 @@ class _Export:
         )
         half = self._half(graph) if request.precision == "fp16" else None
         int8 = self._int8(graph) if request.precision == "int8" else None
-        shipped = next((found.graph for found in (half, int8) if found), graph)
+        converted = half or int8
+        shipped = converted.graph if converted else graph
         _add_metadata(shipped, request)
         path = folder / MODEL_FILE
         onnx.save(shipped, path)
@@ -201,14 +206,15 @@ class _Export:
             num_nodes=len(shipped.graph.node),
             size_bytes=path.stat().st_size,
             parity=self._prove(folder),
-            single=half.single if half else (),
+            single=converted.single if converted else (),
             rounding=half.parity if half else None,
             int8=int8_facts(int8, graph, request.images) if int8 else None,
             coarse_cost=cost,
         )
         provenance = {**request.provenance, **result.record()}
         outputs = request.answers.names
-        card = model_card(request.spec, request.precision, outputs, provenance)
+        batch = "N" if request.dynamic_batch else "1"
+        card = model_card(request.spec, request.precision, outputs, batch, provenance)
         (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
         hashes = {name: file_sha256(folder / name) for name in (MODEL_FILE, CARD_FILE)}
         manifest = replace(self._manifest(), sha256=hashes, provenance=provenance)
@@ -324,7 +330,7 @@ def _add_metadata(graph: onnx.ModelProto, request: ExportRequest) -> None:
         "palette": json.dumps(space.palette),
         "precision": request.precision,
         "provenance": json.dumps(request.provenance),
-        "input": "uint8 RGB (1, H, W, 3)",
+        "input": f"uint8 RGB ({'N' if request.dynamic_batch else '1'}, H, W, 3)",
         "output": ", ".join(request.answers.names),
     }
     onnx.helper.set_model_props(graph, facts)

@@ -8,8 +8,8 @@ from typing import Any
 from sfda_edge.models import ModelSpec
 
 _OUTPUTS = {
-    "label_map": "uint8 class indices, (1, {height}, {width})",
-    "confidence": "uint8, 255 times the probability of the label, (1, {height}, {width})",
+    "label_map": "uint8 class indices, ({batch}, {height}, {width})",
+    "confidence": "uint8, 255 times the probability of the label, ({batch}, {height}, {width})",
     "health": "float32, figures that move when what the camera sees does; `health_layout` in "
     "`manifest.json` names its parts",
 }
@@ -18,7 +18,11 @@ _TOLD = {"parity", "parity_rounded", "single_precision", "coarse_labels", "int8"
 
 
 def model_card(
-    spec: ModelSpec, precision: str, outputs: Sequence[str], provenance: dict[str, Any]
+    spec: ModelSpec,
+    precision: str,
+    outputs: Sequence[str],
+    batch: str,
+    provenance: dict[str, Any],
 ) -> str:
     """Markdown with what the model takes and answers, where it came from, and how it was proved."""
     height, width = spec.input_hw
@@ -28,10 +32,12 @@ def model_card(
         f"Semantic segmentation into {spec.answer_space.num_classes} classes: "
         f"{', '.join(spec.answer_space.names)}.",
         "",
-        f"- Input `image`: uint8 RGB, (1, {height}, {width}, 3). Resize bilinearly; nothing else.",
+        f"- Input `image`: uint8 RGB, ({batch}, {height}, {width}, 3). Resize bilinearly; nothing "
+        "else.",
     ]
     for name in outputs:
-        lines.append(f"- Output `{name}`: {_OUTPUTS[name].format(height=height, width=width)}.")
+        what = _OUTPUTS[name].format(batch=batch, height=height, width=width)
+        lines.append(f"- Output `{name}`: {what}.")
     lines += ["", "## How it was proved", "", *_proof(provenance)]
     lines += ["", "## Where it came from", ""]
     lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
@@ -56,7 +62,7 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
         f"ONNX Runtime reads the file (gate: {100 * parity['gate']['label_agreement']:g} %)."
     ]
     if "parity_rounded" in provenance:
-        singles = len(provenance["single_precision"])
+        singles = len(provenance.get("single_precision", ()))
         lines.append(
             f"- {_agreement(provenance['parity_rounded'])} when every half value is really "
             f"rounded, as a GPU does; {singles} nodes compute in single precision."

@@ -68,7 +68,8 @@ class DeployModel(nn.Module):
         self.mapped = matrix is not None
         if matrix is not None:
             self.register_buffer("class_kernel", matrix[:, :, None, None])
-        example = self.normalise(torch.zeros(1, 3, *spec.input_hw))
+        noise = torch.rand(1, 3, *spec.input_hw, generator=torch.Generator().manual_seed(0))
+        example = self.normalise(255 * noise)
         self.network = SplitNetwork(model, example)
         if answers.argmax == "coarse" and not self.network.enlarges:
             raise ExportError(

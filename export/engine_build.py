@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import logging
+import re
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.engine_proof import Layer, require_precision
+from export.engine_proof import Layer, multiplies, require_precision
 from export.errors import ExportError
 
 if TYPE_CHECKING:  # TensorRT for RTX has the same interface; tests compare the names we use
@@ -39,7 +43,7 @@ class Build:
     Attributes:
         onnx_path: the graph, with its precision in it.
         precision: what the graph computes in, to be proved.
-        single: names of nodes that compute in single precision all the same.
+        single: names of nodes that stay in single precision on purpose.
         compute_capability: to build for, such as 8.9; None for the GPU that is here.
         can_load: whether the engine can be loaded here, and looked into.
         workspace_mib: limit of the builder's trials.
@@ -99,6 +103,7 @@ def build(trt: Any, wanted: Build) -> Built:
     """Build an engine and prove its precision.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile.
         ExportError: the builder does not start or fails, or the result is of another precision.
     """
     began_s = time.monotonic()
@@ -111,8 +116,11 @@ def build(trt: Any, wanted: Build) -> Built:
     typed = typed_layers(network)
     require_precision(typed, wanted.precision, wanted.single)
     for level in _LEVELS:
+        monitor = _monitor(trt)
         config = _configured(trt, builder, network, wanted, level)
-        serialized = builder.build_serialized_network(network, config)
+        config.progress_monitor = monitor
+        with _stoppable(monitor):
+            serialized = builder.build_serialized_network(network, config)
         if serialized is not None:
             break
         logger.warning("the build failed at effort %d: %s", level, messages.reason())
@@ -191,7 +199,6 @@ def _configured(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector reads
     if wanted.timing_cache is not None:
         config.set_timing_cache(config.create_timing_cache(wanted.timing_cache), True)
-    config.progress_monitor = _monitor(trt)
     if wanted.compute_capability is not None:
         _build_for(trt, config, wanted.compute_capability)
     image = network.get_input(0)
@@ -221,13 +228,36 @@ def _build_for(trt: Any, config: Any, capability: str) -> None:
     config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
 
 
+@contextlib.contextmanager
+def _stoppable(monitor: Any) -> Iterator[None]:
+    """Ctrl-C asks the builder to stop at its next step; an exception cannot pass through it.
+
+    Raises:
+        KeyboardInterrupt: at the end, when it was asked.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: monitor.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if monitor.stopped:
+        raise KeyboardInterrupt
+
+
 def _monitor(trt: Any) -> Any:
-    """Progress of the build on a terminal, and the way to stop it with Ctrl-C."""
+    """Progress of the build on a terminal, and the way to stop it."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._steps: dict[str, int] = {}
+            self.stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
 
         def phase_start(self, phase_name: str, _parent: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
@@ -237,10 +267,10 @@ def _monitor(trt: Any) -> Any:
                 done = f"{phase_name}: {step + 1} of {self._steps[phase_name]}"
                 sys.stderr.write(f"\r\033[K{done[:100]}")
                 sys.stderr.flush()
-            return True
+            return not self.stopped
 
         def phase_finish(self, phase_name: str) -> None:
-            del self._steps[phase_name]
+            self._steps.pop(phase_name, None)
             if not self._steps and sys.stderr.isatty():
                 sys.stderr.write("\r\033[K")
 
@@ -256,16 +286,15 @@ def typed_layers(network: tensorrt.INetworkDefinition) -> list[Layer]:
         for out in range(layer.num_outputs)
     }
     return [
-        Layer(layer.name, _name_of(layer.type), _type_of(layer, makers.get))
+        Layer((layer.name,), _name_of(layer.type), _type_of(layer, makers))
         for layer in layers
         if layer.num_outputs
     ]
 
 
-def _type_of(layer: tensorrt.ILayer, maker: Callable[[str], str | None]) -> str:
-    """INT8 of what is fed by a dequantisation: TensorRT fuses the two into one int8 layer."""
-    first = layer.get_input(0) if layer.num_inputs else None
-    if first is not None and maker(first.name) == "DEQUANTIZE":
+def _type_of(layer: tensorrt.ILayer, makers: Mapping[str, str]) -> str:
+    """INT8 of a layer that multiplies what a dequantisation feeds it: the builder fuses the two."""
+    if multiplies(_name_of(layer.type)) and makers.get(layer.get_input(0).name) == "DEQUANTIZE":
         return "INT8"
     return _name_of(layer.get_output(0).dtype)
 
@@ -289,19 +318,32 @@ def inspected_layers(trt: Any, messages: Any, engine: bytes) -> list[Layer]:
     return parse_inspection(text)
 
 
-_FORMATS = {"Half": "HALF", "Float": "FLOAT", "Int8": "INT8", "BFloat16": "BF16", "FP8": "FP8"}
+# What the inspector's descriptions of formats hold: "Half" as well as "Channel major FP16 format".
+_FORMATS = {
+    "Half": "HALF",
+    "FP16": "HALF",
+    "Float": "FLOAT",
+    "FP32": "FLOAT",
+    "Int8": "INT8",
+    "BF16": "BF16",
+    "FP8": "FP8",
+}
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 def parse_inspection(text: str) -> list[Layer]:
-    """The engine inspector's JSON → layers; the type is that of a layer's first input."""
+    """The engine inspector's JSON → layers; the type is that of a layer's first input.
+
+    Raises:
+        ExportError: it holds names alone.
+    """
     layers = []
     for layer in json.loads(text)["Layers"]:
-        if isinstance(layer, str):  # names alone: the engine was built without details
+        if isinstance(layer, str):  # the engine was built without details
             raise ExportError("the engine keeps no layer information; it cannot be proved")
         ports = layer.get("Inputs") or layer.get("Outputs") or [{}]
-        described = ports[0].get("Format/Datatype", ports[0].get("Datatype", ""))
+        described = ports[0].get("Format/Datatype", "")
         found = next((name for key, name in _FORMATS.items() if key in described), described)
-        layers.append(
-            Layer(layer.get("Metadata") or layer["Name"], layer["LayerType"].upper(), found)
-        )
+        names = tuple(_ORIGIN.findall(layer.get("Metadata", ""))) or (layer["Name"],)
+        layers.append(Layer(names, layer["LayerType"].upper(), found))
     return layers

@@ -47,6 +47,7 @@ class ParityReport:
         class_share: of the reference's pixels.
         confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
         miou_change: candidate minus reference in points of mIoU; None where nobody gave labels.
+        not_finite: outputs of the candidate that held NaN or infinity.
         num_images: how many images were compared.
         gate: what had to be reached.
     """
@@ -59,6 +60,7 @@ class ParityReport:
     class_share: dict[str, float]
     confidence_drift: float | None
     miou_change: float | None
+    not_finite: tuple[str, ...]
     num_images: int
     gate: Gate
 
@@ -70,7 +72,7 @@ class ParityReport:
 
     def failures(self) -> list[str]:
         """What does not reach the gate, in words."""
-        failures = []
+        failures = [f"{name} holds NaN or infinite values" for name in self.not_finite]
         if self.label_agreement < self.gate.label_agreement:
             failures.append(
                 f"label agreement {100 * self.label_agreement:.3f} %, "
@@ -160,6 +162,7 @@ class _Tally:
         self.agreements: list[float] = []
         self.border, self.interior = [0, 0], [0, 0]  # agreeing, all
         self.drifts: list[float] = []
+        self.not_finite: set[str] = set()
 
     def add(self, reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
         expected, answered = reference["label_map"], found["label_map"]
@@ -170,6 +173,7 @@ class _Tally:
         for counts, where in ((self.border, near), (self.interior, ~near)):
             counts[0] += int(same[where].sum())
             counts[1] += int(where.sum())
+        self.not_finite |= {name for name, value in found.items() if not np.isfinite(value).all()}
         if "confidence" in reference:
             change = reference["confidence"].astype(np.float32) - found["confidence"]
             self.drifts.append(float(np.abs(change).mean()) / 255)
@@ -191,6 +195,7 @@ class _Tally:
             },
             confidence_drift=float(np.mean(self.drifts)) if self.drifts else None,
             miou_change=None,
+            not_finite=tuple(sorted(self.not_finite)),
             num_images=len(self.agreements),
             gate=gate,
         )

@@ -22,6 +22,7 @@ from export.session import float_tensors, median_ms
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
 
 _CUTTING = {"Clip", "Relu"}
+_MULTIPLYING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 Compare = Callable[[onnx.ModelProto], ParityReport]
 
@@ -38,6 +39,7 @@ class Quantised:
         int32_bias: as ``quantised_graph``.
         kept: names of nodes that stay in floating point, of those that could be quantised.
         quantised: names of the others.
+        single: names of all nodes that multiply and are not quantised.
         parity: of the graph.
     """
 
@@ -48,6 +50,7 @@ class Quantised:
     int32_bias: bool
     kept: tuple[str, ...]
     quantised: tuple[str, ...]
+    single: tuple[str, ...]
     parity: ParityReport
 
     def first_failing(self, graph: onnx.ModelProto, compare: Compare) -> str | None:
@@ -149,6 +152,8 @@ def to_int8(
     reports = {rule: compare(made(rule, ())) for rule in RULES}
     best = max(RULES, key=lambda rule: reports[rule].label_agreement)
     kept, report = nodes_to_keep(order, (), lambda some: compare(made(best, some)))
+    quantised = tuple(name for name in order if name not in set(kept))
+    multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]
     return Quantised(
         graph=made(best, kept),
         rule=best,
@@ -156,7 +161,8 @@ def to_int8(
         limits=limits[best],
         int32_bias=int32_bias,
         kept=kept,
-        quantised=tuple(name for name in order if name not in set(kept)),
+        quantised=quantised,
+        single=tuple(name for name in multiplying if name not in set(quantised)),
         parity=report,
     )
 

@@ -25,10 +25,9 @@ class GraphSession:
         ExportError: ONNX Runtime does not take it.
     """
 
-    def __init__(self, graph: onnx.ModelProto, num_threads: int = 0) -> None:
+    def __init__(self, graph: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = num_threads
         try:
             self._session = onnxruntime.InferenceSession(
                 graph.SerializeToString(), options, providers=[PROVIDER]

@@ -17,7 +17,7 @@ class Enlargement(NamedTuple):
     Attributes:
         number: it is the network's how-manieth, from 0.
         output_hw: the size that it makes.
-        arguments: mode, align_corners and antialias.
+        arguments: how it was called, without the input.
     """
 
     number: int
@@ -32,14 +32,18 @@ class SplitNetwork(nn.Module):
     else, ``coarse`` gives its answer, and ``enlarge`` changes nothing.
 
     Args:
-        network: in evaluation mode; it always interpolates equally often.
-        example: an input of the size that it will see.
+        network: in evaluation mode.
+        example: an input of the size that it will see, with something on it: the halves have to
+            give what the network gives, or it counts as one that ends with anything else.
     """
 
+    @torch.no_grad()
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         super().__init__()
         self.network = network
         self.last = _last_enlargement(network, example)
+        if self.last and not torch.equal(self.enlarge(self.coarse(example)), network(example)):
+            self.last = None
 
     @property
     def enlarges(self) -> bool:
@@ -57,12 +61,12 @@ class SplitNetwork(nn.Module):
         """Logits on the network's own grid → at its output size."""
         if self.last is None:
             return logits
-        return functional.interpolate(logits, size=self.last.output_hw, **self.last.arguments)
+        return functional.interpolate(logits, **self.last.arguments)
 
     def enlarge_nearest(self, maps: Tensor) -> Tensor:
         """Maps (N, h, w) of labels on the network's own grid → at its output size."""
         assert self.last is not None
-        aligned = bool(self.last.arguments["align_corners"])
+        aligned = bool(self.last.arguments.get("align_corners"))
         for axis, size in enumerate(self.last.output_hw, start=1):
             nearest = nearest_indices(maps.shape[axis], size, aligned)
             maps = maps.index_select(axis, nearest.to(maps.device))
@@ -83,18 +87,15 @@ def nearest_indices(size: int, enlarged: int, align_corners: bool) -> Tensor:
     return nearest.long().clamp(0, size - 1)
 
 
-@torch.no_grad()
 def _last_enlargement(network: nn.Module, example: Tensor) -> Enlargement | None:
     with _Recording() as recording:
         answer = network(example)
     if not recording.calls or recording.calls[-1][1] is not answer:
         return None
-    made, arguments = answer.shape[2:], recording.calls[-1][0]
-    kept = {name: arguments.get(name, default) for name, default in _DEFAULTS.items()}
-    return Enlargement(len(recording.calls) - 1, (made[0], made[1]), kept)
+    height, width = answer.shape[2:]
+    return Enlargement(len(recording.calls) - 1, (height, width), recording.calls[-1][0])
 
 
-_DEFAULTS = {"mode": "nearest", "align_corners": None, "antialias": False}
 _NAMES = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 
 

@@ -39,7 +39,6 @@ EXTRAS = {
     "cv2": "opencv",
     "onnx": "export",
     "onnxscript": "export",
-    "onnxslim": "export",
     "onnxruntime": "export",
 }
 _EPILOG = """\
@@ -406,6 +405,7 @@ def _export(args: argparse.Namespace) -> None:
     from export.command import ExportFlags, export_model
     from export.deploy import Answers
 
+    _require_engine_flags(args)
     precision = "fp16" if args.fp16 else "int8" if args.int8 else "fp32"
     flags = ExportFlags(
         precision,
@@ -425,6 +425,21 @@ def _export(args: argparse.Namespace) -> None:
 
         request = EngineRequest(args.engine, args.compute_capability)
         print(describe(args.out, build_engine(args.out, request)))
+
+
+def _require_engine_flags(args: argparse.Namespace) -> None:
+    """Before the work: an engine is of the target's library, and a GPU to build for needs one."""
+    from export.profiles import target_profile
+
+    library = target_profile(args.target).engine
+    if args.compute_capability and not args.engine:
+        raise SfdaEdgeError("--compute-capability says what to build an engine for: add --engine")
+    if args.engine and args.engine != library:
+        found = f"has engines of {library}" if library else "has no engines"
+        raise SfdaEdgeError(
+            f"--target {args.target} {found}; --engine {args.engine} wants "
+            + ("--target rtx" if args.engine == "tensorrt-rtx" else "x86-cuda12 or a Jetson's")
+        )
 
 
 def _recipes(args: argparse.Namespace) -> None:

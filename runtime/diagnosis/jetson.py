@@ -41,7 +41,10 @@ def judge_release(text: str) -> Finding:
         return Finding("jetson", "note", "its L4T release cannot be read", f"See {RELEASE_FILE}.")
     major, minor = int(match[1]), int(match[2].split(".")[0])
     known = JETPACK.get(f"{major}.{minor}") or JETPACK.get(str(major))
-    jetpack, tensorrt = known or ("unknown", "unknown")
+    if known is None:
+        said, advice = f"L4T {major}.{match[2]}, of no JetPack that we know", "dpkg -l libnvinfer*"
+        return Finding("jetson", "note", said, f"Look for TensorRT 10 or later: {advice}")
+    jetpack, tensorrt = known
     said = f"L4T {major}.{match[2]}: JetPack {jetpack}, TensorRT {tensorrt}"
     if (major, minor) < _OLDEST:
         advice = "Engines need TensorRT 10: update to JetPack 6.1 or later."

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.diagnosis.finding import Finding
-from runtime.diagnosis.packages import installed
+from runtime.diagnosis.finding import Finding, Verdict
+from runtime.diagnosis.packages import one_flavour
 from runtime.manifest import read_manifest
 from runtime.packaged import BUNDLE_DIR
 
@@ -27,25 +27,13 @@ _REMOTE = {"AzureExecutionProvider"}
 
 def look() -> list[Finding]:
     """The flavour, and every provider tried with the packaged model."""
-    wheels = installed(WHEELS)
-    findings = []
-    if len(wheels) > 1:
-        names = " ".join(wheels)
-        findings.append(
-            Finding(
-                "onnxruntime",
-                "problem",
-                f"several flavours, which overwrite each other: {names}",
-                f"pip uninstall -y {names}, then install the one that you want again.",
-            )
-        )
+    flavour, findings = one_flavour("onnxruntime", WHEELS)
     try:
         library = importlib.import_module("onnxruntime")
         providers = [name for name in library.get_available_providers() if name not in _REMOTE]
     except (ImportError, AttributeError, OSError) as error:
         advice = "pip install onnxruntime, or onnxruntime-gpu on a PC with an NVIDIA GPU."
         return [*findings, Finding("onnxruntime", "problem", f"does not start: {error}", advice)]
-    flavour = next(iter(wheels), "not from pip")
     findings.append(Finding("onnxruntime", "ok", f"{library.__version__} ({flavour})"))
     return findings + [_tried(library, provider) for provider in providers]
 
@@ -71,5 +59,6 @@ def _tried(library: Any, provider: str) -> Finding:
             "Its libraries are missing or of another version: compare CUDA, cuDNN and TensorRT "
             "with the table of the provider's documentation."
         )
-        return Finding("onnxruntime", "note", f"{provider} does not start: {reason}", advice)
+        verdict: Verdict = "problem" if provider == CPU else "note"  # all of us need the CPU's
+        return Finding("onnxruntime", verdict, f"{provider} does not start: {reason}", advice)
     return Finding("onnxruntime", "ok", f"{provider} starts and answers")

@@ -7,7 +7,7 @@ import os
 import re
 
 from runtime.diagnosis.finding import Finding
-from runtime.diagnosis.packages import installed
+from runtime.diagnosis.packages import one_flavour
 
 # They all unpack into the folder cv2 and overwrite each other (opencv/opencv-python#467).
 WHEELS = (
@@ -20,18 +20,7 @@ WHEELS = (
 
 def look() -> list[Finding]:
     """The flavour, and whether cameras, videos, GStreamer and windows work."""
-    wheels = installed(WHEELS)
-    findings = []
-    if len(wheels) > 1:
-        names = " ".join(wheels)
-        findings.append(
-            Finding(
-                "opencv",
-                "problem",
-                f"several flavours, which overwrite each other: {names}",
-                f"pip uninstall -y {names}, then install one of them again.",
-            )
-        )
+    flavour, findings = one_flavour("opencv", WHEELS)
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
@@ -44,7 +33,6 @@ def look() -> list[Finding]:
             )
         )
         return findings
-    flavour = next(iter(wheels), "not from pip: JetPack's or your own build")
     findings.append(Finding("opencv", "ok", f"{cv2.__version__} ({flavour})"))
     return findings + judge(cv2.getBuildInformation(), _has_display())
 
@@ -55,29 +43,15 @@ def _has_display() -> bool:
 
 def judge(build_information: str, has_display: bool) -> list[Finding]:
     """What the text of ``cv2.getBuildInformation`` says of video and windows."""
-    findings = []
-    if _is_built(build_information, "FFMPEG"):
-        findings.append(Finding("opencv", "ok", "FFMPEG: videos and network streams"))
-    else:
-        findings.append(
-            Finding(
-                "opencv",
-                "note",
-                "built without FFMPEG: no rtsp:// and few kinds of video",
-                "pip install opencv-python has it.",
-            )
-        )
-    if _is_built(build_information, "GStreamer"):
-        findings.append(Finding("opencv", "ok", "GStreamer: pipelines and CSI cameras"))
-    else:
-        findings.append(
-            Finding(
-                "opencv",
-                "note",
-                "built without GStreamer: no CSI camera, no hardware decoding",
-                "pip's wheels never have it (opencv/opencv-python#530); use JetPack's OpenCV.",
-            )
-        )
+    findings = [
+        _video(build_information, "FFMPEG", "videos and network streams", "pip's wheels have it."),
+        _video(
+            build_information,
+            "GStreamer",
+            "pipelines, CSI cameras and hardware decoding",
+            "pip's wheels never have it (opencv/opencv-python#530); use JetPack's OpenCV.",
+        ),
+    ]
     window = re.search(r"^\s*GUI:\s*(\S+)", build_information, re.MULTILINE)
     if not window or window[1].upper() == "NONE":
         advice = "pip install opencv-python instead of the headless wheel."
@@ -88,5 +62,7 @@ def judge(build_information: str, has_display: bool) -> list[Finding]:
     return findings
 
 
-def _is_built(build_information: str, name: str) -> bool:
-    return bool(re.search(rf"^\s*{name}:\s*YES", build_information, re.MULTILINE))
+def _video(build_information: str, name: str, purpose: str, advice: str) -> Finding:
+    if re.search(rf"^\s*{name}:\s*YES", build_information, re.MULTILINE):
+        return Finding("opencv", "ok", f"{name}: {purpose}")
+    return Finding("opencv", "note", f"built without {name}: no {purpose}", advice)

@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from export import onnx_graph, simplify
 from export.bundle import ExportRequest
+from export.deploy import DeployModel
+from export.parity import Gate, ParityReport
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
@@ -28,6 +31,14 @@ def frames(packaged) -> list[np.ndarray]:
     """Four packaged source images at the input size, (H, W, 3) uint8."""
     found = list(read_all(open_images("streetsynth:source"), None))[:4]
     return [np.ascontiguousarray(resize_image(f.image, packaged.spec.input_hw)) for f in found]
+
+
+@pytest.fixture(scope="session")
+def graph(packaged) -> onnx.ModelProto:
+    """The packaged model's, in single precision with label maps alone; never changed."""
+    deploy = DeployModel(packaged.model, packaged.spec).eval()
+    example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
+    return onnx_graph.export_graph(deploy, example)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +61,18 @@ def exported_once(monkeypatch, exports):
 @pytest.fixture(scope="session")
 def exports():
     return {}
+
+
+@pytest.fixture(scope="session")
+def report():
+    """Makes a report of nothing but a label agreement, of which 99 % are wanted."""
+
+    def make(agreement: float) -> ParityReport:
+        share = {"road": 1.0}
+        gate = Gate(0.99, 0.5, 1.0)
+        return ParityReport(agreement, agreement, None, None, share, share, None, None, (), 1, gate)
+
+    return make
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
+from export import engine_build
 from export.bundle import ExportRequest, export_bundle
 from export.deploy import Answers
 from export.engine import EngineRequest, build_engine, main
@@ -79,9 +81,9 @@ def test_an_engine_is_built_in_the_precision_of_the_graph(bundles, tmp_path, pre
 def test_an_int8_engine_is_built_of_int8_layers(bundles, tmp_path):
     folder = shutil.copytree(bundles / "int8", tmp_path / "bundle")
     record = build_engine(folder, RTX)
-    kept = len(read_manifest(folder).provenance["int8"]["kept"])
-    assert record.layer_types["CONVOLUTION INT8"] >= 34 - kept
-    assert "CONVOLUTION HALF" not in record.layer_types
+    single = read_manifest(folder).provenance.get("single_precision", ())
+    assert record.layer_types["CONVOLUTION INT8"] == 34 - len(single)
+    assert record.layer_types.get("CONVOLUTION FLOAT", 0) == len(single)
 
 
 def test_inputs_and_outputs_are_bytes_in_the_engines_network(trt, bundles):
@@ -104,36 +106,62 @@ def test_a_layer_in_another_precision_is_named_unless_it_was_meant(trt, bundles,
         require_precision(layers, "fp16", ())
     with pytest.raises(ExportError, match=r"asked for fp32, but 33 of 34"):
         require_precision(layers, "fp32", ())
-    with pytest.raises(ExportError, match=r"asked for int8, but 34 of 34"):
-        require_precision(layers, "int8", ())
+    with pytest.raises(ExportError, match=r"asked for int8, but 33 of 34"):
+        require_precision(layers, "int8", tuple(single))
     del network, kept
 
 
 def test_an_engine_without_computing_layers_proves_nothing():
     with pytest.raises(ExportError, match="cannot be proved"):
-        require_precision([Layer("a", "SHUFFLE", "HALF")], "fp16", ())
+        require_precision([Layer(("a",), "SHUFFLE", "HALF")], "fp16", ())
+
+
+def inspected(name, kind, described, metadata=""):
+    port = {"Name": "x", "Dimensions": [1, 8, 8, 8], "Format/Datatype": described}
+    return {"Name": name, "LayerType": kind, "Inputs": [port], "Outputs": [], "Metadata": metadata}
 
 
 def test_the_inspectors_json_is_read():
-    """In the form that NVIDIA's documentation of the engine inspector shows."""
+    """Descriptions as NVIDIA's guide and Torch-TensorRT's pages print them; no GPU wrote these."""
     layers = [
-        {
-            "Name": "conv1",
-            "LayerType": "CaskConvolution",
-            "Inputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format. Half"}],
-            "Outputs": [],
-            "Metadata": "[ONNX Layer: encoder/Conv]",
-        },
-        {"Name": "r", "LayerType": "Reformat", "Inputs": [{"Datatype": "Float"}], "Outputs": []},
+        inspected(
+            "c1", "CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format."
+        ),
+        inspected("c2", "Convolution", "Channel major FP16 format where channel % 4 == 0"),
+        inspected("c3", "gemm", "Half", "[ONNX Layer: a/Conv]\x1f[ONNX Layer: a/Relu]"),
+        inspected("c4", "Reformat", "Row major linear FP32"),
     ]
     found = parse_inspection(json.dumps({"Layers": layers, "Bindings": []}))
-    assert [(layer.kind, layer.type) for layer in found] == [
-        ("CASKCONVOLUTION", "HALF"),
-        ("REFORMAT", "FLOAT"),
-    ]
-    require_precision(found, "fp16", ())
+    assert [layer.type for layer in found] == ["INT8", "HALF", "HALF", "FLOAT"]
+    assert found[2].names == ("a/Conv", "a/Relu")
+    assert found[0].names == ("c1",)
+    require_precision(found[1:], "fp16", ())
+    with pytest.raises(ExportError, match=r"1 of 3 .* c1 \(INT8\)"):
+        require_precision(found, "fp16", ("c1",))  # meant to be single, and is not
     with pytest.raises(ExportError, match="no layer information"):
         parse_inspection(json.dumps({"Layers": ["conv1"]}))
+
+
+def test_ctrl_c_stops_the_build_and_nothing_is_written(bundle, monkeypatch):
+    monitored = engine_build._monitor
+
+    def pressing(trt):
+        monitor = monitored(trt)
+        started = monitor.phase_start
+
+        def phase_start(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            started(*arguments)
+
+        monitor.phase_start = phase_start
+        return monitor
+
+    monkeypatch.setattr(engine_build, "_monitor", pressing)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(bundle, RTX)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not engine_paths(bundle, "tensorrt-rtx")[0].exists()
 
 
 @pytest.mark.parametrize(

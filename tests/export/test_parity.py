@@ -110,6 +110,14 @@ def test_border_and_interior_are_told_apart(three_classes):
     assert report.interior_agreement == pytest.approx(1 - 1 / 720)
 
 
+def test_answers_that_are_no_numbers_fail(three_classes):
+    maps = {"label_map": REFERENCE}
+    broken = {**maps, "health": np.array([0.1, np.nan], np.float32)}
+    gate = Gate(0.0, 0.0, 1.0)
+    report = compare([maps], lambda _: broken, [IMAGE], three_classes, gate)
+    assert report.failures() == ["health holds NaN or infinite values"]
+
+
 def test_no_images_prove_nothing(three_classes):
     with pytest.raises(ValueError, match="at least one image"):
         compare([], lambda _: {}, [], three_classes, Gate(0, 0, 1))

@@ -10,7 +10,6 @@ from export.bisect import first_failing
 from export.deploy import Answers, DeployModel
 from export.errors import ExportError
 from export.onnx_graph import export_graph
-from export.parity import Gate, ParityReport
 from export.precision import emulate_half, sensitive_nodes, to_fp16, to_half
 from export.session import GraphSession, float_tensors, largest_values
 
@@ -119,22 +118,13 @@ def test_fp16_really_computes_in_fp16_and_keeps_what_must_not(packaged, frames):
 
 def test_control_flow_is_refused():
     graph = chain(1.0)
-    branch = helper.make_graph([], "b", [], [])
-    graph.graph.node[0].attribute.append(helper.make_attribute("then_branch", branch))
-    branch.node.append(helper.make_node("Identity", ["image"], ["x"]))
-    del graph.graph.node[0].attribute[:]
-    graph.graph.node[0].attribute.append(helper.make_attribute("then_branch", branch))
+    inner = helper.make_graph([helper.make_node("Identity", ["image"], ["x"])], "inner", [], [])
+    graph.graph.node[0].attribute.append(helper.make_attribute("then_branch", inner))
     with pytest.raises(ExportError, match="control flow"):
         to_fp16(graph)
 
 
-def report(agreement):
-    return ParityReport(
-        agreement, agreement, None, None, {"a": 1.0}, {"a": 1.0}, None, None, 1, Gate(0.99, 0.5, 1)
-    )
-
-
-def test_the_search_gives_the_harmful_nodes_back_to_single_precision():
+def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
     graph = chain(*[1.0] * 30)
 
     def judge(single):
@@ -146,14 +136,14 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision():
     assert len(found.single) < 10
 
 
-def test_a_search_that_cannot_help_ends_and_says_so():
+def test_a_search_that_cannot_help_ends_and_says_so(report):
     graph = chain(*[1.0] * 30)
     found = to_half(graph, [np.ones((1, 1, 4), np.float32)], lambda _single: report(0.5))
     assert not found.parity.passed
 
 
-@given(st.integers(1, 40), st.data())
-def test_bisection_names_the_node_that_breaks_it(count, data):
+@given(count=st.integers(1, 40), data=st.data())
+def test_bisection_names_the_node_that_breaks_it(report, count, data):
     names = [f"n{index}" for index in range(count)]
     culprit = data.draw(st.sampled_from(names))
     judged = []

@@ -3,7 +3,6 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -16,10 +15,7 @@ from export.calibration import (
     percentile_bins,
     require_frames,
 )
-from export.deploy import DeployModel
 from export.errors import ExportError
-from export.onnx_graph import export_graph
-from export.parity import Gate, ParityReport
 from export.quantize import quantised_graph, through_activations, to_int8
 from export.session import GraphSession, float_tensors
 
@@ -151,16 +147,7 @@ def test_too_few_frames_and_noise_are_refused():
         require_frames(noise)
 
 
-def report(agreement):
-    return ParityReport(
-        agreement, agreement, None, None, {"a": 1.0}, {"a": 1.0}, None, None, 1, Gate(0.99, 0.5, 1)
-    )
-
-
-def test_the_search_keeps_what_harms_and_quantises_the_rest(packaged, frames):
-    deploy = DeployModel(packaged.model, packaged.spec).eval()
-    example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
-    graph = export_graph(deploy, example)
+def test_the_search_keeps_what_harms_and_quantises_the_rest(graph, frames, report):
 
     def compare(candidate):
         """As if the first projection alone did harm."""
@@ -179,10 +166,7 @@ def test_the_search_keeps_what_harms_and_quantises_the_rest(packaged, frames):
     assert found.first_failing(graph, lambda _graph: report(1.0)) is None
 
 
-def test_the_int8_graph_is_smaller_and_has_the_files_own_format(packaged, frames):
-    deploy = DeployModel(packaged.model, packaged.spec).eval()
-    example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
-    graph = export_graph(deploy, example)
+def test_the_int8_graph_is_smaller_and_has_the_files_own_format(graph, frames):
     limits = calibrate(graph, frames[:2], float_tensors(graph))["min-max"]
     made = quantised_graph(graph, limits, ())
     assert made.ByteSize() < graph.ByteSize() / 2

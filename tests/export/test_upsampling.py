@@ -32,6 +32,32 @@ def test_the_two_halves_are_the_network(arguments):
     torch.testing.assert_close(split.enlarge(coarse), network(x), rtol=0, atol=0)
 
 
+def test_a_scale_that_is_no_ratio_of_the_sizes_is_kept():
+    """7 · 1.5 is 10.5: an output of 10 columns that are 1/1.5 apart, not 0.7."""
+
+    class Scaling(nn.Module):
+        def forward(self, x):
+            return functional.interpolate(x * 2, scale_factor=1.5, mode="bilinear")
+
+    x = torch.randn(1, 2, 8, 7)
+    split = SplitNetwork(Scaling(), x)
+    assert split.enlarges
+    torch.testing.assert_close(split.enlarge(split.coarse(x)), Scaling()(x), rtol=0, atol=0)
+
+
+def test_a_change_in_place_after_the_interpolation_is_seen():
+    """The tensor that is answered is the interpolation's own, and holds something else."""
+
+    class Shifting(nn.Module):
+        def forward(self, x):
+            return functional.interpolate(x[:, :, ::2, ::2], x.shape[2:]).add_(1)
+
+    x = torch.randn(1, 2, 8, 8)
+    split = SplitNetwork(Shifting(), x)
+    assert not split.enlarges
+    torch.testing.assert_close(split.coarse(x), Shifting()(x))
+
+
 @pytest.mark.parametrize(
     ("name", "stride"), [("lite0_fpn_tiny", 4), ("espnetv2_s0.5", 2), ("deeplabv3_resnet50", 8)]
 )

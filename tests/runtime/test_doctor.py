@@ -65,7 +65,7 @@ def test_opencvs_build_is_read(ffmpeg, gstreamer, gui, display, expected):
     ],
 )
 def test_two_flavours_are_a_problem_with_the_way_out(monkeypatch, part, wheels):
-    monkeypatch.setattr(part, "installed", lambda _names: wheels)
+    monkeypatch.setattr("runtime.diagnosis.packages.installed", lambda _names: wheels)
     found = part.look()[0]
     assert found.verdict == "problem"
     assert f"pip uninstall -y {' '.join(wheels)}" in found.advice
@@ -118,7 +118,8 @@ def test_libraries_in_several_versions_are_told():
         ("# R39 (release), REVISION: 2.0, GCID: 1", "ok", "JetPack 7.2, TensorRT 10.16"),
         ("# R35 (release), REVISION: 4.1, GCID: 1", "problem", "JetPack 5"),
         ("# R36 (release), REVISION: 3.0, GCID: 1", "problem", "JetPack 6.0"),
-        ("# R41 (release), REVISION: 1.0, GCID: 1", "ok", "JetPack unknown"),
+        ("# R41 (release), REVISION: 1.0, GCID: 1", "note", "no JetPack that we know"),
+        ("# R36 (release), REVISION: 10.1, GCID: 1", "note", "no JetPack that we know"),
         ("something else", "note", "cannot be read"),
     ],
 )
@@ -153,3 +154,14 @@ def test_the_doctor_needs_numpy_alone(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", without)
     findings = doctor.look(None)
     assert verdicts(findings).count("problem") == 2
+
+
+def test_a_cpu_that_does_not_answer_is_a_problem(monkeypatch):
+    import onnxruntime as library
+
+    def refuse(*_arguments, **_keywords):
+        raise RuntimeError("illegal instruction")
+
+    monkeypatch.setattr(library, "InferenceSession", refuse)
+    found = {finding.text.split()[0]: finding for finding in onnxruntime.look()}
+    assert found["CPUExecutionProvider"].verdict == "problem"
