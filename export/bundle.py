@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,22 +17,23 @@ from export.bisect import first_failing
 from export.card import model_card
 from export.coarse import CoarseCost, measure_coarse
 from export.deploy import FULL_LABEL_MAP, Answers, DeployModel
-from export.errors import ExportError, ParityError
+from export.errors import ParityError
+from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
 from export.onnx_graph import export_graph
 from export.parity import Answering, ParityReport, compare, require
+from export.picture import draw_card
 from export.precision import HalfPrecision, emulate_half, to_half
 from export.profiles import CPU, TargetProfile
+from export.provenance import graph_sha256
 from export.quantize import Int8Facts, Quantised, int8_facts, to_int8
 from export.recipe import ExportRecipe
+from export.scores import BundleScores, LabelMap, score
 from export.session import GraphSession
 from export.simplify import simplified
 from runtime.backends import open_backend
-from runtime.confusion import ConfusionMatrix
-from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
+from sfda_edge.evaluate import Predictor
 from sfda_edge.models import ModelSpec
-
-MODEL_FILE, CARD_FILE = "model.onnx", "card.md"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,7 @@ class ExportRequest:
         dynamic_batch: whether the graph takes any number of images at once.
         recipe: the gate.
         provenance: where the model came from, for the manifest and the card.
+        before: the network before it was adapted, for the card.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class ExportRequest:
     dynamic_batch: bool = False
     recipe: ExportRecipe = field(default_factory=ExportRecipe)
     provenance: dict[str, Any] = field(default_factory=dict)
+    before: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class ExportResult:
         rounding: the parity with every half value really rounded, as a GPU does.
         int8: how an int8 graph came about.
         coarse_cost: what coarse labels cost and gain.
+        scores: on labelled images, where there are any.
     """
 
     num_nodes: int
@@ -90,6 +93,7 @@ class ExportResult:
     rounding: ParityReport | None = None
     int8: Int8Facts | None = None
     coarse_cost: CoarseCost | None = None
+    scores: BundleScores | None = None
 
     def lines(self) -> list[str]:
         """What was found, for people."""
@@ -101,6 +105,8 @@ class ExportResult:
             lines += self.int8.lines()
         if self.coarse_cost is not None:
             lines.append(self.coarse_cost.line())
+        if self.scores is not None:
+            lines.append(self.scores.line())
         return lines
 
     def record(self) -> dict[str, Any]:
@@ -114,6 +120,8 @@ class ExportResult:
             facts["single_precision"] = self.single
         if self.coarse_cost is not None:
             facts["coarse_labels"] = self.coarse_cost.record()
+        if self.scores is not None:
+            facts["scores"] = self.scores.record()
         return facts
 
 
@@ -129,46 +137,10 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
         ParityError: the graph does not answer as the model does.
     """
     out_dir = out_dir.resolve()
-    _require_replaceable(out_dir)
+    require_replaceable(out_dir)
     export = _Export(request)
-    part_dir = out_dir.with_name(f".{out_dir.name}.part")
-    try:
-        shutil.rmtree(part_dir, ignore_errors=True)
-        part_dir.mkdir(parents=True)
-        result = export.write(part_dir)
-        _swap(part_dir, out_dir)
-    except OSError as error:
-        raise ExportError(f"cannot write {out_dir}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part_dir, ignore_errors=True)
-    return result
-
-
-def _require_replaceable(out_dir: Path) -> None:
-    """Only a bundle of ours, with nothing of the user's in it, may be replaced."""
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ExportError(f"{out_dir} is a file; choose another --out")
-    if not out_dir.exists() or not any(out_dir.iterdir()):
-        return
-    ours = {MODEL_FILE, CARD_FILE, MANIFEST_FILE}
-    for library in LIBRARIES:
-        ours |= {path.name for path in engine_paths(out_dir, library)}
-        ours.add(timing_cache_path(out_dir, library).name)
-    ours |= {f".{name}.part" for name in ours}  # of an engine whose writing was killed
-    foreign = {path.name for path in out_dir.iterdir()} - ours
-    if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
-        found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
-        raise ExportError(
-            f"{out_dir} exists and is not a bundle of ours{found}; choose another --out"
-        )
-
-
-def _is_manifest(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "schema" in content and "model_file" in content
+    with replacing(out_dir) as folder:
+        return export.write(folder)
 
 
 class _Export:
@@ -199,27 +171,34 @@ class _Export:
         int8 = self._int8(graph) if request.precision == "int8" else None
         converted = half or int8
         shipped = converted.graph if converted else graph
-        _add_metadata(shipped, request)
+        chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
+        _add_metadata(shipped, request, chain)
         path = folder / MODEL_FILE
         onnx.save(shipped, path)
+        parity, scores = self._prove(folder)
         result = ExportResult(
             num_nodes=len(shipped.graph.node),
             size_bytes=path.stat().st_size,
-            parity=self._prove(folder),
+            parity=parity,
             single=converted.single if converted else (),
             rounding=half.parity if half else None,
             int8=int8_facts(int8, graph, request.images) if int8 else None,
             coarse_cost=cost,
+            scores=scores,
         )
-        provenance = {**request.provenance, **result.record()}
-        outputs = request.answers.names
-        batch = "N" if request.dynamic_batch else "1"
+        self._describe(folder, {**chain, **result.record()})
+        return result
+
+    def _describe(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """Card and manifest, which names and hashes the files."""
+        request = self.request
+        outputs, batch = request.answers.names, "N" if request.dynamic_batch else "1"
         card = model_card(request.spec, request.precision, outputs, batch, provenance)
         (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
-        hashes = {name: file_sha256(folder / name) for name in (MODEL_FILE, CARD_FILE)}
+        files = (MODEL_FILE, CARD_FILE, PICTURE_FILE)
+        hashes = {name: file_sha256(folder / name) for name in files}
         manifest = replace(self._manifest(), sha256=hashes, provenance=provenance)
         (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-        return result
 
     def _single_precision(self) -> onnx.ModelProto:
         return simplified(self._exported(self.deploy))
@@ -285,28 +264,34 @@ class _Export:
             raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
         return int8
 
-    def _prove(self, folder: Path) -> ParityReport:
-        """Compare the written file, read as a device reads it.
+    def _prove(self, folder: Path) -> tuple[ParityReport, BundleScores | None]:
+        """Compare, score and draw with the written file, read as a device reads it.
 
         Raises:
             ParityError: it does not answer as the model does.
         """
+        request = self.request
+        before = self._before()
         with open_backend("onnxruntime", folder, self._manifest()) as backend:
-            report = self._compare(backend.answers)
-            if self.request.validation:
-                report = replace(report, miou_change=self._miou_change(backend.answers))
-        require(report, f"the {self.request.precision} graph")
-        return report
+            report, scores = self._compare(backend.answers), None
+            if request.validation:
+                labelled, space = request.validation, self.space
+                scores = score(labelled, space, before, self._model_labels, backend.infer)
+                report = replace(report, miou_change=scores.change)
+            require(report, f"the {request.precision} graph")
+            columns = {"before the adaptation": before} if before else {}
+            columns[f"this file, {request.precision}"] = backend.infer
+            draw_card(folder / PICTURE_FILE, request.images, self.space, columns)
+        return report, scores
 
-    def _miou_change(self, candidate: Answering) -> float:
-        """Points of mIoU that the candidate scores above the model, on the labelled images."""
-        before, after = (
-            ConfusionMatrix(self.space.num_classes, self.space.ignore_index) for _ in range(2)
-        )
-        for image, labels in self.request.validation:
-            before.update(labels, self._reference(image)["label_map"])
-            after.update(labels, candidate(image)["label_map"])
-        return 100 * (after.scores().miou - before.scores().miou)
+    def _model_labels(self, image: np.ndarray) -> np.ndarray:
+        return self._reference(image)["label_map"]
+
+    def _before(self) -> LabelMap | None:
+        request = self.request
+        if request.before is None:
+            return None
+        return Predictor(request.before, request.spec, torch.device("cpu")).label_map
 
     def _manifest(self) -> Manifest:
         """What the device is told; the hashes come when the files are written."""
@@ -322,31 +307,16 @@ class _Export:
         )
 
 
-def _add_metadata(graph: onnx.ModelProto, request: ExportRequest) -> None:
-    """The facts that a lone .onnx file should carry."""
+def _add_metadata(graph: onnx.ModelProto, request: ExportRequest, chain: dict[str, Any]) -> None:
+    """The facts that a lone .onnx file should carry, and a hash by which it can be checked."""
     space = request.spec.answer_space
     facts = {
         "class_names": json.dumps(space.names),
         "palette": json.dumps(space.palette),
         "precision": request.precision,
-        "provenance": json.dumps(request.provenance),
+        "provenance": json.dumps(chain),
+        "content_sha256": graph_sha256(graph),
         "input": f"uint8 RGB ({'N' if request.dynamic_batch else '1'}, H, W, 3)",
         "output": ", ".join(request.answers.names),
     }
     onnx.helper.set_model_props(graph, facts)
-
-
-def _swap(part_dir: Path, out_dir: Path) -> None:
-    """Put the finished folder in place; an old bundle is removed only after that."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    old_dir = out_dir.with_name(f".{out_dir.name}.old")
-    shutil.rmtree(old_dir, ignore_errors=True)
-    if out_dir.exists():
-        out_dir.replace(old_dir)
-    try:
-        part_dir.replace(out_dir)
-    except OSError:
-        if old_dir.exists():
-            old_dir.replace(out_dir)
-        raise
-    shutil.rmtree(old_dir, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from export.folder import PICTURE_FILE
 from sfda_edge.models import ModelSpec
 
 _OUTPUTS = {
@@ -14,7 +15,15 @@ _OUTPUTS = {
     "`manifest.json` names its parts",
 }
 # Facts with a sentence or a section of their own.
-_TOLD = {"parity", "parity_rounded", "single_precision", "coarse_labels", "int8"}
+_TOLD = {
+    "parity",
+    "parity_rounded",
+    "single_precision",
+    "coarse_labels",
+    "int8",
+    "scores",
+    "label_free_score",
+}
 
 
 def model_card(
@@ -38,6 +47,7 @@ def model_card(
     for name in outputs:
         what = _OUTPUTS[name].format(batch=batch, height=height, width=width)
         lines.append(f"- Output `{name}`: {what}.")
+    lines += ["", "## Before and after", "", *_change(provenance)]
     lines += ["", "## How it was proved", "", *_proof(provenance)]
     lines += ["", "## Where it came from", ""]
     lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
@@ -53,6 +63,23 @@ def model_card(
             "- It answers with a class for every pixel and says nothing of its confidence."
         )
     return "\n".join(lines) + "\n"
+
+
+def _change(provenance: dict[str, Any]) -> list[str]:
+    """What the adaptation and the export changed, in numbers and a picture."""
+    scores, label_free = provenance.get("scores"), provenance.get("label_free_score")
+    lines = ["| | before the adaptation | the model | this file |", "|---|---|---|---|"]
+    if scores is not None:
+        values = [scores["before"], scores["model"], scores["shipped"]]
+        texts = ["–" if value is None else f"{value:.2f}" for value in values]
+        lines.append(f"| mIoU, {scores['num_images']} labelled images | {' | '.join(texts)} |")
+    if label_free is not None:
+        source, adapted = label_free["source"], label_free["adapted"]
+        lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | |")
+    table = [*lines, ""] if len(lines) > 2 else []
+    if scores is None:
+        table += ["Nobody gave labelled images (`--validation`) to score it on.", ""]
+    return [*table, f"![frames and what it says of them]({PICTURE_FILE})"]
 
 
 def _proof(provenance: dict[str, Any]) -> list[str]:
@@ -81,8 +108,6 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
             f"size, {cost['coarse_ms']:.1f} ms instead of {cost['full_ms']:.1f} ms where it was "
             "exported."
         )
-    if parity["miou_change"] is not None:
-        lines.append(f"- mIoU against the torch model: {parity['miou_change']:+.2f} points.")
     return lines
 
 

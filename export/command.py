@@ -13,6 +13,7 @@ from export.bundle import ExportRequest, ExportResult, export_bundle
 from export.deploy import FULL_LABEL_MAP, Answers
 from export.errors import ExportError
 from export.profiles import target_profile
+from export.provenance import provenance, recorded_run, unadapted
 from export.recipe import ExportRecipe
 from runtime.images import resize_image
 from sfda_edge.data import open_images
@@ -21,7 +22,6 @@ from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.errors import DataError
 from sfda_edge.model_source import ModelFlags, SourceModel, default_weights, load_source
 from sfda_edge.recipe import load_recipe
-from sfda_edge.run_directory import read_run
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
     recipe = load_recipe(flags.recipe, ExportRecipe, flags.overrides)
     weights = default_weights(model.weights, else_packaged=False)
     source = load_source(replace(model, weights=weights))
-    inputs = _run_inputs(source)
-    spec = flags.images or _adapted_to(inputs)
+    run = recorded_run(source)
+    spec = flags.images or _adapted_to(run)
     frames, calibration = _frames(source, spec, recipe, flags.precision == "int8")
     others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
     logger.info("precision: %s%s", flags.precision, others)
@@ -86,22 +86,16 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
         profile,
         flags.dynamic_batch,
         recipe,
-        _provenance(source, inputs) | {"target": flags.target},
+        provenance(source, run) | {"target": flags.target},
+        unadapted(source, run),
     )
     return export_bundle(request, out_dir)
 
 
-def _run_inputs(source: SourceModel) -> dict[str, Any]:
-    """What the run beside the weights was made from, if these are the weights that it made."""
-    run = read_run(source.path.parent)
-    made = run.get("result", {}).get("adapted_sha256")
-    return run.get("inputs", {}) if made == source.sha256 else {}
-
-
-def _adapted_to(inputs: dict[str, Any]) -> str:
-    if "images" not in inputs:
+def _adapted_to(run: dict[str, Any]) -> str:
+    if "images" not in run.get("inputs", {}):
         raise ExportError("these weights have no run beside them; give --images to prove them on")
-    return inputs["images"]
+    return run["inputs"]["images"]
 
 
 def _frames(
@@ -148,20 +142,3 @@ def _labelled(source: SourceModel, spec: str) -> list[tuple[np.ndarray, np.ndarr
         )
     pictures, labels = load_labelled(images, space, source.spec.input_hw, skip_bad=True)
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))
-
-
-def _provenance(source: SourceModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    provenance: dict[str, Any] = {
-        "architecture": source.spec.architecture,
-        "weights": source.path.name,
-        "weights_sha256": source.sha256,
-    }
-    if "method" in inputs:
-        provenance |= {
-            "source_weights_sha256": inputs["weights_sha256"],
-            "method": inputs["method"],
-            "recipe": inputs["recipe"],
-            "target_sha256": inputs["target_sha256"],
-            "target_images": Path(inputs["images"]).name,
-        }
-    return provenance

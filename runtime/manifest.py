@@ -64,6 +64,18 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         ManifestError: it is missing or damaged, of another schema, points outside the bundle, or a
             file is not the one that was exported.
     """
+    manifest = parse_manifest(bundle_dir)
+    for name, expected in manifest.sha256.items():
+        check_file(bundle_dir, name, expected)
+    return manifest
+
+
+def parse_manifest(bundle_dir: Path) -> Manifest:
+    """Read a bundle's manifest without a look at the files.
+
+    Raises:
+        ManifestError: it is missing or damaged, or of another schema.
+    """
     path = bundle_dir / MANIFEST_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -74,10 +86,7 @@ def read_manifest(bundle_dir: Path) -> Manifest:
         ) from None
     except (ValueError, OSError) as error:
         raise ManifestError(f"{path} cannot be read: {error}") from None
-    manifest = _parse(path, content)
-    for name, expected in manifest.sha256.items():
-        _check_file(bundle_dir, name, expected)
-    return manifest
+    return _parse(path, content)
 
 
 def _parse(path: Path, content: Any) -> Manifest:
@@ -129,7 +138,12 @@ def _outputs(content: dict[str, Any]) -> tuple[str, ...]:
     return outputs
 
 
-def _check_file(bundle_dir: Path, name: str, expected: str) -> None:
+def check_file(bundle_dir: Path, name: str, expected: str) -> None:
+    """See that a file lies in the bundle itself and is the one that was exported.
+
+    Raises:
+        ManifestError: it is not.
+    """
     path = bundle_dir / name
     if Path(name).name != name or name in ("", ".", "..") or path.is_symlink():
         raise ManifestError(f"{bundle_dir}: '{name}' in the manifest is not a file of the bundle")

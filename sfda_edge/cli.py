@@ -1,7 +1,7 @@
-"""sfda-edge: adapt, evaluate, export, recipes, train, synth, demo, doctor.
+"""sfda-edge: adapt, evaluate, export, trace, recipes, train, synth, demo, doctor.
 
-Nothing heavy is imported before a command has been chosen. Only the commands export and demo know
-the package ``export``: this is the one place where the halves meet.
+Nothing heavy is imported before a command has been chosen. Only the commands export, trace and
+demo know the package ``export``: this is the one place where the halves meet.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_adapt(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_trace(commands)
     _add_recipes(commands)
     _add_train(commands)
     _add_synth(commands)
@@ -205,6 +206,26 @@ def _add_export(commands) -> None:
         default=Path("bundle"),
         metavar="DIR",
         help="the bundle (default: %(default)s)",
+    )
+
+
+def _add_trace(commands) -> None:
+    parser = _add(
+        commands, "trace", "Say where a file came from, and check every hash on the way.", _trace
+    )
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=Path("bundle"),
+        metavar="FILE",
+        help="a bundle or a file of one, a lone .onnx, a run or its weights (default: bundle)",
+    )
+    parser.add_argument(
+        "--origin",
+        type=Path,
+        metavar="PATH",
+        help="the run or the weights that it was made from (default: looked for in runs/)",
     )
 
 
@@ -425,6 +446,16 @@ def _export(args: argparse.Namespace) -> None:
 
         request = EngineRequest(args.engine, args.compute_capability)
         print(describe(args.out, build_engine(args.out, request)))
+
+
+def _trace(args: argparse.Namespace) -> int:
+    from export.trace import DIFFERS, NOT_HERE, trace
+
+    links = trace(args.file, args.origin)
+    print("\n".join(link.line() for link in links))
+    if any(link.state == NOT_HERE for link in links):
+        print("what is not here was not checked; --origin names the run or the weights")
+    return int(any(link.state == DIFFERS for link in links))
 
 
 def _require_engine_flags(args: argparse.Namespace) -> None:

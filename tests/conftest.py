@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +46,21 @@ def labelled_folder(tmp_path) -> Path:
         Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
         Image.fromarray(labels).save(tmp_path / "labels" / f"{index}.png")
     return tmp_path
+
+
+@pytest.fixture
+def full_disk():
+    """``with full_disk(most_bytes)``: the kernel refuses to write more, as a full disk does."""
+
+    @contextlib.contextmanager
+    def limited(most_bytes: int):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, previous)
+
+    return limited

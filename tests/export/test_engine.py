@@ -195,6 +195,14 @@ def test_a_truncated_graph_is_refused_and_the_old_engine_stays(bundle):
     assert engine.read_bytes() == before
 
 
+def test_a_full_disk_leaves_the_old_engine(bundle, full_disk):
+    build_engine(bundle, RTX)
+    before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
+    with full_disk(1000), pytest.raises(ExportError, match=r"cannot write .*engine: File too"):
+        build_engine(bundle, RTX)
+    assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
+
+
 def test_an_engine_of_another_machine_says_all_that_differs(bundle):
     record = build_engine(bundle, RTX)
     manifest = read_manifest(bundle)

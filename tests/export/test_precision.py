@@ -137,9 +137,10 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
 
 
 def test_a_search_that_cannot_help_ends_and_says_so(report):
-    graph = chain(*[1.0] * 30)
-    found = to_half(graph, [np.ones((1, 1, 4), np.float32)], lambda _single: report(0.5))
+    graph, images = chain(*[1.0] * 30), [np.ones((1, 1, 4), np.float32)]
+    found = to_half(graph, images, lambda _single: report(0.5))
     assert not found.parity.passed
+    assert set(found.single) == sensitive_nodes(graph, images)  # nothing is given back in vain
 
 
 @given(count=st.integers(1, 40), data=st.data())

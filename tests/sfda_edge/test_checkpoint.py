@@ -114,22 +114,11 @@ def test_old_checkpoints_without_batch_counters_load(tmp_path, tiny_model, tiny_
     assert same(load_model(tmp_path / "a.pth", tiny_spec), tiny_model)
 
 
-def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, tiny_model, tiny_spec):
-    """A limit on file sizes makes the kernel refuse writes, as a full disk does."""
-    import resource
-    import signal
-
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, tiny_model, tiny_spec, full_disk):
     path = tmp_path / "a.safetensors"
     save_model(path, tiny_model, tiny_spec)
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(RunError, match="cannot write"):
-            save_model(path, tiny_model, tiny_spec)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, previous)
+    with full_disk(100), pytest.raises(RunError, match="cannot write"):
+        save_model(path, tiny_model, tiny_spec)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "model.json"]

@@ -1,0 +1,84 @@
+"""The bundle's folder: only one of ours is replaced, and by a whole one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from export.errors import ExportError
+from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
+from runtime.manifest import MANIFEST_FILE
+
+MODEL_FILE, CARD_FILE, PICTURE_FILE = "model.onnx", "card.md", "card.jpg"
+
+
+def require_replaceable(out_dir: Path) -> None:
+    """Only a bundle of ours, with nothing of the user's in it, may be replaced.
+
+    Raises:
+        ExportError: ``out_dir`` is something else.
+    """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ExportError(f"{out_dir} is a file; choose another --out")
+    if not out_dir.exists() or not any(out_dir.iterdir()):
+        return
+    ours = {MODEL_FILE, CARD_FILE, PICTURE_FILE, MANIFEST_FILE}
+    for library in LIBRARIES:
+        ours |= {path.name for path in engine_paths(out_dir, library)}
+        ours.add(timing_cache_path(out_dir, library).name)
+    ours |= {f".{name}.part" for name in ours}  # of an engine whose writing was killed
+    foreign = {path.name for path in out_dir.iterdir()} - ours
+    if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
+        found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
+        raise ExportError(
+            f"{out_dir} exists and is not a bundle of ours{found}; choose another --out"
+        )
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "schema" in content and "model_file" in content
+
+
+@contextlib.contextmanager
+def replacing(out_dir: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``out_dir`` when all went well.
+
+    A failure or a kill in between leaves an old bundle as it was; what it leaves beside it, the
+    next export removes.
+
+    Raises:
+        ExportError: the disk is full or the place cannot be written.
+    """
+    part_dir, old_dir = (out_dir.with_name(f".{out_dir.name}.{end}") for end in ("part", "old"))
+    try:
+        if old_dir.exists() and not out_dir.exists():  # killed between the two moves of a swap
+            old_dir.replace(out_dir)
+        shutil.rmtree(part_dir, ignore_errors=True)
+        part_dir.mkdir(parents=True)
+        yield part_dir
+        _swap(part_dir, out_dir, old_dir)
+    except OSError as error:
+        raise ExportError(f"cannot write {out_dir}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part_dir, ignore_errors=True)
+
+
+def _swap(part_dir: Path, out_dir: Path, old_dir: Path) -> None:
+    """Put the finished folder in place; an old bundle is removed only after that."""
+    shutil.rmtree(old_dir, ignore_errors=True)
+    if out_dir.exists():
+        out_dir.replace(old_dir)
+    try:
+        part_dir.replace(out_dir)
+    except OSError:
+        if old_dir.exists():
+            old_dir.replace(out_dir)
+        raise
+    shutil.rmtree(old_dir, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""Where a bundle came from: the links of its chain, from source weights to graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from runtime.manifest import file_sha256
+from sfda_edge.checkpoint import load_model
+from sfda_edge.model_source import SourceModel
+from sfda_edge.run_directory import read_run
+
+logger = logging.getLogger(__name__)
+
+
+def recorded_run(source: SourceModel) -> dict[str, Any]:
+    """The record of the run beside the weights; nothing when it made other weights."""
+    run = read_run(source.path.parent)
+    made = run.get("result", {}).get("adapted_sha256")
+    return run if made == source.sha256 else {}
+
+
+def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
+    """Plain values: names and hashes, no paths of the machine that exported.
+
+    Args:
+        source: the model that is exported.
+        run: that made it, or nothing.
+    """
+    facts: dict[str, Any] = {
+        "architecture": source.spec.architecture,
+        "weights": source.path.name,
+        "weights_sha256": source.sha256,
+    }
+    inputs, result = run.get("inputs", {}), run.get("result", {})
+    if "method" not in inputs:
+        return facts
+    return facts | {
+        "source_weights": Path(inputs["weights"]).name,
+        "source_weights_sha256": inputs["weights_sha256"],
+        "method": inputs["method"],
+        "recipe": inputs["recipe"],
+        "recipe_sha256": recipe_sha256(inputs["recipe"]),
+        "target_images": Path(inputs["images"]).name,
+        "target_num_images": result["num_images"],
+        "target_sha256": inputs["target_sha256"],
+        "returned": result["returned"],
+        "label_free_score": {
+            "source": result["source"]["score"],
+            "adapted": result["best"]["score"],
+        },
+    }
+
+
+def recipe_sha256(recipe: dict[str, Any]) -> str:
+    """Of a recipe's settings, whatever their order."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def graph_sha256(graph: onnx.ModelProto) -> str:
+    """Of what a graph computes: all of it but its metadata, which can therefore hold this hash."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def unadapted(source: SourceModel, run: dict[str, Any]) -> nn.Module | None:
+    """The network as it was before the run, for comparison.
+
+    None where nothing was adapted and, which is said, where its weights are not to be had any more.
+    """
+    inputs = run.get("inputs", {})
+    if "weights" not in inputs:
+        return None
+    path = Path(inputs["weights"])
+    if not path.is_file() or file_sha256(path) != inputs["weights_sha256"]:
+        logger.warning("%s is gone or another file now: the card cannot show what it did", path)
+        return None
+    return load_model(path, source.spec)

@@ -1,0 +1,76 @@
+"""mIoU on labelled images: before the adaptation, of the model, and of what is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.confusion import ConfusionMatrix
+from runtime.labels import LabelSpace
+
+Labelled = Sequence[tuple[np.ndarray, np.ndarray]]
+LabelMap = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 → (H, W) uint8
+
+
+@dataclass(frozen=True)
+class BundleScores:
+    """mIoU in percent, of label maps at the input size.
+
+    Attributes:
+        num_images: that were scored.
+        before: of the source model, where there is one.
+        model: of the model that was exported, in torch.
+        shipped: of the graph in the bundle.
+    """
+
+    num_images: int
+    before: float | None
+    model: float
+    shipped: float
+
+    @property
+    def change(self) -> float:
+        """Points that the export gained."""
+        return self.shipped - self.model
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {k: round(v, 4) if v is not None else None for k, v in asdict(self).items()}
+
+    def line(self) -> str:
+        """For people."""
+        before = "" if self.before is None else f"{self.before:.2f} before the adaptation, "
+        return (
+            f"mIoU on {self.num_images} labelled images: {before}{self.model:.2f} in torch, "
+            f"{self.shipped:.2f} as shipped"
+        )
+
+
+def score(
+    images: Labelled, space: LabelSpace, before: LabelMap | None, model: LabelMap, shipped: LabelMap
+) -> BundleScores:
+    """Score up to three ways to label an image.
+
+    Args:
+        images: with their label maps.
+        space: of the labels.
+        before: the source model, where there is one.
+        model: what was exported.
+        shipped: the graph.
+    """
+    return BundleScores(
+        len(images),
+        None if before is None else _miou(images, space, before),
+        _miou(images, space, model),
+        _miou(images, space, shipped),
+    )
+
+
+def _miou(images: Labelled, space: LabelSpace, label_map: LabelMap) -> float:
+    confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
+    for image, labels in images:
+        confusion.update(labels, label_map(image))
+    return 100 * confusion.scores().miou

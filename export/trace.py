@@ -1,0 +1,241 @@
+"""sfda-edge trace: the chain from source weights to engine, each hash checked where its file is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.errors import ExportError
+from export.folder import MODEL_FILE
+from export.provenance import graph_sha256, recipe_sha256
+from runtime.engine_file import LIBRARIES, engine_paths, read_engine_record
+from runtime.errors import BackendUnavailable, ManifestError
+from runtime.manifest import MANIFEST_FILE, check_file, file_sha256, parse_manifest
+from sfda_edge.data import open_images
+from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.progress import progress_bar
+from sfda_edge.run_directory import RUN_FILE, RUNS, read_run
+
+MATCHES, DIFFERS, NOT_HERE, RECORDED = "matches", "DIFFERS", "not here", "recorded"
+ADAPTED_FILE = "adapted.safetensors"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of a chain.
+
+    Attributes:
+        what: such as ``source weights``.
+        name: a file, or what is known of it.
+        sha256: as recorded.
+        state: ``MATCHES`` after a look at the file, ``DIFFERS``, ``NOT_HERE``, or ``RECORDED`` of
+            what is never kept.
+        note: where it was found, or what differs.
+    """
+
+    what: str
+    name: str
+    sha256: str
+    state: str
+    note: str = ""
+
+    def line(self) -> str:
+        """For people."""
+        text = f"{self.what:<16} {self.state:<9} {self.sha256[:12]}  {self.name}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+def trace(path: Path, origin: Path | None = None) -> list[Link]:
+    """Follow a file to where it came from.
+
+    Args:
+        path: a bundle or a file of one, a lone .onnx, a run directory or the weights in one.
+        origin: the run directory or the weights that a bundle was made from; None to look for a run
+            of these weights in ``runs/``.
+
+    Raises:
+        ExportError: nothing is known of the file.
+        ManifestError: the manifest is damaged.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not path.exists():
+        raise ExportError(f"{path} is not there")
+    if (folder / MANIFEST_FILE).is_file():
+        return list(_bundle(folder, origin))
+    if (folder / RUN_FILE).is_file():
+        return list(_run(folder))
+    if path.suffix == ".onnx":
+        return list(_lone_graph(path, origin))
+    raise ExportError(
+        f"nothing is recorded of {path}: give a bundle, an .onnx file that sfda-edge exported, or "
+        "a run directory"
+    )
+
+
+def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
+    manifest = parse_manifest(folder)
+    yield from _origin(manifest.provenance, origin)
+    model = folder / manifest.model_file
+    if model.is_file():
+        yield from _graph(model)
+    for name, expected in manifest.sha256.items():
+        yield _file_of_bundle(folder, name, expected)
+    for library in LIBRARIES:
+        if any(path.exists() for path in engine_paths(folder, library)):
+            yield _engine(folder, library, manifest.sha256[manifest.model_file])
+
+
+def _lone_graph(path: Path, origin: Path | None) -> Iterator[Link]:
+    facts = _metadata(path)
+    if "provenance" not in facts:
+        raise ExportError(f"{path} carries no provenance: sfda-edge did not export it")
+    yield from _origin(json.loads(facts["provenance"]), origin)
+    yield from _graph(path)
+
+
+def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
+    """The links before the graph, as far as the files that they speak of are here."""
+    folder = _run_directory(facts, origin)
+    inputs = read_run(folder).get("inputs", {}) if folder else {}
+    if "method" in facts:
+        yield from _adaptation(facts, inputs)
+    weights = origin if folder is None else folder / ADAPTED_FILE
+    yield _file("weights", facts["weights"], facts["weights_sha256"], weights)
+
+
+def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
+    """The run that made the weights.
+
+    Raises:
+        ExportError: ``origin`` is another.
+    """
+    made = facts["weights_sha256"]
+    if origin is not None:
+        if origin.is_file():
+            return None
+        if not (origin / RUN_FILE).is_file():
+            raise ExportError(f"{origin} is neither a run directory nor a weights file")
+        return origin
+    runs = sorted(RUNS.glob(f"*/{RUN_FILE}"))
+    found = (p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made)
+    return next((folder for folder in found if not folder.is_symlink()), None)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    return read_run(folder).get("result", {})
+
+
+def _adaptation(facts: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Link]:
+    source = Path(inputs["weights"]) if "weights" in inputs else None
+    yield _file("source weights", facts["source_weights"], facts["source_weights_sha256"], source)
+    expected = facts["recipe_sha256"]
+    recorded = [facts["recipe"], *([inputs["recipe"]] if "recipe" in inputs else [])]
+    same = all(recipe_sha256(recipe) == expected for recipe in recorded)
+    yield Link(
+        "recipe",
+        f"method {facts['method']}, {len(facts['recipe'])} settings",
+        expected,
+        MATCHES if same else DIFFERS,
+        "" if same else "the settings are not those of the hash",
+    )
+    yield _target_images(facts, inputs)
+
+
+def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
+    what, expected = "target images", facts["target_sha256"]
+    name = f"{facts['target_images']}, {facts['target_num_images']} images"
+    if "images" not in inputs:
+        return Link(what, name, expected, NOT_HERE)
+    try:
+        images = open_images(inputs["images"])
+        bar = progress_bar("read images", len(images))
+        size_hw = tuple(inputs["spec"]["input_hw"])
+        found = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0).sha256
+    except SfdaEdgeError as error:
+        return Link(what, name, expected, NOT_HERE, str(error))
+    return _compared(what, name, expected, found, inputs["images"])
+
+
+def _graph(path: Path) -> Iterator[Link]:
+    """What the ONNX file says of itself: the graph before its precision, and its own content."""
+    facts = _metadata(path)
+    chain = json.loads(facts.get("provenance", "{}"))
+    if "graph_sha256" not in chain or "content_sha256" not in facts:
+        return
+    try:
+        found = graph_sha256(onnx.load(path))
+    except Exception as error:  # protobuf's errors have no common base
+        raise ExportError(f"{path} is not a readable ONNX file: {error}") from None
+    expected, precision = facts["content_sha256"], facts["precision"]
+    if chain["graph_sha256"] != expected:  # fp32 is the graph itself
+        name = f"{chain['architecture']} in single precision"
+        yield Link("graph", name, chain["graph_sha256"], RECORDED)
+    name = f"{chain['architecture']}, {precision}"
+    yield _compared("graph content", name, expected, found, path.name)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base
+        raise ExportError(f"{path} is not a readable ONNX file: {error}") from None
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:
+    what = "ONNX file" if name == MODEL_FILE else "file"
+    try:
+        check_file(folder, name, expected)
+    except ManifestError as error:
+        return Link(what, name, expected, DIFFERS, str(error))
+    return Link(what, name, expected, MATCHES)
+
+
+def _engine(folder: Path, library: str, model_sha256: str) -> Link:
+    name = engine_paths(folder, library)[0].name
+    try:
+        record = read_engine_record(folder, library)
+    except BackendUnavailable as error:
+        return Link("engine", name, "", DIFFERS, str(error))
+    built = (
+        f"{record.precision}, {library} {record.library_version}, for {record.compute_capability}"
+    )
+    if record.model_sha256 != model_sha256:
+        return Link("engine", name, record.engine_sha256, DIFFERS, "built from another ONNX file")
+    return Link("engine", name, record.engine_sha256, MATCHES, built)
+
+
+def _run(folder: Path) -> Iterator[Link]:
+    """A run's own chain, up to its weights."""
+    run = read_run(folder)
+    inputs, result = run.get("inputs", {}), run.get("result", {})
+    if "adapted_sha256" not in result or "weights" not in inputs:
+        raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
+    source = Path(inputs["weights"])
+    yield _file("source weights", source.name, inputs["weights_sha256"], source)
+    facts = {
+        "target_sha256": inputs["target_sha256"],
+        "target_images": Path(inputs["images"]).name,
+        "target_num_images": result["num_images"],
+    }
+    yield _target_images(facts, inputs)
+    adapted = folder / ADAPTED_FILE
+    yield _file("weights", adapted.name, result["adapted_sha256"], adapted)
+
+
+def _file(what: str, name: str, expected: str, path: Path | None) -> Link:
+    if path is None or not path.is_file():
+        return Link(what, name, expected, NOT_HERE)
+    return _compared(what, name, expected, file_sha256(path), str(path))
+
+
+def _compared(what: str, name: str, expected: str, found: str, where: str) -> Link:
+    if found == expected:
+        return Link(what, name, expected, MATCHES, where if where != name else "")
+    return Link(what, name, expected, DIFFERS, f"{where} is {found[:12]}")

@@ -1,0 +1,87 @@
+"""A full disk and a kill at any time leave the old bundle whole."""
+
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from export.bundle import export_bundle
+from export.errors import ExportError, ParityError
+from export.folder import replacing
+from runtime.errors import ManifestError
+from runtime.manifest import read_manifest
+
+
+@pytest.fixture
+def bundle(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def only_whole(folder):
+    """The bundle can be read and nothing lies beside it."""
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    return read_manifest(folder)
+
+
+@pytest.mark.parametrize("most_bytes", [100, 300_000])
+def test_a_full_disk_is_an_error_and_the_old_bundle_stays(bundle, request_, full_disk, most_bytes):
+    before = read_manifest(bundle)
+    with (
+        full_disk(most_bytes),
+        pytest.raises(ExportError, match=r"cannot write .*bundle: File too large"),
+    ):
+        export_bundle(replace(request_, precision="fp16"), bundle)
+    assert only_whole(bundle) == before
+
+
+def test_a_kill_during_export_leaves_the_old_bundle(bundle, tmp_path):
+    before = read_manifest(bundle)
+    images = ["--images", "streetsynth:target", "--set", "gate_images=2"]
+    weights = f"{sys.modules['sfda_edge'].__path__[0]}/packaged_model"
+    command = [sys.executable, "-m", "sfda_edge.cli", "export", weights, *images]
+    process = subprocess.Popen([*command, "--out", str(bundle)], stderr=subprocess.DEVNULL)
+    part = tmp_path / ".bundle.part"
+    while not part.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert part.exists()
+    assert read_manifest(bundle) == before
+
+
+def test_what_a_kill_between_two_moves_left_is_put_back(bundle):
+    before = read_manifest(bundle)
+    shutil.copytree(bundle, bundle.with_name(".bundle.part"))
+    bundle.rename(bundle.with_name(".bundle.old"))
+    with pytest.raises(ManifestError, match="is not a bundle"):
+        read_manifest(bundle)
+    with pytest.raises(ParityError, match="another graph"), replacing(bundle):
+        raise ParityError("another graph")
+    assert only_whole(bundle) == before
+
+
+def test_an_old_folder_beside_a_bundle_is_not_taken_for_it(bundle):
+    shutil.copytree(bundle, bundle.with_name(".bundle.old"))
+    with replacing(bundle) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in bundle.iterdir()] == ["new"]
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(bundle, monkeypatch):
+    before = read_manifest(bundle)
+
+    def refused(source, target):
+        if source.name == ".bundle.part":
+            raise OSError(5, "Input/output error")
+        return source.rename(target)
+
+    monkeypatch.setattr("pathlib.Path.replace", refused)
+    with pytest.raises(ExportError, match="Input/output error"), replacing(bundle):
+        pass
+    assert only_whole(bundle) == before

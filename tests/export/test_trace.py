@@ -1,0 +1,203 @@
+"""A real chain, made once by the command line, and what tracing says when a link is changed."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from export.engine import EngineRequest, build_engine
+from export.errors import ExportError
+from export.provenance import graph_sha256, recipe_sha256
+from export.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
+from runtime.manifest import MANIFEST_FILE
+from sfda_edge import cli
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Images, an adaptation of a copy of the packaged model to them, and its fp16 bundle."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "images").mkdir()
+    for index in range(2):
+        rows = np.linspace(0, 200, 32, dtype=np.uint8)[:, None, None]
+        picture = np.broadcast_to(rows + 20 * index, (32, 64, 3)).copy()
+        Image.fromarray(picture).save(folder / "images" / f"{index}.png")
+    shutil.copytree(cli.__file__.replace("cli.py", "packaged_model"), folder / "source")
+    adapt = ["adapt", "--method", "bn", "--weights", str(folder / "source"), "--size", "64x32"]
+    assert cli.main([*adapt, "--images", str(folder / "images"), "--out", str(folder / "run")]) == 0
+    flags = ["--fp16", "--target", "rtx", "--set", "fp16_class_iou=0"]
+    assert cli.main(["export", str(folder / "run"), "--out", str(folder / "bundle"), *flags]) == 0
+    return folder
+
+
+@pytest.fixture
+def chain(made, tmp_path):
+    """A copy to damage; its run speaks of the copy's own files."""
+    folder = shutil.copytree(made, tmp_path / "chain")
+    run = (folder / "run" / "run.json").read_text().replace(str(made), str(folder))
+    (folder / "run" / "run.json").write_text(run)
+    return folder
+
+
+def states(links):
+    return {(link.what, link.name): link.state for link in links}
+
+
+def of(links, what):
+    return next(link for link in links if link.what == what)
+
+
+def test_an_untouched_chain_matches_from_end_to_end(chain):
+    links = trace(chain / "bundle", chain / "run")
+    assert [link.what for link in links[:7]] == [
+        "source weights",
+        "recipe",
+        "target images",
+        "weights",
+        "graph",
+        "graph content",
+        "ONNX file",
+    ]
+    assert {link.state for link in links} == {MATCHES, RECORDED}
+    assert of(links, "graph").state == RECORDED
+    assert {link.name for link in links if link.what == "file"} == {"card.md", "card.jpg"}
+    assert "2 images" in of(links, "target images").name
+
+
+def test_the_run_is_found_by_its_weights(chain, monkeypatch):
+    (chain / "runs").mkdir()
+    (chain / "run").rename(chain / "runs" / "one")
+    monkeypatch.chdir(chain)
+    assert of(trace(chain / "bundle"), "weights").note.endswith("runs/one/adapted.safetensors")
+
+
+def test_what_is_not_here_is_said_to_be_unchecked(chain, monkeypatch, capsys):
+    monkeypatch.chdir(chain)
+    assert cli.main(["trace", "bundle"]) == 0
+    text = capsys.readouterr().out
+    assert "was not checked; --origin" in text
+    links = trace(chain / "bundle")
+    for what in ("source weights", "target images", "weights"):
+        assert of(links, what).state == NOT_HERE
+    assert of(links, "ONNX file").state == MATCHES
+
+
+def repainted(folder):
+    path = folder / "images" / "0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+def rewritten(*path, text):
+    def change(folder):
+        file = folder.joinpath(*path)
+        before, after = text
+        content = file.read_text()
+        assert before in content
+        file.write_text(content.replace(before, after))
+
+    return change
+
+
+def grown(*path):
+    def change(folder):
+        with folder.joinpath(*path).open("ab") as file:
+            file.write(b" ")
+
+    return change
+
+
+def other_values(folder):
+    """The graph computes something else, and the manifest has been made to agree."""
+    path = folder / "bundle" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (grown("source", "model.safetensors"), "source weights"),
+        (rewritten("run", "run.json", text=('share": 0.3', 'share": 0.9')), "recipe"),
+        (rewritten("bundle", "manifest.json", text=('"seed": 0', '"seed": 1')), "recipe"),
+        (repainted, "target images"),
+        (lambda folder: (folder / "images" / "1.png").unlink(), "target images"),
+        (grown("run", "adapted.safetensors"), "weights"),
+        (other_values, "graph content"),
+        (other_values, "ONNX file"),
+        (grown("bundle", "card.md"), "file"),
+    ],
+)
+def test_every_changed_link_differs(chain, change, what, capsys):
+    change(chain)
+    links = trace(chain / "bundle", chain / "run")
+    differing = {link.what for link in links if link.state == DIFFERS}
+    assert what in differing
+    assert differing <= {what, "graph content", "ONNX file"}
+    assert cli.main(["trace", str(chain / "bundle"), "--origin", str(chain / "run")]) == 1
+    assert DIFFERS in capsys.readouterr().out
+
+
+def test_a_lone_graph_and_a_run_are_traced_too(chain):
+    graph = shutil.copy(chain / "bundle" / "model.onnx", chain / "lone.onnx")
+    links = trace(chain / "lone.onnx", chain / "run" / "adapted.safetensors")
+    assert of(links, "weights").state == of(links, "graph content").state == MATCHES
+    assert of(links, "source weights").state == NOT_HERE
+    links = trace(chain / "run" / "adapted.safetensors")
+    assert {link.state for link in links} == {MATCHES}
+    assert [link.what for link in links] == ["source weights", "target images", "weights"]
+    onnx.save(onnx.load(graph), graph)  # another writer, the same content
+    assert of(trace(chain / "lone.onnx"), "graph content").state == MATCHES
+
+
+def test_an_engine_is_a_link_to_the_graph_that_it_was_built_from(chain):
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13 (x86_64)")
+    bundle = chain / "bundle"
+    build_engine(bundle, EngineRequest("tensorrt-rtx", compute_capability="8.9"))
+    link = of(trace(bundle), "engine")
+    assert (link.state, "for 8.9" in link.note) == (MATCHES, True)
+    record = bundle / "tensorrt-rtx.engine.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "model_sha256": "0" * 64}))
+    assert of(trace(bundle), "engine").note == "built from another ONNX file"
+    (bundle / "tensorrt-rtx.engine").write_bytes(b"x")
+    assert "is not the engine that" in of(trace(bundle), "engine").note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere", None, "is not there"),
+        ("notes.txt", b"x", "nothing is recorded of"),
+        ("a.onnx", b"not ONNX", "is not a readable ONNX file"),
+        ("b.onnx", onnx.ModelProto(ir_version=9).SerializeToString(), "carries no provenance"),
+    ],
+)
+def test_what_cannot_be_traced_says_why(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        trace(tmp_path / name)
+
+
+def test_a_folder_that_is_no_origin_is_refused(chain):
+    with pytest.raises(ExportError, match="neither a run directory nor a weights file"):
+        trace(chain / "bundle", chain / "images")
+    (chain / "bundle" / MANIFEST_FILE).unlink()
+    (chain / "run" / "run.json").write_text('{"inputs": {}}')
+    with pytest.raises(ExportError, match="holds no finished adaptation"):
+        trace(chain / "run")
+
+
+def test_hashes_are_of_what_matters_alone():
+    assert recipe_sha256({"a": 1, "b": 2}) == recipe_sha256({"b": 2, "a": 1})
+    assert recipe_sha256({"a": 1}) != recipe_sha256({"a": 2})
+    model = onnx.ModelProto(ir_version=9)
+    bare = graph_sha256(model)
+    onnx.helper.set_model_props(model, {"note": "x"})
+    assert graph_sha256(model) == bare
+    model.ir_version = 10
+    assert graph_sha256(model) != bare
