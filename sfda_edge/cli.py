@@ -312,9 +312,10 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name}",
             type=float,
-            nargs=3,
-            metavar=("R", "G", "B"),
-            help="normalisation of RGB in [0, 1] (default: the network's own)",
+            nargs="+",
+            metavar="VALUE",
+            help="normalisation of values in [0, 1]: three for red, green and blue, or one for a "
+            "network that is fed grey (default: the network's own)",
         )
 
 

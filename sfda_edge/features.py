@@ -55,7 +55,8 @@ def _output_sizes(model: nn.Module, spec: ModelSpec) -> dict[str, tuple[int, int
     hooks = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
     try:
         parameter = next(model.parameters())
-        model.eval()(torch.zeros(1, 3, *spec.input_hw, device=parameter.device))
+        frame = torch.zeros(1, spec.num_channels, *spec.input_hw, device=parameter.device)
+        model.eval()(frame)
     finally:
         for hook in hooks:
             hook.remove()

@@ -26,8 +26,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+# ITU-R BT.601, as Pillow and OpenCV make grey of red, green and blue.
+_GREY = (0.299, 0.587, 0.114)
+
+
 class Normalise(nn.Module):
-    """uint8 or [0, 255] images (N, 3, H, W) → the network's input."""
+    """uint8 or [0, 255] images (N, 3, H, W) → the network's input, (N, 3 or 1, H, W)."""
 
     scale: Tensor
     offset: Tensor
@@ -35,13 +39,17 @@ class Normalise(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        self.bgr = spec.bgr
+        self.bgr, self.grey = spec.bgr, spec.num_channels == 1
         # One multiplication and one addition; 1/255 and the division by std are folded in.
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
+        share = torch.tensor(_GREY) if self.grey else torch.ones(3)
+        self.register_buffer("scale", (share / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        normalised = images.float() * self.scale + self.offset
+        scaled = images.float() * self.scale
+        if self.grey:
+            return scaled.sum(1, keepdim=True) + self.offset
+        normalised = scaled + self.offset
         return normalised.flip(1) if self.bgr else normalised
 
 

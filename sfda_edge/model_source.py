@@ -13,7 +13,7 @@ from sfda_edge.checkpoint import SPEC_FILE, load_model, read_spec
 from sfda_edge.class_map import load_class_map
 from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.label_spaces import label_space
-from sfda_edge.models import ModelSpec, architecture
+from sfda_edge.models import Channels, ModelSpec, architecture, require_fits_frames
 from sfda_edge.packaged import MODEL_DIR
 from sfda_edge.run_directory import LATEST
 
@@ -40,8 +40,8 @@ class ModelFlags:
     label_space: str | None = None
     size_hw: tuple[int, int] | None = None
     class_map: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
     feature_layer: str | None = None
 
 
@@ -77,7 +77,10 @@ def load_source(flags: ModelFlags, hint: str = "name another to change") -> Sour
         logger.info("model: the packaged StreetSynth network (%s)", hint)
     path = _weights_file(flags.weights or MODEL_DIR)
     spec = _spec(path, flags)
-    return SourceModel(load_model(path, spec), spec, path, file_sha256(path))
+    model = load_model(path, spec)
+    if ":" in spec.architecture:  # of the user's making
+        require_fits_frames(model, spec)
+    return SourceModel(model, spec, path, file_sha256(path))
 
 
 def describes_itself(weights: Path | None) -> bool:

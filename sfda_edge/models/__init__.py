@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import nn
 
 from sfda_edge.errors import CheckpointError
@@ -17,7 +18,15 @@ from sfda_edge.models.lite0_fpn import Lite0FPN
 from sfda_edge.models.segnet import SegNet
 from sfda_edge.models.spec import IMAGENET_MEAN, IMAGENET_STD, Channels, ModelSpec
 
-__all__ = ["MODELS", "Architecture", "ModelSpec", "architecture", "build_model"]
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "Channels",
+    "ModelSpec",
+    "architecture",
+    "build_model",
+    "require_fits_frames",
+]
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,10 @@ def build_model(spec: ModelSpec) -> nn.Module:
     """A network with fresh weights.
 
     Raises:
-        CheckpointError: the architecture is unknown, or does not take the input size.
+        CheckpointError: the architecture is unknown, or does not take the input size or what
+            frames consist of.
     """
+    _require_channels(spec)
     found = architecture(spec.architecture)
     height, width = spec.input_hw
     if height % found.stride or width % found.stride:
@@ -109,3 +120,42 @@ def build_model(spec: ModelSpec) -> nn.Module:
             f"got {width}x{height}. Choose another --size"
         )
     return found.build(spec.label_space.num_classes)
+
+
+def _require_channels(spec: ModelSpec) -> None:
+    """Frames have red, green and blue, of which grey can be made, and nothing else."""
+    if len(spec.mean) != len(spec.std) or len(spec.mean) not in (1, 3):
+        raise CheckpointError(
+            f"--mean has {len(spec.mean)} and --std {len(spec.std)} values; a network takes 3 "
+            "channels (RGB) or 1 (grey), and needs a value for each. Cameras and files give "
+            "nothing to feed other channels with"
+        )
+    if 0 in spec.std:
+        raise CheckpointError("--std must not hold 0: values are divided by it")
+
+
+@torch.inference_mode()
+def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
+    """Run a network of the user's once, on a grey picture.
+
+    Raises:
+        CheckpointError: it does not take what frames consist of, or answers with something else
+            than logits of the classes.
+    """
+    height, width = spec.input_hw
+    channels, classes = spec.num_channels, spec.label_space.num_classes
+    try:
+        answer = model(torch.zeros(1, channels, height, width))
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{spec.architecture} does not take (1, {channels}, {height}, {width}): {reason}. A "
+            "network of 1 channel needs one value of --mean and --std; one of 4 or more cannot be "
+            "fed from cameras and files, which give red, green and blue"
+        ) from None
+    shape = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 4 or shape[:2] != (1, classes):
+        raise CheckpointError(
+            f"{spec.architecture} answers with {shape}; logits (1, {classes}, h, w) are wanted, "
+            f"one for each of the classes of --label-space"
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from runtime.labels import LabelSpace
 from sfda_edge.class_map import ClassMap
 
-Channels = tuple[float, float, float]
+Channels = tuple[float, ...]  # a value each for red, green and blue, or one for grey
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
@@ -20,7 +20,8 @@ class ModelSpec:
         architecture: a name in ``MODELS``, or ``package.module:function``.
         label_space: the network's own outputs.
         input_hw: the size that images are resized to.
-        mean, std: normalisation of RGB values in [0, 1].
+        mean, std: normalisation of RGB values in [0, 1]; one value each for a network of one
+            channel, which is fed grey.
         bgr: the network takes blue first.
         class_map: how outputs become the classes asked for; None when they already are.
     """
@@ -38,3 +39,8 @@ class ModelSpec:
     def answer_space(self) -> LabelSpace:
         """The classes of the label maps that users get."""
         return self.class_map.target if self.class_map else self.label_space
+
+    @property
+    def num_channels(self) -> int:
+        """Of the network's input."""
+        return len(self.mean)

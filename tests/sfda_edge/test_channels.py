@@ -1,0 +1,74 @@
+"""Networks of one channel are fed grey, from adaptation to stream; what cannot be fed is said."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import user_network
+from PIL import Image
+from safetensors.torch import save_file
+
+from runtime.backends import open_backend
+from runtime.labels import LabelSpace
+from runtime.manifest import read_manifest
+from sfda_edge import cli
+from sfda_edge.inference import Normalise
+from sfda_edge.models import ModelSpec
+
+SPACE = 'names = ["road", "car", "sky"]\npalette = [[128, 64, 128], [255, 0, 0], [0, 0, 255]]\n'
+
+
+def test_grey_is_what_pillow_and_opencv_make_of_colours():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    space = LabelSpace(("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    spec = ModelSpec("x", space, (16, 16), mean=(0.4,), std=(0.2,))
+    found = Normalise(spec)(torch.from_numpy(image).permute(2, 0, 1)[None])
+    assert found.shape == (1, 1, 16, 16)
+    level = 255 * (0.4 + 0.2 * found[0, 0].numpy())
+    np.testing.assert_allclose(level, np.asarray(Image.fromarray(image).convert("L")), atol=1)
+    np.testing.assert_allclose(level, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), atol=0.51)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    def saved(name):
+        torch.manual_seed(0)
+        path = tmp_path / f"{name}.safetensors"
+        save_file(getattr(user_network, name)(3).state_dict(), path)
+        (tmp_path / "space.toml").write_text(SPACE)
+        space = ["--label-space", str(tmp_path / "space.toml"), "--size", "40x24"]
+        return str(path), ["--model", f"user_network:{name}", *space]
+
+    return saved
+
+
+def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_folder):
+    path, model = weights("grey")
+    model += ["--mean", "0.4", "--std", "0.2"]
+    images = ["--images", str(labelled_folder / "images")]
+    assert cli.main(["adapt", "--method", "bn", "--weights", path, *model, *images]) == 0
+    assert cli.main(["evaluate", *images, "--labels", str(labelled_folder / "labels")]) == 0
+    assert cli.main(["export", "--fp16", "--set", "fp16_class_iou=0"]) == 0
+    manifest = read_manifest(in_empty_folder / "bundle")
+    image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    grey = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+    with open_backend("onnxruntime", in_empty_folder / "bundle", manifest) as backend:
+        assert (backend.infer(image) == backend.infer(grey)).mean() > 0.99
+        assert len(np.unique(backend.infer(image))) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("grey", [], "needs one value of --mean and --std"),
+        ("with_depth", [], "one of 4 or more cannot be fed from cameras and files"),
+        ("with_depth", ["--mean", *"0000", "--std", *"1111"], "--mean has 4 and --std 4 values"),
+        ("grey", ["--mean", "0.5"], "--mean has 1 and --std 3 values"),
+        ("grey", ["--mean", "0.5", "--std", "0"], "--std must not hold 0"),
+        ("classifier", [], "answers with (1, 3); logits (1, 3, h, w) are wanted"),
+    ],
+)
+def test_what_cannot_be_fed_or_does_not_answer_says_why(weights, capsys, name, flags, message):
+    path, model = weights(name)
+    assert cli.main(["export", path, *model, *flags, "--images", "streetsynth:target"]) == 2
+    assert message in capsys.readouterr().err
