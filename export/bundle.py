@@ -17,6 +17,7 @@ from export.bisect import first_failing
 from export.card import model_card
 from export.coarse import CoarseCost, measure_coarse
 from export.deploy import FULL_LABEL_MAP, Answers, DeployModel
+from export.divergence import first_diverging
 from export.errors import ParityError
 from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
 from export.onnx_graph import export_graph
@@ -175,7 +176,7 @@ class _Export:
         _add_metadata(shipped, request, chain)
         path = folder / MODEL_FILE
         onnx.save(shipped, path)
-        parity, scores = self._prove(folder)
+        parity, scores = self._prove(folder, graph)
         result = ExportResult(
             num_nodes=len(shipped.graph.node),
             size_bytes=path.stat().st_size,
@@ -264,11 +265,14 @@ class _Export:
             raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
         return int8
 
-    def _prove(self, folder: Path) -> tuple[ParityReport, BundleScores | None]:
+    def _prove(
+        self, folder: Path, graph: onnx.ModelProto
+    ) -> tuple[ParityReport, BundleScores | None]:
         """Compare, score and draw with the written file, read as a device reads it.
 
         Raises:
-            ParityError: it does not answer as the model does.
+            ParityError: it does not answer as the model does; says which layer of the graph in
+                single precision is the first that does not.
         """
         request = self.request
         before = self._before()
@@ -278,11 +282,19 @@ class _Export:
                 labelled, space = request.validation, self.space
                 scores = score(labelled, space, before, self._model_labels, backend.infer)
                 report = replace(report, miou_change=scores.change)
-            require(report, f"the {request.precision} graph")
+            try:
+                require(report, f"the {request.precision} graph")
+            except ParityError as error:
+                raise ParityError(f"{error}{self._culprit(graph)}") from None
             columns = {"before the adaptation": before} if before else {}
             columns[f"this file, {request.precision}"] = backend.infer
             draw_card(folder / PICTURE_FILE, request.images, self.space, columns)
         return report, scores
+
+    def _culprit(self, graph: onnx.ModelProto) -> str:
+        image, network = self.request.images[0], self.request.model
+        layer = first_diverging(graph, network, lambda: self._reference(image), image)
+        return f"; the first layer to compute something else is {layer}" if layer else ""
 
     def _model_labels(self, image: np.ndarray) -> np.ndarray:
         return self._reference(image)["label_map"]

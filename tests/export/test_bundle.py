@@ -1,16 +1,18 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from export.bundle import ExportRequest, export_bundle
 from export.deploy import Answers, DeployModel
+from export.divergence import first_diverging
 from export.errors import ExportError, ParityError
-from export.onnx_graph import export_graph
 from export.recipe import ExportRecipe
 from runtime.backends import open_backend
 from runtime.errors import BackendUnavailable
@@ -100,18 +102,30 @@ def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
         export_bundle(replace(asked, calibration=frames), tmp_path / "bundle")
 
 
-def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, monkeypatch):
+def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, monkeypatch, graph):
     export_bundle(request_, tmp_path / "bundle")
     before = read_manifest(tmp_path / "bundle")
-    # As if the exporter had written another network.
-    other = DeployModel(build_model(request_.spec).eval(), request_.spec).eval()
-    example = torch.zeros((1, *request_.spec.input_hw, 3), dtype=torch.uint8)
-    graph = export_graph(other, example)
-    monkeypatch.setattr("export.bundle.export_graph", lambda *_: graph)
-    with pytest.raises(ParityError, match=r"class \S+: IoU 0\.\d+ with the reference"):
+    # As if the exporter had written one layer in a wrong way.
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(graph)
+    layer = next(node for node in wrong.graph.node if node.name == "encoder._blocks.3._bn2/Conv")
+    weights = next(tensor for tensor in wrong.graph.initializer if tensor.name == layer.input[1])
+    weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
+    monkeypatch.setattr("export.bundle.export_graph", lambda *_: wrong)
+    message = r"class \S+: IoU 0\.\d+ .* to compute something else is encoder\._blocks\.3\._bn2"
+    with pytest.raises(ParityError, match=message):
         export_bundle(request_, tmp_path / "bundle")
     assert read_manifest(tmp_path / "bundle") == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_no_layer_of_a_right_graph_diverges(request_, graph, frames):
+    deploy = DeployModel(request_.model, request_.spec).eval()
+    run = partial(deploy, torch.from_numpy(frames[0])[None])
+    assert first_diverging(graph, request_.model, run, frames[0]) is None
+    other = build_model(request_.spec).eval()
+    run = partial(DeployModel(other, request_.spec).eval(), torch.from_numpy(frames[0])[None])
+    assert first_diverging(graph, other, run, frames[0]) == "encoder._bn0"
 
 
 def test_a_half_precision_that_fails_names_the_layer(tmp_path, request_):
