@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/user.stamp
 	$(BIN)/sfda-edge demo --out demo
 
+# Two processes of one thread each: most tests are too small to share a computation.
 test: $(VENV)/dev.stamp check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

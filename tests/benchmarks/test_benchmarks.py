@@ -63,3 +63,35 @@ def test_the_decoders_are_timed(capsys):
     assert list(record["networks"]) == ["encoder alone", "feature pyramid", "LR-ASPP"]
     assert "64" in shown
     assert all(row["calls"] == 10 for row in record["networks"].values())
+
+
+def test_precisions_are_measured_side_by_side(in_empty_folder, capsys):
+    from benchmarks import precisions
+    from sfda_edge import cli
+
+    adapt = ["adapt", "--method", "bn", "--size", "192x96", "--out", "run"]
+    assert cli.main(adapt) == 0
+    flags = ["--validation", "streetsynth:clip", "--rounds", "1", "--out", "rows.json"]
+    flags += ["--precisions", "fp32,fp16"]  # int8's search takes a minute
+    assert precisions.main(["run", *flags]) == 0
+    rows = json.loads((in_empty_folder / "rows.json").read_text())["rows"]
+    by_precision = {row["precision"]: row for row in rows}
+    assert set(by_precision) == {"fp16", "fp32"}
+    assert by_precision["fp32"]["times_fp32"] == 1
+    assert by_precision["fp32"]["label_agreement"] > 0.9995
+    assert by_precision["fp16"]["bytes"] < 0.7 * by_precision["fp32"]["bytes"]
+    assert abs(by_precision["fp16"]["miou"] - by_precision["fp32"]["miou"]) <= 0.5
+    assert "lite0_fpn_tiny 192x96 fp16" in capsys.readouterr().out
+    assert precisions.main(["nowhere"]) == 2
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_a_precision_that_failed_has_a_row(tmp_path, capsys):
+    from benchmarks import precisions
+
+    row = {"network": "a", "size": "8x8", "precision": "int8", "failed": "the int8 graph does not"}
+    precisions._add(tmp_path / "rows.json", [row])
+    precisions._add(tmp_path / "rows.json", [{**row, "failed": "later"}])
+    assert len(json.loads((tmp_path / "rows.json").read_text())["rows"]) == 1
+    assert precisions.main(["--out", str(tmp_path / "rows.json")]) == 0
+    assert "a 8x8 int8" in capsys.readouterr().out

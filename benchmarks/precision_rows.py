@@ -1,0 +1,95 @@
+"""The rows of ``benchmarks.precisions``: export a run in every precision, and time the results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import time_in_turn
+from export.bundle import ExportResult
+from export.command import ExportFlags, export_model
+from export.errors import ParityError
+from runtime.backends import open_backend
+from runtime.images import resize_image
+from runtime.manifest import read_manifest
+from sfda_edge.data import open_images
+from sfda_edge.data.loading import read_all
+from sfda_edge.errors import RunError
+from sfda_edge.model_source import ModelFlags
+from sfda_edge.run_directory import read_run
+
+_FRAMES = 8
+
+
+def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of a run, one a precision.
+
+    Raises:
+        RunError: there is no run.
+    """
+    facts = read_run(run).get("inputs", {})
+    if "method" not in facts:
+        raise RunError(f"{run} is not a run of sfda-edge adapt")
+    rows, bundles = [], {}
+    for precision in args.precisions.split(","):
+        row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
+        row["precision"] = precision
+        out = args.work / f"{facts['model']}-{facts['size']}-{precision}"
+        flags = ExportFlags(precision, target=args.target, validation=args.validation)
+        try:
+            row |= _row(export_model(ModelFlags(run), flags, out))
+            bundles[precision] = out
+        except ParityError as error:
+            row["failed"] = str(error)
+        rows.append(row)
+    times_ms = _times_ms(bundles, facts["images"], args)
+    for row in rows:
+        if (precision := row["precision"]) in times_ms:
+            row["p50_ms"] = round(times_ms[precision], 2)
+            if "fp32" in times_ms:
+                row["times_fp32"] = round(times_ms[precision] / times_ms["fp32"], 3)
+    return rows
+
+
+def _row(result: ExportResult) -> dict[str, Any]:
+    parity, scores, rounding = result.parity, result.scores, result.rounding
+    row: dict[str, Any] = {
+        "bytes": result.size_bytes,
+        "nodes": result.num_nodes,
+        "label_agreement": round(parity.label_agreement, 6),
+        "rounded_agreement": round(rounding.label_agreement, 6) if rounding else None,
+        "lowest_class": f"{parity.lowest_class} {parity.class_iou[parity.lowest_class]:.3f}",
+        "miou_before": scores and scores.before and round(scores.before, 2),
+        "miou_torch": scores and round(scores.model, 2),
+        "miou": scores and round(scores.shipped, 2),
+    }
+    if result.int8 is not None:
+        row["int8"] = result.int8.record()
+    return row
+
+
+def _times_ms(bundles: dict[str, Path], images: str, args: argparse.Namespace) -> dict[str, float]:
+    """Median time of a frame of every bundle, timed in turn on the same frames."""
+    opened = {
+        name: open_backend("onnxruntime", path, read_manifest(path), args.threads)
+        for name, path in bundles.items()
+    }
+    if not opened:
+        return {}
+    input_hw = read_manifest(next(iter(bundles.values()))).input_hw
+    loaded = zip(read_all(open_images(images), None), range(_FRAMES), strict=False)
+    frames = [np.ascontiguousarray(resize_image(one.image, input_hw)) for one, _ in loaded]
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(_next, backend.infer, cycle(frames)) for name, backend in opened.items()
+    }
+    return {name: timing.p50_ms for name, timing in time_in_turn(calls, args.rounds).items()}
+
+
+def _next(infer: Callable[[np.ndarray], np.ndarray], frames: cycle[np.ndarray]) -> np.ndarray:
+    return infer(next(frames))
