@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from export.bisect import first_failing
 from export.card import model_card
@@ -19,6 +20,7 @@ from export.coarse import CoarseCost, measure_coarse
 from export.deploy import FULL_LABEL_MAP, Answers, DeployModel
 from export.divergence import first_diverging
 from export.errors import ParityError
+from export.finetune import finetune
 from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
 from export.onnx_graph import export_graph
 from export.parity import Answering, ParityReport, compare, require
@@ -35,6 +37,9 @@ from runtime.backends import open_backend
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 from sfda_edge.evaluate import Predictor
 from sfda_edge.models import ModelSpec
+from sfda_edge.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +175,8 @@ class _Export:
         )
         half = self._half(graph) if request.precision == "fp16" else None
         int8 = self._int8(graph) if request.precision == "int8" else None
+        if int8:
+            graph = int8.source
         converted = half or int8
         shipped = converted.graph if converted else graph
         chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
@@ -183,7 +190,7 @@ class _Export:
             parity=parity,
             single=converted.single if converted else (),
             rounding=half.parity if half else None,
-            int8=int8_facts(int8, graph, request.images) if int8 else None,
+            int8=int8_facts(int8, request.images) if int8 else None,
             coarse_cost=cost,
             scores=scores,
         )
@@ -246,24 +253,59 @@ class _Export:
         return half
 
     def _int8(self, graph: onnx.ModelProto) -> Quantised:
-        """The int8 graph that passes the gate.
+        """The int8 graph that passes the gate, of a fine-tuned network where it has to be.
 
         Raises:
             ParityError: none does; says which layer breaks it.
             ExportError: the frames are too few to calibrate on, or noise.
         """
-
-        def judged(candidate: onnx.ModelProto) -> ParityReport:
-            return self._compare(GraphSession(candidate))
-
-        for_engines = self.request.profile.engine is not None
-        int8 = to_int8(graph, self.request.calibration, judged, int32_bias=not for_engines)
+        int8, steps = self._quantised(graph), self.request.recipe.int8_finetune_steps
+        if steps and (loss := self._loss(int8)):
+            logger.info("int8 loses too much (%s): fine-tuning for %d steps", loss, steps)
+            learnt = replace(self._quantised(self._finetuned(steps)), finetune_steps=steps)
+            if learnt.parity.label_agreement > int8.parity.label_agreement:
+                int8 = learnt
         try:
             require(int8.parity, "the int8 graph")
         except ParityError as error:
-            worst = int8.first_failing(graph, judged)
+            worst = int8.first_failing(lambda some: self._compare(GraphSession(some)))
             raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
         return int8
+
+    def _quantised(self, graph: onnx.ModelProto) -> Quantised:
+        return to_int8(
+            graph,
+            self.request.calibration,
+            lambda some: self._compare(GraphSession(some)),
+            int32_bias=self.request.profile.engine is None,
+        )
+
+    def _loss(self, int8: Quantised) -> str:
+        """What the gate says against it, with labels where there are any; nothing if it passes."""
+        report, labelled = int8.parity, self.request.validation
+        if labelled:
+            session = GraphSession(int8.graph)
+            scores = score(
+                labelled,
+                self.space,
+                None,
+                self._model_labels,
+                lambda image: session(image)["label_map"],
+            )
+            report = replace(report, miou_change=scores.change)
+        return "; ".join(report.failures())
+
+    def _finetuned(self, steps: int) -> onnx.ModelProto:
+        """The graph, in single precision, of a network that has learnt to be quantised."""
+        request = self.request
+
+        def logits(network: nn.Module, frames: Tensor) -> Tensor:
+            return network(self.deploy.normalise(frames.float().permute(0, 3, 1, 2)))
+
+        bar = progress_bar("fine-tune", steps)
+        network = finetune(request.model, request.calibration, logits, steps, bar)
+        deploy = DeployModel(network, request.spec, request.answers).eval()
+        return simplified(self._exported(deploy))
 
     def _prove(
         self, folder: Path, graph: onnx.ModelProto
@@ -271,8 +313,8 @@ class _Export:
         """Compare, score and draw with the written file, read as a device reads it.
 
         Raises:
-            ParityError: it does not answer as the model does; says which layer of the graph in
-                single precision is the first that does not.
+            ParityError: it does not answer as the model does; in single precision, says which layer
+                is the first that does not.
         """
         request = self.request
         before = self._before()
@@ -285,7 +327,8 @@ class _Export:
             try:
                 require(report, f"the {request.precision} graph")
             except ParityError as error:
-                raise ParityError(f"{error}{self._culprit(graph)}") from None
+                culprit = self._culprit(graph) if request.precision == "fp32" else ""
+                raise ParityError(f"{error}{culprit}") from None
             columns = {"before the adaptation": before} if before else {}
             columns[f"this file, {request.precision}"] = backend.infer
             draw_card(folder / PICTURE_FILE, request.images, self.space, columns)

@@ -96,6 +96,11 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
         )
     if "int8" in provenance:
         facts = provenance["int8"]
+        if facts["finetune_steps"]:
+            lines.append(
+                f"- For int8 the network was fine-tuned for {facts['finetune_steps']} steps, "
+                "against its own answers on target images."
+            )
         lines.append(
             f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
             f"{len(facts['kept'])} that harmed stay in floating point. Where it was exported: "

@@ -33,6 +33,7 @@ class Quantised:
 
     Attributes:
         graph: with Q/DQ pairs.
+        source: the graph in single precision that it was made from.
         rule: of calibration, the best of ``tried``.
         tried: label agreement of every rule with everything quantised.
         limits: of that rule.
@@ -41,9 +42,11 @@ class Quantised:
         quantised: names of the others.
         single: names of all nodes that multiply and are not quantised.
         parity: of the graph.
+        finetune_steps: that the network had learnt to be quantised for.
     """
 
     graph: onnx.ModelProto
+    source: onnx.ModelProto
     rule: str
     tried: dict[str, float]
     limits: Limits
@@ -52,14 +55,15 @@ class Quantised:
     quantised: tuple[str, ...]
     single: tuple[str, ...]
     parity: ParityReport
+    finetune_steps: int = 0
 
-    def first_failing(self, graph: onnx.ModelProto, compare: Compare) -> str | None:
-        """The node with which quantising ``graph`` from front to back first fails the gate."""
+    def first_failing(self, compare: Compare) -> str | None:
+        """The node with which quantising from front to back first fails the gate."""
 
         def judge(some: Sequence[str]) -> ParityReport:
             rest = [name for name in self.quantised if name not in set(some)]
             kept = [*self.kept, *rest]
-            return compare(quantised_graph(graph, self.limits, kept, self.int32_bias))
+            return compare(quantised_graph(self.source, self.limits, kept, self.int32_bias))
 
         return first_failing(self.quantised, judge)
 
@@ -74,6 +78,7 @@ class Int8Facts:
         kept: names of nodes that stay in floating point.
         num_quantised: nodes in int8.
         int8_ms, fp32_ms: median time of a frame in ONNX Runtime here, measured in turn.
+        finetune_steps: that the network had learnt to be quantised for; 0 if that was not needed.
     """
 
     rule: str
@@ -82,6 +87,7 @@ class Int8Facts:
     num_quantised: int
     int8_ms: float
     fp32_ms: float
+    finetune_steps: int
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -91,17 +97,20 @@ class Int8Facts:
         """For people."""
         tried = ", ".join(f"{rule} {100 * value:.1f} %" for rule, value in self.tried.items())
         verdict = "slower than" if self.int8_ms > self.fp32_ms else "instead of"
+        learnt = (
+            f", after {self.finetune_steps} steps of fine-tuning" if self.finetune_steps else ""
+        )
         return [
             f"calibration: {self.rule} (everything in int8: {tried})",
-            f"{self.num_quantised} nodes in int8, {len(self.kept)} kept in floating point",
+            f"{self.num_quantised} nodes in int8, {len(self.kept)} kept in floating point{learnt}",
             f"ONNX Runtime on this CPU: {self.int8_ms:.1f} ms, {verdict} {self.fp32_ms:.1f} ms "
             "of fp32",
         ]
 
 
-def int8_facts(found: Quantised, graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> Int8Facts:
+def int8_facts(found: Quantised, images: Sequence[np.ndarray]) -> Int8Facts:
     """Facts of a search's result; times it against the graph that it came from."""
-    int8_ms, fp32_ms = median_ms((found.graph, graph), images)
+    int8_ms, fp32_ms = median_ms((found.graph, found.source), images)
     return Int8Facts(
         found.rule,
         {rule: round(value, 6) for rule, value in found.tried.items()},
@@ -109,6 +118,7 @@ def int8_facts(found: Quantised, graph: onnx.ModelProto, images: Sequence[np.nda
         len(found.quantised),
         round(int8_ms, 3),
         round(fp32_ms, 3),
+        found.finetune_steps,
     )
 
 
@@ -156,6 +166,7 @@ def to_int8(
     multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]
     return Quantised(
         graph=made(best, kept),
+        source=graph,
         rule=best,
         tried={rule: one.label_agreement for rule, one in reports.items()},
         limits=limits[best],

@@ -18,6 +18,8 @@ class ExportRecipe:
         PRECISION_class_iou: IoU with the model of every class that is not too rare.
         PRECISION_miou_loss: points of mIoU that may be lost on labelled images.
         calibration_images: frames that int8 is calibrated on, other than those of the gate.
+        int8_finetune_steps: how long the network learns to be quantised when it loses too much
+            otherwise; 0 for never.
     """
 
     gate_images: int = 16
@@ -31,9 +33,15 @@ class ExportRecipe:
     int8_class_iou: float = 0.6
     int8_miou_loss: float = 1.0
     calibration_images: int = 32
+    int8_finetune_steps: int = 100
 
     def __post_init__(self) -> None:
         require(self.gate_images >= 1, "gate_images must be at least 1", self.gate_images)
+        require(
+            self.int8_finetune_steps >= 0,
+            "int8_finetune_steps must not be below 0",
+            self.int8_finetune_steps,
+        )
         for precision in ("fp32", "fp16", "int8"):
             gate = self.gate(precision)
             require(

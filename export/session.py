@@ -12,8 +12,8 @@ import onnxruntime
 
 from export.errors import ExportError
 from export.onnx_graph import INPUT_NAME
+from runtime.backends.onnxruntime import EXACT_INT8, PROVIDER
 
-PROVIDER = "CPUExecutionProvider"
 # Tensors that are looked at in one pass: all at once need the memory of a training step.
 _TENSORS_A_PASS = 48
 
@@ -28,6 +28,7 @@ class GraphSession:
     def __init__(self, graph: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry(*EXACT_INT8)
         try:
             self._session = onnxruntime.InferenceSession(
                 graph.SerializeToString(), options, providers=[PROVIDER]

@@ -1,4 +1,4 @@
-"""The three commands of the first request, word for word; the slowest test, in a file of its own."""
+"""The three commands of the first request, word for word; the slowest test has its own file."""
 
 import json
 

@@ -1,0 +1,123 @@
+"""Quantisation-aware fine-tuning: the network learns to answer as before with int8 inside."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from sfda_edge.data.loading import Progress
+
+_BATCH = 4
+_LEARNING_RATE = 1e-4
+_PERCENTILE = 0.9999
+_SAMPLED = 100_000  # values of a frame that a percentile is taken of
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+Logits = Callable[[nn.Module, Tensor], Tensor]
+
+
+def finetune(
+    model: nn.Module,
+    frames: Sequence[np.ndarray],
+    logits: Logits,
+    steps: int,
+    progress: Progress,
+) -> nn.Module:
+    """A copy that answers with quantised weights and activations as the model does without.
+
+    Rounding passes its gradient through (Jacob et al., CVPR 2018); what is learnt is the model's
+    own answers on target frames, no labels. BatchNorm statistics stay.
+
+    Args:
+        model: in evaluation mode.
+        frames: target frames, (H, W, 3) uint8.
+        logits: of a network for frames (N, H, W, 3) uint8.
+        steps: of Adam, each on a batch of frames, every other time mirrored.
+        progress: wraps the steps.
+    """
+    student = copy.deepcopy(model).eval().requires_grad_(True)
+    stacked = torch.from_numpy(np.stack(frames))
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(student.parameters(), lr=_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    with _quantised(student, _limits(student, stacked, logits)):
+        for step in progress(range(steps)):
+            batch = stacked[torch.randperm(len(stacked), generator=generator)[:_BATCH]]
+            batch = batch.flip(2) if step % 2 else batch
+            with torch.no_grad():
+                wanted = logits(model, batch).log_softmax(1)
+            found = logits(student, batch).log_softmax(1)
+            loss = functional.kl_div(found, wanted, reduction="none", log_target=True).sum(1).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return student.requires_grad_(False)
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if isinstance(module, _LAYERS))
+
+
+@torch.no_grad()
+def _limits(model: nn.Module, frames: Tensor, logits: Logits) -> dict[nn.Module, float]:
+    """How far what goes into each layer reaches from 0, but for a share of 1 in 10,000."""
+    limits: dict[nn.Module, float] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].abs().flatten()
+        values = values[:: max(1, len(values) // _SAMPLED)]
+        reached = float(torch.quantile(values, _PERCENTILE))
+        limits[layer] = max(limits.get(layer, 1e-6), reached)
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in _layers(model)]
+    try:
+        for frame in frames[:: max(1, len(frames) // 8)]:
+            logits(model, frame[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return limits
+
+
+@contextlib.contextmanager
+def _quantised(model: nn.Module, limits: dict[nn.Module, float]) -> Iterator[None]:
+    """Round the weights of layers, channel by channel, and what goes into them."""
+
+    def rounded(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        scale = limits[layer] / 127
+        return torch.fake_quantize_per_tensor_affine(inputs[0], scale, 0, -128, 127), *inputs[1:]
+
+    layers = [layer for layer in _layers(model) if layer in limits]
+    for layer in layers:
+        axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        parametrize.register_parametrization(layer, "weight", _RoundedWeight(axis))
+    hooks = [layer.register_forward_pre_hook(rounded) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer in layers:
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
+class _RoundedWeight(nn.Module):
+    """127 levels to either side of 0 for each output channel."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, weight: Tensor) -> Tensor:
+        others = [axis for axis in range(weight.ndim) if axis != self.axis]
+        scale = weight.detach().abs().amax(others).clamp_min(1e-12) / 127
+        points = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, points, self.axis, -127, 127)
