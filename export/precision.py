@@ -51,7 +51,9 @@ class HalfPrecision:
     parity: ParityReport
 
 
-def to_half(graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge) -> HalfPrecision:
+def to_half(
+    graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge, glance: Judge
+) -> HalfPrecision:
     """Find which nodes must stay in single precision, and convert the others.
 
     Nodes that are known to suffer and those whose values come near the largest half stay single
@@ -61,6 +63,7 @@ def to_half(graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge) 
         graph: in single precision.
         images: target frames, (H, W, 3) uint8.
         judge: compares the graph, rounded, in which these nodes stay single.
+        glance: the same on few images.
 
     Returns:
         the best that was found; its parity may have failed.
@@ -69,7 +72,7 @@ def to_half(graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge) 
         ExportError: the converted graph is not valid ONNX.
     """
     order = [node.name for node in graph.graph.node]
-    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge)
+    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge, glance)
     return HalfPrecision(to_fp16(graph, kept), kept, report)
 
 

@@ -126,6 +126,7 @@ def to_int8(
     graph: onnx.ModelProto,
     calibration: Sequence[np.ndarray],
     compare: Compare,
+    glance: Compare,
     int32_bias: bool = True,
 ) -> Quantised:
     """Calibrate by every rule, take the best, and keep what harms in floating point.
@@ -134,6 +135,7 @@ def to_int8(
         graph: in single precision.
         calibration: target frames, (H, W, 3) uint8.
         compare: judges a graph.
+        glance: the same on few images.
         int32_bias: as ``quantised_graph``.
 
     Returns:
@@ -161,7 +163,12 @@ def to_int8(
 
     reports = {rule: compare(made(rule, ())) for rule in RULES}
     best = max(RULES, key=lambda rule: reports[rule].label_agreement)
-    kept, report = nodes_to_keep(order, (), lambda some: compare(made(best, some)))
+    kept, report = nodes_to_keep(
+        order,
+        (),
+        lambda some: compare(made(best, some)),
+        lambda some: glance(made(best, some)),
+    )
     quantised = tuple(name for name in order if name not in set(kept))
     multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]
     return Quantised(
