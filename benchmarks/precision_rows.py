@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import time_in_turn
-from export.bundle import ExportResult
 from export.command import ExportFlags, export_model
 from export.errors import ParityError
+from export.result import ExportResult
 from runtime.backends import open_backend
 from runtime.images import resize_image
 from runtime.manifest import read_manifest

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import ExportRequest, ExportResult, export_bundle
+from export.bundle import export_bundle
 from export.deploy import FULL_LABEL_MAP, Answers
 from export.errors import ExportError
 from export.profiles import target_profile
 from export.provenance import provenance, recorded_run, unadapted
 from export.recipe import ExportRecipe
+from export.request import ExportRequest
+from export.result import ExportResult
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from export import onnx_graph, simplify
-from export.bundle import ExportRequest
 from export.deploy import DeployModel
 from export.parity import Gate, ParityReport
+from export.request import ExportRequest
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
@@ -54,8 +54,8 @@ def exported_once(monkeypatch, exports):
         graph.CopyFrom(exports[key][1])
         return graph
 
-    monkeypatch.setattr("export.bundle.export_graph", export_graph)
-    monkeypatch.setattr("export.bundle.simplified", lambda graph: graph)
+    monkeypatch.setattr("export.convert.export_graph", export_graph)
+    monkeypatch.setattr("export.convert.simplified", lambda graph: graph)
 
 
 @pytest.fixture(scope="session")

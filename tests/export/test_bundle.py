@@ -9,11 +9,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from export.bundle import ExportRequest, export_bundle
+from export.bundle import export_bundle
 from export.deploy import Answers, DeployModel
 from export.divergence import first_diverging
 from export.errors import ExportError, ParityError
 from export.recipe import ExportRecipe
+from export.request import ExportRequest
 from runtime.backends import open_backend
 from runtime.errors import BackendUnavailable
 from runtime.labels import LabelSpace
@@ -111,7 +112,7 @@ def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, mon
     layer = next(node for node in wrong.graph.node if node.name == "encoder._blocks.3._bn2/Conv")
     weights = next(tensor for tensor in wrong.graph.initializer if tensor.name == layer.input[1])
     weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
-    monkeypatch.setattr("export.bundle.export_graph", lambda *_: wrong)
+    monkeypatch.setattr("export.convert.export_graph", lambda *_: wrong)
     message = r"class \S+: IoU 0\.\d+ .* to compute something else is encoder\._blocks\.3\._bn2"
     with pytest.raises(ParityError, match=message):
         export_bundle(request_, tmp_path / "bundle")

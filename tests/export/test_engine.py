@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from export import engine_build
-from export.bundle import ExportRequest, export_bundle
+from export.bundle import export_bundle
 from export.deploy import Answers
 from export.engine import EngineRequest, build_engine, main
 from export.engine_build import load_library, parse_inspection, typed_layers
@@ -19,6 +19,7 @@ from export.errors import ExportError
 from export.precision import sensitive_nodes, to_fp16
 from export.profiles import PROFILES
 from export.recipe import ExportRecipe
+from export.request import ExportRequest
 from runtime.engine_file import engine_paths, read_engine_record, require_loadable
 from runtime.errors import BackendUnavailable, StreamError
 from runtime.gpu import Gpu

@@ -1,0 +1,49 @@
+"""ExportRequest: what to export, and what it has to prove."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from export.deploy import FULL_LABEL_MAP, Answers
+from export.profiles import CPU, TargetProfile
+from export.recipe import ExportRecipe
+from sfda_edge.models import ModelSpec
+
+
+@dataclass(frozen=True, eq=False)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        spec: of the model.
+        images: target frames for the gate, each (H, W, 3) uint8 at the input size.
+        validation: labelled images, with their label maps (H, W) uint8; the finished graph is
+            scored on them, no search sees them.
+        calibration: further target frames, which int8 is calibrated on.
+        precision: fp32, fp16 or int8.
+        answers: what the graph shall answer.
+        profile: where it will run.
+        dynamic_batch: whether the graph takes any number of images at once.
+        recipe: the gate.
+        provenance: where the model came from, for the manifest and the card.
+        before: the network before it was adapted, for the card.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    images: Sequence[np.ndarray]
+    validation: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    calibration: Sequence[np.ndarray] = ()
+    precision: str = "fp32"
+    answers: Answers = FULL_LABEL_MAP
+    profile: TargetProfile = CPU
+    dynamic_batch: bool = False
+    recipe: ExportRecipe = field(default_factory=ExportRecipe)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    before: nn.Module | None = None
