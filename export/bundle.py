@@ -22,6 +22,7 @@ from export.reference import Reference
 from export.request import ExportRequest
 from export.result import ExportResult
 from export.scores import BundleScores
+from export.session import GraphSession
 from runtime.backends import open_backend
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 
@@ -50,6 +51,8 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     graph, cost = single_precision(request, reference.deploy), None
     if request.answers.argmax == "coarse":
         cost = measure_coarse(graph, with_full_labels(request), request.images, space)
+    if request.precision != "fp32":  # or the searches would look for a fault of the exporter's
+        _require(reference.compare(GraphSession(graph)), "the fp32 graph", reference, graph)
     half = half_precision(graph, reference) if request.precision == "fp16" else None
     int8 = eight_bits(graph, reference) if request.precision == "int8" else None
     if int8:
@@ -57,6 +60,8 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     converted = half or int8
     shipped = converted.graph if converted else graph
     chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
+    if int8 and int8.finetune_steps:
+        chain["int8_finetune_steps"] = int8.finetune_steps
     _add_metadata(shipped, request, chain)
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
@@ -81,26 +86,36 @@ def _prove(
     """Compare, score and draw with the written file, read as a device reads it.
 
     Raises:
-        ParityError: it does not answer as the model does; in single precision, says which layer
-            is the first that does not.
+        ParityError: it does not answer as the model does.
     """
     request = reference.request
     with open_backend("onnxruntime", folder, _manifest(reference)) as backend:
         report, scores = reference.compare(backend.answers), reference.scores(backend.infer)
         if scores is not None:
             report = replace(report, miou_change=scores.change)
-        try:
-            require(report, f"the {request.precision} graph")
-        except ParityError as error:
-            layer = reference.first_diverging(graph) if request.precision == "fp32" else None
-            culprit = f"; the first layer to compute something else is {layer}" if layer else ""
-            raise ParityError(f"{error}{culprit}") from None
+        if request.precision == "fp32":
+            _require(report, "the fp32 graph", reference, graph)
+        require(report, f"the {request.precision} graph")
         before = reference.before()
         columns = {"before the adaptation": before} if before else {}
         columns[f"this file, {request.precision}"] = backend.infer
         space = request.spec.answer_space
         draw_card(folder / PICTURE_FILE, request.images, space, columns)
     return report, scores
+
+
+def _require(report: ParityReport, what: str, reference: Reference, graph: onnx.ModelProto) -> None:
+    """The gate, which names the layer if ``graph``, in single precision, is at fault.
+
+    Raises:
+        ParityError: something is below its threshold.
+    """
+    try:
+        require(report, what)
+    except ParityError as error:
+        layer = reference.first_diverging(graph)
+        culprit = f"; the first layer to compute something else is {layer}" if layer else ""
+        raise ParityError(f"{error}{culprit}") from None
 
 
 def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:

@@ -82,10 +82,11 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         ExportError: the frames are too few to calibrate on, or noise.
     """
     int8, steps = _quantised(graph, reference), reference.request.recipe.int8_finetune_steps
-    if steps and (loss := _loss(int8, reference)):
+    if steps and not (report := _scored(int8, reference)).passed:
+        loss = "; ".join(report.failures())
         logger.info("int8 loses too much (%s): fine-tuning for %d steps", loss, steps)
         learnt = _quantised(_finetuned(reference, steps), reference)
-        if learnt.parity.label_agreement > int8.parity.label_agreement:
+        if _scored(learnt, reference).merit > report.merit:
             int8 = replace(learnt, finetune_steps=steps)
     try:
         require(int8.parity, "the int8 graph")
@@ -106,12 +107,11 @@ def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
     )
 
 
-def _loss(int8: Quantised, reference: Reference) -> str:
-    """What the gate says against it, with labels where there are any; nothing if it passes."""
-    report, session = int8.parity, GraphSession(int8.graph)
-    if scores := reference.scores(lambda image: session(image)["label_map"]):
-        report = replace(report, miou_change=scores.change)
-    return "; ".join(report.failures())
+def _scored(int8: Quantised, reference: Reference) -> ParityReport:
+    """Its report, with mIoU where there are labels: these decide whether to fine-tune."""
+    session = GraphSession(int8.graph)
+    scores = reference.scores(lambda image: session(image)["label_map"])
+    return replace(int8.parity, miou_change=scores.change) if scores else int8.parity
 
 
 def _finetuned(reference: Reference, steps: int) -> onnx.ModelProto:

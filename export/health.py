@@ -53,12 +53,16 @@ class HealthVector(nn.Module):
             self.layout[f"channel_means {name}"] = layer.num_features
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[list[Tensor]]:
-        """Collect the chosen layers' channel means, each (N, C), while the network runs."""
-        means: list[Tensor] = []
+    def listening(self) -> Iterator[dict[nn.Module, Tensor]]:
+        """Collect the chosen layers' channel means, each (N, C), while the network runs.
 
-        def note(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            means.append(output.mean((2, 3)))
+        Of a layer that runs several times, the first is taken.
+        """
+        means: dict[nn.Module, Tensor] = {}
+
+        def note(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+            if layer not in means:
+                means[layer] = output.mean((2, 3))
 
         hooks = [layer.register_forward_hook(note) for layer in self._layers.values()]
         try:
@@ -75,13 +79,14 @@ class HealthVector(nn.Module):
         ]
         return logits[:, :, :: steps[0], :: steps[1]]
 
-    def forward(self, probabilities: Tensor, channel_means: list[Tensor]) -> Tensor:
+    def forward(self, probabilities: Tensor, channel_means: dict[nn.Module, Tensor]) -> Tensor:
+        in_order = [channel_means[layer] for layer in self._layers.values()]
         entropy = entropy_map(probabilities).mean((1, 2)) / math.log(self.num_classes)
         highest = probabilities.amax(1, keepdim=True)
         low = (highest < LOW_CONFIDENCE).float().mean((1, 2, 3))
         votes = (probabilities == highest).float()
         histogram = votes.mean((2, 3)) / votes.sum(1).mean((1, 2))[:, None]
-        return torch.cat([entropy[:, None], low[:, None], histogram, *channel_means], dim=1)
+        return torch.cat([entropy[:, None], low[:, None], histogram, *in_order], dim=1)
 
 
 @torch.no_grad()

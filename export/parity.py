@@ -95,6 +95,11 @@ class ParityReport:
         """Whether the candidate may be shipped."""
         return not self.failures()
 
+    @property
+    def merit(self) -> tuple[int, float]:
+        """To choose the better of two: fewer failures first, then label agreement."""
+        return -len(self.failures()), self.label_agreement
+
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return _rounded(asdict(self))

@@ -162,7 +162,7 @@ def to_int8(
         return quantised_graph(graph, limits[rule], kept, int32_bias)
 
     reports = {rule: compare(made(rule, ())) for rule in RULES}
-    best = max(RULES, key=lambda rule: reports[rule].label_agreement)
+    best = max(RULES, key=lambda rule: reports[rule].merit)
     kept, report = nodes_to_keep(
         order,
         (),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from export.deploy import DeployModel
 from export.divergence import first_diverging
+from export.errors import ExportError
 from export.parity import Answering, ParityReport, compare
 from export.request import ExportRequest
-from export.scores import BundleScores, LabelMap, score
+from export.scores import BundleScores, LabelMap, miou
 from sfda_edge.evaluate import Predictor
 
 # So many of the gate's images are enough to guide a search.
@@ -30,7 +34,30 @@ class Reference:
         self.deploy = DeployModel(request.model, request.spec, request.answers).eval()
         self._gate = request.recipe.gate(request.precision)
         self._space = request.spec.answer_space
-        self._answers = [self.answers(image) for image in request.images]
+        self._answers = self._finite_answers()
+
+    def _finite_answers(self) -> list[dict[str, np.ndarray]]:
+        """Label maps do not show NaN: the network's own answers are looked at.
+
+        Raises:
+            ExportError: they are not finite.
+        """
+        finite: list[bool] = []
+
+        def note(_network: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            finite.append(bool(output.isfinite().all()))
+
+        hook = self.request.model.register_forward_hook(note)
+        try:
+            answers = [self.answers(image) for image in self.request.images]
+        finally:
+            hook.remove()
+        if not all(finite):
+            raise ExportError(
+                f"the model itself answers {finite.count(False)} of {len(finite)} frames with NaN "
+                "or infinite values; its training diverged, choose other weights"
+            )
+        return answers
 
     @torch.inference_mode()
     def answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -51,21 +78,28 @@ class Reference:
         return compare(self._answers[few], candidate, images, self._space, self._gate)
 
     def scores(self, candidate: LabelMap) -> BundleScores | None:
-        """MIoU on the labelled images; None where there are none."""
+        """How candidates score on the labelled images; None where there are none."""
         labelled = self.request.validation
         if not labelled:
             return None
-        return score(labelled, self._space, self.before(), self._label_map, candidate)
+        before, model = self._torch_miou
+        return BundleScores(len(labelled), before, model, miou(labelled, self._space, candidate))
 
-    def _label_map(self, image: np.ndarray) -> np.ndarray:
-        return self.answers(image)["label_map"]
+    @cached_property
+    def _torch_miou(self) -> tuple[float | None, float]:
+        """Before the adaptation and after; at full size, coarse labels or not."""
+        labelled, before = self.request.validation, self.before()
+        return (
+            miou(labelled, self._space, before) if before else None,
+            miou(labelled, self._space, self._labels_of(self.request.model)),
+        )
 
     def before(self) -> LabelMap | None:
         """What labels an image as before the adaptation, where that network is at hand."""
-        request = self.request
-        if request.before is None:
-            return None
-        return Predictor(request.before, request.spec, torch.device("cpu")).label_map
+        return None if self.request.before is None else self._labels_of(self.request.before)
+
+    def _labels_of(self, network: nn.Module) -> LabelMap:
+        return Predictor(network, self.request.spec, torch.device("cpu")).label_map
 
     def first_diverging(self, graph: onnx.ModelProto) -> str | None:
         """The first layer of a single-precision graph that computes something else."""

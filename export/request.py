@@ -24,7 +24,7 @@ class ExportRequest:
         spec: of the model.
         images: target frames for the gate, each (H, W, 3) uint8 at the input size.
         validation: labelled images, with their label maps (H, W) uint8; the finished graph is
-            scored on them, no search sees them.
+            scored on them, and whether int8 needs fine-tuning; no search sees them.
         calibration: further target frames, which int8 is calibrated on.
         precision: fp32, fp16 or int8.
         answers: what the graph shall answer.

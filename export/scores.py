@@ -49,27 +49,8 @@ class BundleScores:
         )
 
 
-def score(
-    images: Labelled, space: LabelSpace, before: LabelMap | None, model: LabelMap, shipped: LabelMap
-) -> BundleScores:
-    """Score up to three ways to label an image.
-
-    Args:
-        images: with their label maps.
-        space: of the labels.
-        before: the source model, where there is one.
-        model: what was exported.
-        shipped: the graph.
-    """
-    return BundleScores(
-        len(images),
-        None if before is None else _miou(images, space, before),
-        _miou(images, space, model),
-        _miou(images, space, shipped),
-    )
-
-
-def _miou(images: Labelled, space: LabelSpace, label_map: LabelMap) -> float:
+def miou(images: Labelled, space: LabelSpace, label_map: LabelMap) -> float:
+    """In percent, of what labels images, over all of them in one confusion matrix."""
     confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
     for image, labels in images:
         confusion.update(labels, label_map(image))

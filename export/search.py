@@ -21,7 +21,7 @@ def nodes_to_keep(
     """Give nodes back to the higher precision until the gate is passed, and no more than it takes.
 
     The nodes are cut into ``_RUNS`` runs of neighbours. Runs go back one after the other, those
-    first whose return alone helps agreement most; then halves of them, and halves of those, are
+    first whose return alone helps most; then halves of them, and halves of those, are
     taken back again as long as the gate is passed without them.
 
     Args:
@@ -42,7 +42,7 @@ def nodes_to_keep(
         if len(kept) + len(run) > _MOST_KEPT * len(order):
             break
         tried = judge(_in_order(order, kept | set(run)))
-        if tried.label_agreement > report.label_agreement:
+        if tried.merit > report.merit:
             kept, report = kept | set(run), tried
             given_back.append(run)
         if report.passed:
@@ -62,7 +62,7 @@ def _by_gain(order: Sequence[str], kept: set[str], glance: Judge) -> list[list[s
     size = -(-len(free) // _RUNS)
     runs = [free[start : start + size] for start in range(0, len(free), size)]
     reports = [glance(_in_order(order, kept | set(run))) for run in runs]
-    ranked = sorted(range(len(runs)), key=lambda index: -reports[index].label_agreement)
+    ranked = sorted(range(len(runs)), key=lambda index: reports[index].merit, reverse=True)
     return [runs[index] for index in ranked]
 
 

@@ -40,8 +40,12 @@ class GraphSession:
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Image (H, W, 3) uint8 → the graph's answers by name, without the batch axis."""
+        return {name: answer[0] for name, answer in self.whole(image).items()}
+
+    def whole(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The same as they are: what is inside a graph need not begin with the batch axis."""
         found = self._session.run(None, {INPUT_NAME: image[None]})
-        return {name: answer[0] for name, answer in zip(self.names, found, strict=True)}
+        return dict(zip(self.names, found, strict=True))
 
 
 def median_ms(
@@ -88,7 +92,7 @@ def look_inside(
         opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in some)
         session = GraphSession(opened)
         for image in images:
-            yield session(image)
+            yield session.whole(image)
 
 
 def largest_values(

@@ -15,12 +15,12 @@ class Enlargement(NamedTuple):
     """A call of ``interpolate``.
 
     Attributes:
-        number: it is the network's how-manieth, from 0.
+        number: it is the network's how-manieth, from 0; None for one of ours, after the network.
         output_hw: the size that it makes.
         arguments: how it was called, without the input.
     """
 
-    number: int
+    number: int | None
     output_hw: tuple[int, int]
     arguments: dict[str, Any]
 
@@ -28,8 +28,9 @@ class Enlargement(NamedTuple):
 class SplitNetwork(nn.Module):
     """A network, split before the interpolation that its forward pass ends with.
 
-    ``coarse`` gives the logits before it, ``enlarge`` does it. Of a network that ends with anything
-    else, ``coarse`` gives its answer, and ``enlarge`` changes nothing.
+    ``coarse`` gives the logits before it, ``enlarge`` does it. A network that answers on a coarser
+    grid than its input is enlarged bilinearly, as in evaluation. Of a network that ends with
+    anything else, ``coarse`` gives its answer, and ``enlarge`` changes nothing.
 
     Args:
         network: in evaluation mode.
@@ -42,17 +43,22 @@ class SplitNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.last = _last_enlargement(network, example)
-        if self.last and not torch.equal(self.enlarge(self.coarse(example)), network(example)):
+        answer = network(example)
+        if self.last and not torch.equal(self.enlarge(self.coarse(example)), answer):
             self.last = None
+        height, width = example.shape[2:]
+        if answer.shape[2:] != (height, width):
+            arguments = {"size": (height, width), "mode": "bilinear", "align_corners": False}
+            self.last = Enlargement(None, (height, width), arguments)
 
     @property
     def enlarges(self) -> bool:
-        """Whether the network ends with an interpolation."""
+        """Whether there is a coarser grid to answer on."""
         return self.last is not None
 
     def coarse(self, x: Tensor) -> Tensor:
         """Input → logits on the network's own grid."""
-        if self.last is None:
+        if self.last is None or self.last.number is None:
             return self.network(x)
         with _Skipping(self.last.number):
             return self.network(x)

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 from functools import partial
@@ -103,9 +104,13 @@ def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
         export_bundle(replace(asked, calibration=frames), tmp_path / "bundle")
 
 
-def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, monkeypatch, graph):
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_graph_that_answers_differently_is_not_shipped(
+    tmp_path, request_, frames, monkeypatch, graph, precision
+):
     export_bundle(request_, tmp_path / "bundle")
     before = read_manifest(tmp_path / "bundle")
+    request_ = replace(request_, precision=precision, calibration=frames * 2)
     # As if the exporter had written one layer in a wrong way.
     wrong = onnx.ModelProto()
     wrong.CopyFrom(graph)
@@ -118,6 +123,24 @@ def test_a_graph_that_answers_differently_is_not_shipped(tmp_path, request_, mon
         export_bundle(request_, tmp_path / "bundle")
     assert read_manifest(tmp_path / "bundle") == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_model_that_answers_with_nan_is_not_shipped(tmp_path, request_):
+    broken = copy.deepcopy(request_.model)
+    with torch.no_grad():
+        broken.decoder.head.bias[0] = np.nan
+    with pytest.raises(ExportError, match="itself answers 4 of 4 frames with NaN"):
+        export_bundle(replace(request_, model=broken), tmp_path / "bundle")
+
+
+def test_coarse_labels_are_scored_against_labels_at_full_size(tmp_path, request_, frames):
+    predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
+    validation = [(frames[0], predictor.label_map(frames[0]))]  # at full size the model scores 100
+    recipe = ExportRecipe(fp32_miou_loss=100)
+    asked = replace(request_, answers=Answers("coarse"), validation=validation, recipe=recipe)
+    scores = export_bundle(asked, tmp_path / "bundle").scores
+    assert scores.model == 100
+    assert 50 < scores.shipped < 99
 
 
 def test_no_layer_of_a_right_graph_diverges(request_, graph, frames):

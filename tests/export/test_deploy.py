@@ -132,6 +132,21 @@ def test_channel_means_are_those_of_four_batchnorm_layers_from_first_to_last():
         np.testing.assert_allclose(health[f"channel_means {name}"], seen[name], atol=1e-4)
 
 
+def test_a_layer_that_runs_twice_is_counted_once():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 11, 1)
+
+        def forward(self, x):
+            return self.head(self.norm(self.norm(x)))
+
+    spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8))
+    deploy = DeployModel(Twice().eval(), spec, Answers("full", False, True)).eval()
+    _, health = deploy(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+    assert health.shape == (1, sum(deploy.health.layout.values()))
+
+
 def test_a_network_without_batchnorm_has_no_channel_means():
     spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8))
     x = torch.zeros(1, 3, 8, 8)

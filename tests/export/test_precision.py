@@ -10,7 +10,9 @@ from export.bisect import first_failing
 from export.deploy import Answers, DeployModel
 from export.errors import ExportError
 from export.onnx_graph import export_graph
+from export.parity import Gate, ParityReport
 from export.precision import emulate_half, sensitive_nodes, to_fp16, to_half
+from export.search import nodes_to_keep
 from export.session import GraphSession, float_tensors, largest_values
 
 
@@ -134,6 +136,31 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
     found = to_half(graph, images, judge, judge)
     assert found.parity.passed
     assert set(found.single) == {"conv7", "conv20"} | sensitive_nodes(graph, images)
+
+
+def test_what_mends_a_class_is_kept_though_agreement_falls():
+    share = {"road": 1.0}
+
+    def judge(single):
+        iou = 0.97 if "n7" in single else 0.90
+        agreement = 0.9969 if "n7" in single else 0.9970
+        gate = Gate(0.99, 0.95, 1.0)
+        return ParityReport(
+            agreement, agreement, None, None, {"road": iou}, share, None, None, (), 1, gate
+        )
+
+    order = [f"n{index}" for index in range(24)]
+    kept, report = nodes_to_keep(order, (), judge, judge)
+    assert report.passed
+    assert kept == ("n7",)
+
+
+def test_the_probe_sees_tensors_whose_first_axis_is_not_the_batch():
+    graph, image = chain(1.0), np.array([[[1, 2, 3, 60000]]], np.float32)
+    graph.graph.node[0].input[0] = "u"
+    graph.graph.node.insert(0, helper.make_node("Transpose", ["image"], ["t"], perm=[3, 0, 1, 2]))
+    graph.graph.node.insert(1, helper.make_node("Transpose", ["t"], ["u"], perm=[1, 2, 3, 0]))
+    assert largest_values(graph, [image], ["t"]) == {"t": 60000.0}
 
 
 def test_what_a_glance_takes_back_in_error_stays(report):

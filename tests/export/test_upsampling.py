@@ -37,9 +37,9 @@ def test_a_scale_that_is_no_ratio_of_the_sizes_is_kept():
 
     class Scaling(nn.Module):
         def forward(self, x):
-            return functional.interpolate(x * 2, scale_factor=1.5, mode="bilinear")
+            return functional.interpolate(x[:, :, :8, :7], scale_factor=1.5, mode="bilinear")
 
-    x = torch.randn(1, 2, 8, 7)
+    x = torch.randn(1, 2, 12, 10)
     split = SplitNetwork(Scaling(), x)
     assert split.enlarges
     torch.testing.assert_close(split.enlarge(split.coarse(x)), Scaling()(x), rtol=0, atol=0)
@@ -50,7 +50,8 @@ def test_a_change_in_place_after_the_interpolation_is_seen():
 
     class Shifting(nn.Module):
         def forward(self, x):
-            return functional.interpolate(x[:, :, ::2, ::2], x.shape[2:]).add_(1)
+            small = x[:, :, ::2, ::2] * 1
+            return functional.interpolate(small, x.shape[2:], mode="bilinear").relu_()
 
     x = torch.randn(1, 2, 8, 8)
     split = SplitNetwork(Shifting(), x)
@@ -70,6 +71,22 @@ def test_our_networks_end_with_an_enlargement(name, stride):
         coarse = split.coarse(x)
         assert coarse.shape[2:] == (64 // stride, 96 // stride)
         torch.testing.assert_close(split.enlarge(coarse), network(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_network_that_answers_on_a_coarser_grid_is_enlarged(scale):
+    class Coarse(nn.Module):
+        def forward(self, x):
+            inner = x[:, :2, ::8, ::8]
+            return functional.interpolate(inner, scale_factor=scale) if scale > 1 else inner
+
+    x = torch.randn(1, 3, 40, 56)
+    split = SplitNetwork(Coarse(), x)
+    found = split.enlarge(split.coarse(x))
+    expected = functional.interpolate(Coarse()(x), (40, 56), mode="bilinear")
+    assert split.enlarges
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert split.enlarge_nearest(torch.zeros(1, 5 * scale, 7 * scale)).shape == (1, 40, 56)
 
 
 def test_a_network_that_goes_on_after_its_interpolation_is_left_whole():
