@@ -7,9 +7,11 @@ TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT f
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from runtime.arguments import positive
 from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
 from runtime.errors import StreamError
 from runtime.gpu import find_gpu
-from runtime.manifest import read_manifest
+from runtime.manifest import file_sha256, read_manifest
 
 logger = logging.getLogger("export.engine")
 
@@ -54,6 +56,7 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
             for, or did not do what was asked.
     """
     manifest = read_manifest(bundle_dir)
+    _require_writable(bundle_dir)
     library = load_library(request.library)
     gpu = find_gpu()
     capability = request.compute_capability or (gpu.compute_capability if gpu else None)
@@ -74,11 +77,12 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
             can_load=gpu is not None and gpu.compute_capability == capability,
             workspace_mib=request.workspace_mib,
             max_batch=request.max_batch,
-            timing_cache=_earlier_timings(request.library, timing_cache),
+            timing_cache=_earlier_timings(request.library, timing_cache, record_path),
         ),
     )
     record = EngineRecord(
         library=request.library,
+        max_batch=request.max_batch,
         library_version=library.__version__,
         compute_capability=capability,
         gpu=gpu.name if gpu else None,
@@ -93,28 +97,54 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
         build_s=round(made.seconds, 1),
         platform=f"{platform.machine()} {platform.system()} Python {platform.python_version()}",
     )
-    _write(engine_path, made.engine)
-    if made.timing_cache:
-        _write(timing_cache, made.timing_cache)
-    _write(record_path, record.to_json().encode())
+    files = {engine_path: made.engine, timing_cache: made.timing_cache}
+    files[record_path] = record.to_json().encode()
+    _write({path: content for path, content in files.items() if content})
     return record
 
 
-def _earlier_timings(library: str, path: Path) -> bytes | None:
+def _earlier_timings(library: str, path: Path, record_path: Path) -> bytes | None:
+    """What an earlier build measured; empty unless it is what that build's record says."""
     if library != "tensorrt":
         return None
-    return path.read_bytes() if path.is_file() else b""
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        recorded = json.loads(record_path.read_text(encoding="utf-8"))["timing_cache_sha256"]
+        return path.read_bytes() if file_sha256(path) == recorded else b""
+    except (OSError, ValueError, KeyError, TypeError):
+        return b""
+
+
+def _require_writable(folder: Path) -> None:
+    """A build takes minutes: see now whether its result can be kept.
+
+    Raises:
+        ExportError: it cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ExportError(f"cannot write {path}: {error.strerror or error}") from None
+        raise ExportError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    """All of them whole, or none; nothing takes the place of an old file before all are written.
+
+    Raises:
+        ExportError: the disk is full.
+    """
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    try:
+        for path, content in files.items():
+            parts[path].write_bytes(content)
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        folder = next(iter(files)).parent
+        raise ExportError(f"cannot write to {folder}: {error.strerror or error}") from None
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -129,9 +129,8 @@ def build(trt: Any, wanted: Build) -> Built:
             f"{trt.__name__} cannot build this graph: {messages.reason()}; if it ran out of "
             "memory, try a smaller --workspace-mib"
         )
-    cached = b""
-    if wanted.timing_cache is not None:
-        cached = bytes(config.get_timing_cache().serialize())
+    timings = config.get_timing_cache() if wanted.timing_cache is not None else None
+    cached = bytes(timings.serialize()) if timings is not None else b""
     engine = bytes(serialized)
     proof, layers = "typed network definition", typed
     if wanted.can_load:
@@ -197,11 +196,18 @@ def _configured(
     config.builder_optimization_level = level
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, wanted.workspace_mib * _MIB)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector reads
+    # Multiplications with mantissas of 10 bits are not the single precision that was asked for.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if wanted.timing_cache is not None:
-        config.set_timing_cache(config.create_timing_cache(wanted.timing_cache), True)
+        _set_timings(config, wanted.timing_cache)
     if wanted.compute_capability is not None:
         _build_for(trt, config, wanted.compute_capability)
     image = network.get_input(0)
+    if image.shape[0] != -1 and wanted.max_batch > 1:
+        raise ExportError(
+            f"--max-batch {wanted.max_batch} of a bundle that takes one image at once; export it "
+            "with --dynamic-batch"
+        )
     if image.shape[0] == -1:
         profile = builder.create_optimization_profile()
         one, most = (trt.Dims((n, *image.shape[1:])) for n in (1, wanted.max_batch))
@@ -216,16 +222,22 @@ def _build_for(trt: Any, config: Any, capability: str) -> None:
     Raises:
         ExportError: the library cannot, or knows no such GPU.
     """
-    known = [name for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
-    name = "SM" + capability.replace(".", "")
-    if name not in known:
-        listed = ", ".join(f"{one[2:-1]}.{one[-1]}" for one in known)
+    names = [name for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
+    known = {f"{name[2:-1]}.{name[-1]}": name for name in names}
+    if capability not in known:
+        listed = f"known: {', '.join(known)}" if known else "it builds for the GPU here alone"
         raise ExportError(
-            f"{trt.__name__} cannot build for compute capability {capability}; "
-            + (f"known: {listed}" if known else "it builds for the GPU that is here alone")
+            f"{trt.__name__} cannot build for compute capability {capability}; {listed}"
         )
     config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
+    config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), 0)
+
+
+def _set_timings(config: tensorrt.IBuilderConfig, earlier: bytes) -> None:
+    """Begin with the measurements of an earlier build, if they are of this kind of GPU."""
+    if not config.set_timing_cache(config.create_timing_cache(earlier), False):
+        logger.warning("the timing cache is of another GPU or version: measuring anew")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 @contextlib.contextmanager

@@ -47,8 +47,6 @@ def require_precision(layers: Sequence[Layer], precision: str, single: Iterable[
         ExportError: the engine computes in another precision than was asked for.
     """
     multiplying = [layer for layer in layers if multiplies(layer.kind)]
-    if not multiplying:
-        raise ExportError("no layer of the engine multiplies: its precision cannot be proved")
     wanted, meant = _TYPES[precision], set(single)
     wrong = [
         layer
@@ -61,3 +59,5 @@ def require_precision(layers: Sequence[Layer], precision: str, single: Iterable[
             f"asked for {precision}, but {len(wrong)} of {len(multiplying)} layers that multiply "
             f"are of another type: {named}"
         )
+    if not any(layer.type == wanted for layer in multiplying):
+        raise ExportError(f"no layer that multiplies is of {precision}: it cannot be proved")

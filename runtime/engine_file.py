@@ -15,7 +15,6 @@ from runtime.gpu import Gpu
 from runtime.manifest import Manifest, file_sha256
 
 LIBRARIES = ("tensorrt", "tensorrt-rtx")
-REBUILD = "rebuild it: python -m export.engine"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class EngineRecord:
         optimization_level: of the builder; lower after a build that ran out of memory.
         workspace_mib: the builder's limit.
         build_s: how long it took.
+        max_batch: the most images at once.
         platform: machine, system and Python of the build.
     """
 
@@ -53,6 +53,7 @@ class EngineRecord:
     workspace_mib: int
     build_s: float
     platform: str = ""
+    max_batch: int = 1
     schema: int = field(default=1)
 
     def to_json(self) -> str:
@@ -80,8 +81,7 @@ def read_engine_record(bundle_dir: Path, library: str) -> EngineRecord:
     engine, path = engine_paths(bundle_dir, library)
     if not engine.is_file() or not path.is_file():
         raise BackendUnavailable(
-            f"{bundle_dir} has no engine of {library}: python -m export.engine {bundle_dir} "
-            f"--library {library}"
+            f"{bundle_dir} has no engine of {library}; {_rebuild(bundle_dir, library)}"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -89,18 +89,35 @@ def read_engine_record(bundle_dir: Path, library: str) -> EngineRecord:
             raise ValueError(f"schema {content['schema']}, this program reads 1")
         record = EngineRecord(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BackendUnavailable(f"{path} is damaged ({error}); {REBUILD} {bundle_dir}") from None
+        again = _rebuild(bundle_dir, library)
+        raise BackendUnavailable(f"{path} is damaged ({error}); {again}") from None
     if file_sha256(engine) != record.engine_sha256:
         raise BackendUnavailable(
-            f"{engine} is not the engine that {path.name} describes; {REBUILD} {bundle_dir}"
+            f"{engine} is not the engine that {path.name} describes; "
+            f"{_rebuild(bundle_dir, library)}"
         )
     return record
 
 
+def _rebuild(bundle_dir: Path, library: str) -> str:
+    return f"build it here: python -m export.engine {bundle_dir} --library {library}"
+
+
 def require_loadable(
-    record: EngineRecord, manifest: Manifest, library_version: str, gpu: Gpu | None
+    bundle_dir: Path,
+    record: EngineRecord,
+    manifest: Manifest,
+    library_version: str,
+    gpu: Gpu | None,
 ) -> None:
     """Compare an engine's record with the bundle that it lies in and the machine that loads it.
+
+    Args:
+        bundle_dir: the bundle.
+        record: of its engine.
+        manifest: of the bundle.
+        library_version: of the library here.
+        gpu: the one here.
 
     Raises:
         BackendUnavailable: something differs; names all of it, and what to do.
@@ -116,5 +133,5 @@ def require_loadable(
     if differing := [f"{what} {was}, here {now}" for what, was, now in facts if was != now]:
         raise BackendUnavailable(
             f"this {record.library} engine was built for something else: {'; '.join(differing)}. "
-            f"An engine runs where it was built: {REBUILD}"
+            f"An engine runs where it was built; {_rebuild(bundle_dir, record.library)}"
         )

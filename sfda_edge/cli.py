@@ -171,6 +171,13 @@ def _add_export(commands) -> None:
         help="GPU to build for instead of the one here; with --engine tensorrt-rtx alone",
     )
     parser.add_argument(
+        "--max-batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="most images at once of an engine; with --dynamic-batch (%(default)s)",
+    )
+    parser.add_argument(
         "--target",
         default="cpu",
         metavar="PROFILE",
@@ -445,7 +452,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.engine:
         from export.engine import EngineRequest, build_engine, describe
 
-        request = EngineRequest(args.engine, args.compute_capability)
+        request = EngineRequest(args.engine, args.compute_capability, max_batch=args.max_batch)
         print(describe(args.out, build_engine(args.out, request)))
 
 
@@ -466,6 +473,13 @@ def _require_engine_flags(args: argparse.Namespace) -> None:
     library = target_profile(args.target).engine
     if args.compute_capability and not args.engine:
         raise SfdaEdgeError("--compute-capability says what to build an engine for: add --engine")
+    if args.max_batch > 1 and not (args.engine and args.dynamic_batch):
+        raise SfdaEdgeError("--max-batch is of engines: it wants --engine and --dynamic-batch")
+    if args.compute_capability and args.engine == "tensorrt":
+        raise SfdaEdgeError(
+            "tensorrt builds for the GPU that is here alone: leave out "
+            "--compute-capability, and build on the device"
+        )
     if args.engine and args.engine != library:
         found = f"has engines of {library}" if library else "has no engines"
         raise SfdaEdgeError(

@@ -12,7 +12,7 @@ import pytest
 from export import engine_build
 from export.bundle import export_bundle
 from export.deploy import Answers
-from export.engine import EngineRequest, build_engine, main
+from export.engine import EngineRequest, _earlier_timings, build_engine, main
 from export.engine_build import load_library, parse_inspection, typed_layers
 from export.engine_proof import Layer, require_precision
 from export.errors import ExportError
@@ -112,9 +112,18 @@ def test_a_layer_in_another_precision_is_named_unless_it_was_meant(trt, bundles,
     del network, kept
 
 
-def test_an_engine_without_computing_layers_proves_nothing():
+@pytest.mark.parametrize("kind", ["SHUFFLE HALF", "CONVOLUTION FLOAT"])
+def test_an_engine_without_computing_layers_of_the_precision_proves_nothing(kind):
     with pytest.raises(ExportError, match="cannot be proved"):
-        require_precision([Layer(("a",), "SHUFFLE", "HALF")], "fp16", ())
+        require_precision([Layer(("a",), *kind.split())], "fp16", ("a",))
+
+
+def test_single_precision_is_not_rounded_to_tf32(trt, bundles):
+    network, kept = network_of(trt, onnx.load(bundles / "fp32" / "model.onnx"))
+    wanted = engine_build.Build(bundles, "fp32", (), "8.9", False, 64, 1, None)
+    config = engine_build._configured(trt, kept[1], network, wanted, 3)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    del config, network, kept
 
 
 def inspected(name, kind, described, metadata=""):
@@ -170,6 +179,11 @@ def test_ctrl_c_stops_the_build_and_nothing_is_written(bundle, monkeypatch):
     [
         (EngineRequest("tensorrt-rtx"), "no NVIDIA GPU here to build for"),
         (EngineRequest("tensorrt-rtx", "8.7"), r"cannot build for compute capability 8.7; known"),
+        (
+            EngineRequest("tensorrt-rtx", "89"),
+            r"cannot build for compute capability 89; known: .*8\.9",
+        ),
+        (replace(RTX, max_batch=4), "--max-batch 4 of a bundle that takes one image"),
         (EngineRequest("tensorrt", "8.9"), "tensorrt .*JetPack"),
     ],
 )
@@ -196,11 +210,18 @@ def test_a_truncated_graph_is_refused_and_the_old_engine_stays(bundle):
     assert engine.read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_old_engine(bundle, full_disk):
-    build_engine(bundle, RTX)
+@pytest.mark.parametrize("written", ["engine", "record"])
+def test_a_full_disk_leaves_the_old_engine(bundle, full_disk, monkeypatch, written):
+    record = build_engine(bundle, RTX)
     before = sorted((path.name, path.read_bytes()) for path in bundle.iterdir())
-    with full_disk(1000), pytest.raises(ExportError, match=r"cannot write .*engine: File too"):
+    size = engine_paths(bundle, "tensorrt-rtx")[0].stat().st_size
+    if written == "record":  # the engine fits, what comes after it does not
+        text = json.dumps({"padding": "x" * 2 * size})
+        monkeypatch.setattr(type(record), "to_json", lambda _self: text)
+    limit = 1000 if written == "engine" else size + 1000
+    with full_disk(limit), pytest.raises(ExportError, match=r"cannot write to .*: File too"):
         build_engine(bundle, RTX)
+    monkeypatch.undo()
     assert sorted((path.name, path.read_bytes()) for path in bundle.iterdir()) == before
 
 
@@ -208,17 +229,17 @@ def test_an_engine_of_another_machine_says_all_that_differs(bundle):
     record = build_engine(bundle, RTX)
     manifest = read_manifest(bundle)
     here = Gpu("NVIDIA GeForce RTX 4090", "8.9")
-    require_loadable(record, manifest, record.library_version, here)
+    require_loadable(bundle, record, manifest, record.library_version, here)
     other = replace(manifest, sha256={**manifest.sha256, "model.onnx": "0" * 64})
     with pytest.raises(BackendUnavailable) as caught:
-        require_loadable(record, other, "1.8.0", Gpu("Orin", "8.7"))
+        require_loadable(bundle, record, other, "1.8.0", Gpu("Orin", "8.7"))
     text = str(caught.value)
     assert f"version {record.library_version}, here 1.8.0" in text
     assert "compute capability of the GPU 8.9, here 8.7" in text
     assert "here 000000000000" in text
-    assert "python -m export.engine" in text
+    assert f"python -m export.engine {bundle} --library tensorrt-rtx" in text
     with pytest.raises(BackendUnavailable, match=r"8\.9, here none"):
-        require_loadable(record, manifest, record.library_version, None)
+        require_loadable(bundle, record, manifest, record.library_version, None)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +269,27 @@ def test_a_dynamic_batch_gets_a_profile(trt, tmp_path, request_):
     export_bundle(replace(request_, dynamic_batch=True), tmp_path / "bundle")
     record = build_engine(tmp_path / "bundle", replace(RTX, max_batch=4))
     assert record.layer_types["CONVOLUTION FLOAT"] == 34
+    assert read_engine_record(tmp_path / "bundle", "tensorrt-rtx").max_batch == 4
+
+
+def test_timings_are_used_again_if_they_are_those_of_the_record(tmp_path):
+    cache, record = tmp_path / "tensorrt.timing", tmp_path / "record.json"
+    cache.write_bytes(b"timings")
+    assert _earlier_timings("tensorrt", cache, record) == b""
+    record.write_text(json.dumps({"timing_cache_sha256": file_sha256(cache)}))
+    assert _earlier_timings("tensorrt", cache, record) == b"timings"
+    cache.write_bytes(b"others")
+    assert _earlier_timings("tensorrt", cache, record) == b""
+    assert _earlier_timings("tensorrt-rtx", cache, record) is None
+
+
+def test_a_bundle_that_cannot_be_written_is_told_before_the_build(bundle, monkeypatch):
+    def refused(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(ExportError, match=r"cannot write to .*bundle: Permission denied"):
+        build_engine(bundle, RTX)
 
 
 def test_the_command_prints_what_it_proved(trt, bundle, capsys):
