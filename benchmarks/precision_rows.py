@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import time_in_turn
 from export.command import ExportFlags, export_model
-from export.errors import ParityError
+from export.errors import ExportError
 from export.result import ExportResult
 from runtime.backends import open_backend
 from runtime.images import resize_image
@@ -37,15 +37,15 @@ def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     if "method" not in facts:
         raise RunError(f"{run} is not a run of sfda-edge adapt")
     rows, bundles = [], {}
-    for precision in args.precisions.split(","):
+    for precision in args.precisions:
         row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
-        row["precision"] = precision
+        row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
         out = args.work / f"{facts['model']}-{facts['size']}-{precision}"
         flags = ExportFlags(precision, target=args.target, validation=args.validation)
         try:
             row |= _row(export_model(ModelFlags(run), flags, out))
             bundles[precision] = out
-        except ParityError as error:
+        except ExportError as error:
             row["failed"] = str(error)
         rows.append(row)
     times_ms = _times_ms(bundles, facts["images"], args)

@@ -50,7 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    args.precisions = args.precisions.split(",")
+    if unknown := set(args.precisions) - set(PRECISIONS):
+        parser.error(f"unknown precision {min(unknown)}; known: {', '.join(PRECISIONS)}")
     try:
         for run in args.runs:
             from benchmarks.precision_rows import measure
@@ -71,14 +75,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _add(path: Path, rows: list[dict[str, Any]]) -> None:
-    """New rows take the place of older ones of the same network, size and precision."""
+    """New rows take the place of older ones of the same network, size, target and precision."""
 
-    def key(row: dict[str, Any]) -> tuple[str, str, str]:
-        return row["network"], row["size"], row["precision"]
+    def key(row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(row[name] for name in ("network", "size", "target", "precision"))
 
     new = {key(row) for row in rows}
     kept = [row for row in _read(path)["rows"] if key(row) not in new]
-    record = {"rows": sorted(kept + rows, key=key), "machine": machine_record()}
+    machine = machine_line(machine_record())
+    record = {"rows": sorted(kept + [{**row, "machine": machine} for row in rows], key=key)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -104,9 +109,7 @@ def text(record: dict[str, Any]) -> str:
             _cell(row.get("times_fp32"), 8, 2),
         ]
         lines.append(f"{name:<36}{''.join(cells)}")
-    if "machine" in record:
-        lines.append(machine_line(record["machine"]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *sorted({row["machine"] for row in record["rows"]})])
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

@@ -140,7 +140,10 @@ def _labelled(source: SourceModel, spec: str) -> list[tuple[np.ndarray, np.ndarr
     images, space = open_images(spec), source.spec.answer_space
     if images.label_space is None or images.label_space.names != space.names:
         raise ExportError(
-            f"--validation {spec} has no labels of the classes {', '.join(space.names)}"
+            f"--validation {spec} has no labels of the classes {', '.join(space.names)}: give "
+            "camvid:FOLDER, or a folder that sfda-edge synth rendered"
         )
-    pictures, labels = load_labelled(images, space, source.spec.input_hw, skip_bad=True)
+    loaded = load_labelled(images, images.label_space, source.spec.input_hw, skip_bad=True)
+    pictures, labels = loaded
+    labels[labels == images.label_space.ignore_index] = space.ignore_index
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))

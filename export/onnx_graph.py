@@ -129,8 +129,12 @@ def _name_nodes(graph: onnx.ModelProto) -> None:
     The names show up in profilers, engines and our own messages; the notes hold the paths and
     source lines of the machine that exported.
     """
-    used: Counter[str] = Counter()
-    for node in graph.graph.node:
+    _name_nodes_of(graph.graph, Counter())
+    del graph.metadata_props[:]
+
+
+def _name_nodes_of(graph: onnx.GraphProto, used: Counter[str]) -> None:
+    for node in graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
         module = scopes[-2] if len(scopes) > 1 else ""
@@ -138,9 +142,13 @@ def _name_nodes(graph: onnx.ModelProto) -> None:
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"
         del node.metadata_props[:]
-    for tensor in (*graph.graph.value_info, *graph.graph.initializer, *graph.graph.output):
+        for attribute in node.attribute:  # of If and Loop
+            only = [attribute.g] if attribute.HasField("g") else []
+            for inner in (*only, *attribute.graphs):
+                _name_nodes_of(inner, used)
+    for tensor in (*graph.input, *graph.value_info, *graph.initializer, *graph.output):
         del tensor.metadata_props[:]
-    del graph.graph.metadata_props[:], graph.metadata_props[:]
+    del graph.metadata_props[:]
 
 
 def _reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from export.calibration import LEAST_FRAMES
 from export.parity import Gate
 from sfda_edge.recipe import require
 
@@ -29,14 +30,19 @@ class ExportRecipe:
     fp16_label_agreement: float = 0.995
     fp16_class_iou: float = 0.95
     fp16_miou_loss: float = 0.5
-    int8_label_agreement: float = 0.96
-    int8_class_iou: float = 0.6
+    int8_label_agreement: float = 0.975
+    int8_class_iou: float = 0.7
     int8_miou_loss: float = 1.0
     calibration_images: int = 32
     int8_finetune_steps: int = 100
 
     def __post_init__(self) -> None:
         require(self.gate_images >= 1, "gate_images must be at least 1", self.gate_images)
+        require(
+            self.calibration_images >= LEAST_FRAMES,
+            f"calibration_images must be at least {LEAST_FRAMES}",
+            self.calibration_images,
+        )
         require(
             self.int8_finetune_steps >= 0,
             "int8_finetune_steps must not be below 0",

@@ -60,32 +60,46 @@ def trace(path: Path, origin: Path | None = None) -> list[Link]:
             of these weights in ``runs/``.
 
     Raises:
-        ExportError: nothing is known of the file.
+        ExportError: nothing is known of the file, or what is known is damaged.
         ManifestError: the manifest is damaged.
     """
-    folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise ExportError(f"{path} is not there")
-    if (folder / MANIFEST_FILE).is_file():
-        return list(_bundle(folder, origin))
-    if (folder / RUN_FILE).is_file():
-        return list(_run(folder))
-    if path.suffix == ".onnx":
-        return list(_lone_graph(path, origin))
+    folder = path if path.is_dir() else path.parent
+    try:
+        if (folder / MANIFEST_FILE).is_file() and (
+            path == folder or path.name in _files_of(folder)
+        ):
+            return list(_bundle(folder, origin))
+        if path.suffix == ".onnx":
+            return list(_lone_graph(path, origin))
+        if path == folder or path.name in (RUN_FILE, ADAPTED_FILE):
+            return list(_run(folder))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ExportError(f"the chain that {path} tells is damaged: {what}") from None
     raise ExportError(
         f"nothing is recorded of {path}: give a bundle, an .onnx file that sfda-edge exported, or "
         "a run directory"
     )
 
 
+def _files_of(folder: Path) -> set[str]:
+    """Names of a bundle's files."""
+    engines = {path.name for library in LIBRARIES for path in engine_paths(folder, library)}
+    return {MANIFEST_FILE, *parse_manifest(folder).sha256, *engines}
+
+
 def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
     manifest = parse_manifest(folder)
     yield from _origin(manifest.provenance, origin)
-    model = folder / manifest.model_file
-    if model.is_file():
+    files = [_file_of_bundle(folder, name, sha) for name, sha in manifest.sha256.items()]
+    # A file that is not the bundle's own is not looked into.
+    if any(link.name == manifest.model_file and link.state == MATCHES for link in files):
+        model = folder / manifest.model_file
         yield from _graph(model)
-    for name, expected in manifest.sha256.items():
-        yield _file_of_bundle(folder, name, expected)
+        yield _same_chain(model, manifest.provenance)
+    yield from files
     for library in LIBRARIES:
         if any(path.exists() for path in engine_paths(folder, library)):
             yield _engine(folder, library, manifest.sha256[manifest.model_file])
@@ -110,10 +124,10 @@ def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
 
 
 def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
-    """The run that made the weights.
+    """The run that made the weights, where it can be found.
 
     Raises:
-        ExportError: ``origin`` is another.
+        ExportError: ``origin`` is no run.
     """
     made = facts["weights_sha256"]
     if origin is not None:
@@ -176,8 +190,23 @@ def _graph(path: Path) -> Iterator[Link]:
     if chain["graph_sha256"] != expected:  # fp32 is the graph itself
         name = f"{chain['architecture']} in single precision"
         yield Link("graph", name, chain["graph_sha256"], RECORDED)
-    name = f"{chain['architecture']}, {precision}"
+    steps = chain.get("int8_finetune_steps")
+    learnt = f", fine-tuned for {steps} steps" if steps else ""
+    name = f"{chain['architecture']}, {precision}{learnt}"
     yield _compared("graph content", name, expected, found, path.name)
+
+
+def _same_chain(path: Path, provenance: dict[str, Any]) -> Link:
+    """The graph carries the chain, too: they have to tell the same."""
+    within = json.loads(_metadata(path).get("provenance", "{}"))
+    told = {key: provenance.get(key) for key in within}
+    differing = [key for key, value in within.items() if told[key] != value]
+    state, note = (
+        (DIFFERS, f"{path.name} has another {', '.join(differing)}")
+        if differing
+        else (MATCHES, path.name)
+    )
+    return Link("manifest", "the same chain as the graph's", recipe_sha256(within), state, note)
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -32,6 +32,8 @@ class LabelSpace:
             raise ValueError(
                 f"ignore index {self.ignore_index} is also class '{self.names[self.ignore_index]}'"
             )
+        if not all(0 <= level <= 255 for colour in self.palette for level in colour):
+            raise ValueError("colours are of levels from 0 to 255")
         if not 0 <= self.ignore_index <= 255:
             raise ValueError(f"ignore index must fit in a byte, got {self.ignore_index}")
 

@@ -84,7 +84,7 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
             f"{bundle_dir} is not a bundle: it has no {MANIFEST_FILE}; make one with "
             "sfda-edge export"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read: {error}") from None
     return _parse(path, content)
 
@@ -98,7 +98,7 @@ def _parse(path: Path, content: Any) -> Manifest:
         )
     try:
         return _checked(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
         raise ManifestError(f"{path} is damaged: {reason}; export the bundle again") from None
 
@@ -149,7 +149,10 @@ def check_file(bundle_dir: Path, name: str, expected: str) -> None:
         raise ManifestError(f"{bundle_dir}: '{name}' in the manifest is not a file of the bundle")
     if not path.is_file():
         raise ManifestError(f"{bundle_dir}: {name} is missing; copy the whole bundle again")
-    found = file_sha256(path)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
     if found != expected:
         raise ManifestError(
             f"{path} is not the file that was exported (sha256 {found[:12]}…, expected "

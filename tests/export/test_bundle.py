@@ -94,7 +94,7 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
 def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
     asked = replace(request_, precision="int8", calibration=frames * 2)
     result = export_bundle(asked, tmp_path / "bundle")
-    assert result.parity.label_agreement >= 0.96
+    assert result.parity.label_agreement >= 0.975
     assert result.int8.num_quantised > len(result.int8.kept)
     assert min(result.int8.int8_ms, result.int8.fp32_ms) > 0
     graph = onnx.load(tmp_path / "bundle" / "model.onnx").graph

@@ -65,6 +65,16 @@ def test_nodes_are_named_by_module_and_carry_nothing_of_the_exporting_machine(gr
     assert b"forward" not in content
 
 
+def test_branches_carry_nothing_of_the_exporting_machine_either():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))
+
+    graph = export_graph(Branching(), torch.ones(1, 2, 4, 4))
+    assert "If" in {node.op_type for node in graph.graph.node}
+    assert b"test_onnx_graph.py" not in graph.SerializeToString()
+
+
 def test_a_dynamic_batch_answers_image_by_image(packaged, frames):
     deploy = DeployModel(packaged.model, packaged.spec, Answers("full", True, True)).eval()
     example = torch.zeros((2, *packaged.spec.input_hw, 3), dtype=torch.uint8)

@@ -12,6 +12,7 @@ from export.engine import EngineRequest, build_engine
 from export.errors import ExportError
 from export.provenance import graph_sha256, recipe_sha256
 from export.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
+from runtime.errors import ManifestError
 from runtime.manifest import MANIFEST_FILE
 from sfda_edge import cli
 
@@ -52,13 +53,14 @@ def of(links, what):
 
 def test_an_untouched_chain_matches_from_end_to_end(chain):
     links = trace(chain / "bundle", chain / "run")
-    assert [link.what for link in links[:7]] == [
+    assert [link.what for link in links[:8]] == [
         "source weights",
         "recipe",
         "target images",
         "weights",
         "graph",
         "graph content",
+        "manifest",
         "ONNX file",
     ]
     assert {link.state for link in links} == {MATCHES, RECORDED}
@@ -117,6 +119,11 @@ def other_values(folder):
     onnx.save(model, path)
 
 
+def truncated(folder):
+    path = folder / "bundle" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -126,8 +133,12 @@ def other_values(folder):
         (repainted, "target images"),
         (lambda folder: (folder / "images" / "1.png").unlink(), "target images"),
         (grown("run", "adapted.safetensors"), "weights"),
-        (other_values, "graph content"),
         (other_values, "ONNX file"),
+        (truncated, "ONNX file"),
+        (
+            rewritten("bundle", "manifest.json", text=('"method": "bn"', '"method": "x"')),
+            "manifest",
+        ),
         (grown("bundle", "card.md"), "file"),
     ],
 )
@@ -136,7 +147,7 @@ def test_every_changed_link_differs(chain, change, what, capsys):
     links = trace(chain / "bundle", chain / "run")
     differing = {link.what for link in links if link.state == DIFFERS}
     assert what in differing
-    assert differing <= {what, "graph content", "ONNX file"}
+    assert differing <= {what, "manifest"}
     assert cli.main(["trace", str(chain / "bundle"), "--origin", str(chain / "run")]) == 1
     assert DIFFERS in capsys.readouterr().out
 
@@ -151,6 +162,44 @@ def test_a_lone_graph_and_a_run_are_traced_too(chain):
     assert [link.what for link in links] == ["source weights", "target images", "weights"]
     onnx.save(onnx.load(graph), graph)  # another writer, the same content
     assert of(trace(chain / "lone.onnx"), "graph content").state == MATCHES
+    model = onnx.load(graph)
+    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+    onnx.save(model, graph)
+    assert of(trace(chain / "lone.onnx"), "graph content").state == DIFFERS
+
+
+def test_a_stranger_in_a_bundle_or_a_run_is_not_vouched_for(chain):
+    shutil.copy(chain / "run" / "adapted.safetensors", chain / "run" / "other.safetensors")
+    with pytest.raises(ExportError, match=r"nothing is recorded of .*other\.safetensors"):
+        trace(chain / "run" / "other.safetensors")
+    (chain / "bundle" / "foreign.onnx").write_bytes(b"not ONNX at all")
+    with pytest.raises(ExportError, match=r"foreign\.onnx is not a readable ONNX file"):
+        trace(chain / "bundle" / "foreign.onnx")
+
+
+@pytest.mark.parametrize(
+    ("where", "content", "message"),
+    [
+        ("bundle/manifest.json", {"provenance": {}}, "is damaged: no 'weights_sha256'"),
+        ("bundle/manifest.json", {"model_file": "../run/run.json"}, "no sha256 for ../run"),
+        ("run/run.json", {"inputs": {"weights": 1}}, "is damaged"),
+    ],
+)
+def test_a_damaged_chain_says_so(chain, where, content, message):
+    path = chain / where
+    path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    with pytest.raises((ExportError, ManifestError), match=message):
+        trace(path)
+
+
+def test_a_path_out_of_the_bundle_is_not_followed(chain):
+    path = chain / "bundle" / "manifest.json"
+    content = json.loads(path.read_text())
+    content["model_file"] = name = "../run/run.json"
+    content["sha256"] = {name: "0" * 64}
+    path.write_text(json.dumps(content))
+    link = of(trace(chain / "bundle"), "file")
+    assert (link.state, "not a file of the bundle" in link.note) == (DIFFERS, True)
 
 
 def test_an_engine_is_a_link_to_the_graph_that_it_was_built_from(chain):

@@ -62,6 +62,8 @@ def test_a_link_is_no_file_of_the_bundle(bundle):
         (lambda c: c.pop("input_hw"), "missing 'input_hw'"),
         (lambda c: c.update(precision="fp4"), "none of fp32"),
         (lambda c: c.update(input_hw=[0, 5]), "impossible"),
+        (lambda c: c.update(input_hw=[float("inf"), 5]), "is damaged"),
+        (lambda c: c["label_space"]["palette"].__setitem__(0, [300, -1, 0]), "0 to 255"),
         (lambda c: c.update(sha256={}), "no sha256 for model.onnx"),
         (lambda c: c.update(outputs=["confidence"]), "without label_map"),
         (lambda c: c.update(health_layout=[3]), "is damaged"),
@@ -72,6 +74,24 @@ def test_damage_is_named(bundle, change, message):
     folder, _ = bundle
     edit(folder, change)
     with pytest.raises(ManifestError, match=message):
+        read_manifest(folder)
+
+
+def test_nesting_without_end_is_named(bundle):
+    folder, _ = bundle
+    (folder / MANIFEST_FILE).write_text("[" * 100_000)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(folder)
+
+
+def test_a_file_that_may_not_be_read_is_named(bundle, monkeypatch):
+    folder, _ = bundle
+
+    def refused(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("runtime.manifest.file_sha256", refused)
+    with pytest.raises(ManifestError, match=r"model\.onnx cannot be read: Permission denied"):
         read_manifest(folder)
 
 
@@ -88,7 +108,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
