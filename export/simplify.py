@@ -8,21 +8,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from export.errors import ExportError
 from export.onnx_graph import check_graph
+from export.session import GraphSession
 
 logger = logging.getLogger(__name__)
 _LIMIT_S = 600
+_LEAST_SAME = 0.999  # of the values: labels on the edge between two classes may turn
 
 
 def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The simplified graph, or ``graph`` itself when that is not smaller or onnxslim fails.
 
     It runs in a process of its own: such tools crash on some networks
-    (onnxsim/onnxsim#231, #187), which must not take the export with it. Whether the result still
-    answers the same is for the gate to say.
+    (onnxsim/onnxsim#231, #187), which must not take the export with it. It counts as failed, too,
+    when the result answers noise in another way.
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
@@ -37,6 +40,7 @@ def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
                 raise ExportError(lines[-1])
             smaller = onnx.load(after)
             check_graph(smaller, "the simplified graph")
+            _require_same_answers(graph, smaller)
         except (ExportError, OSError, subprocess.TimeoutExpired) as error:
             logger.warning("not simplified, the graph stays as exported: %s", error)
             return graph
@@ -44,3 +48,20 @@ def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
         return graph
     smaller.ir_version = graph.ir_version
     return smaller
+
+
+def _require_same_answers(graph: onnx.ModelProto, smaller: onnx.ModelProto) -> None:
+    """Run both on noise.
+
+    Raises:
+        ExportError: ONNX Runtime does not take one of them, or they differ.
+    """
+    tensor = graph.graph.input[0].type.tensor_type
+    sides = [dim.dim_value for dim in tensor.shape.dim[1:]]
+    noise = np.random.default_rng(0).integers(0, 256, sides)
+    noise = noise.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    expected, found = GraphSession(graph)(noise), GraphSession(smaller)(noise)
+    for name, answer in expected.items():
+        near = np.isclose(answer, found[name], rtol=1e-3, atol=1e-3, equal_nan=True)
+        if near.mean() < _LEAST_SAME:
+            raise ExportError(f"onnxslim's graph has another {name}")

@@ -562,7 +562,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; --resume goes on with a run that had a checkpoint", file=sys.stderr)
+        resumes = "; --resume goes on with a run that had a checkpoint"
+        print(f"stopped{resumes if 'resume' in args else ''}", file=sys.stderr)
         return 130
     return code or 0
 

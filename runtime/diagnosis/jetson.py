@@ -66,7 +66,10 @@ def judge_power_mode(text: str) -> Finding:
         return Finding("power", "note", "the power mode cannot be read", "sudo nvpmodel -q")
     if match[1].upper().startswith("MAXN"):
         return Finding("power", "ok", f"power mode {match[1]}")
-    advice = "sudo nvpmodel -m 0 for the fastest; say the mode beside every figure."
+    advice = (
+        "grep POWER_MODEL /etc/nvpmodel.conf lists the modes, whose numbers differ from module to "
+        "module; sudo nvpmodel -m N sets one. Say it beside every figure."
+    )
     return Finding("power", "note", f"power mode {match[1]}", advice)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from runtime.diagnosis.finding import Finding, Verdict
 from runtime.diagnosis.packages import one_flavour
-from runtime.manifest import read_manifest
+from runtime.errors import ManifestError
+from runtime.manifest import Manifest, read_manifest
 from runtime.packaged import BUNDLE_DIR
 
 # They all unpack into the folder onnxruntime (microsoft/onnxruntime#26996).
@@ -35,15 +36,19 @@ def look() -> list[Finding]:
         advice = "pip install onnxruntime, or onnxruntime-gpu on a PC with an NVIDIA GPU."
         return [*findings, Finding("onnxruntime", "problem", f"does not start: {error}", advice)]
     findings.append(Finding("onnxruntime", "ok", f"{library.__version__} ({flavour})"))
-    return findings + [_tried(library, provider) for provider in providers]
+    try:
+        manifest = read_manifest(BUNDLE_DIR)
+    except ManifestError as error:
+        advice = "Install sfda-edge again; no provider could be tried."
+        return [*findings, Finding("onnxruntime", "problem", str(error), advice)]
+    return findings + [_tried(library, provider, manifest) for provider in providers]
 
 
-def _tried(library: Any, provider: str) -> Finding:
+def _tried(library: Any, provider: str, manifest: Manifest) -> Finding:
     """A provider that is available need not start: then ONNX Runtime takes the CPU and says little.
 
     So its fallback is forbidden, and one image goes through the packaged model.
     """
-    manifest = read_manifest(BUNDLE_DIR)
     options = library.SessionOptions()
     options.log_severity_level = 4
     if provider != CPU:

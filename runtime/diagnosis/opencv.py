@@ -23,7 +23,8 @@ def look() -> list[Finding]:
     flavour, findings = one_flavour("opencv", WHEELS)
     try:
         cv2 = importlib.import_module("cv2")
-    except ImportError as error:
+        version = cv2.__version__  # which the empty folder that an uninstalled wheel leaves has not
+    except (ImportError, AttributeError, OSError) as error:
         findings.append(
             Finding(
                 "opencv",
@@ -33,7 +34,7 @@ def look() -> list[Finding]:
             )
         )
         return findings
-    findings.append(Finding("opencv", "ok", f"{cv2.__version__} ({flavour})"))
+    findings.append(Finding("opencv", "ok", f"{version} ({flavour})"))
     return findings + judge(cv2.getBuildInformation(), _has_display())
 
 

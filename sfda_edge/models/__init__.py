@@ -93,15 +93,16 @@ def architecture(name: str) -> Architecture:
             f"unknown network '{name}'; known: {', '.join(MODELS)}, or package.module:function"
         )
     try:
-        return Architecture(getattr(importlib.import_module(module_name), function_name))
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise  # the user's module is there, but something that it imports is not
         raise CheckpointError(
             f"cannot import '{module_name}' of network '{name}'; is its folder on PYTHONPATH?"
         ) from None
-    except AttributeError:
-        raise CheckpointError(f"'{module_name}' has no '{function_name}'") from None
+    if not hasattr(module, function_name):
+        raise CheckpointError(f"'{module_name}' has no '{function_name}'")
+    return Architecture(getattr(module, function_name))
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

@@ -87,8 +87,8 @@ def test_a_dynamic_batch_answers_image_by_image(packaged, frames):
 
 
 def test_simplifying_removes_what_does_nothing_and_keeps_what_it_cannot_read(caplog):
-    inputs = [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [2])]
-    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])]
+    inputs = [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 2])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 2])]
     nodes = [
         onnx.helper.make_node("Identity", ["image"], ["a"], name="a"),
         onnx.helper.make_node("Relu", ["a"], ["y"], name="b"),
@@ -104,6 +104,22 @@ def test_simplifying_removes_what_does_nothing_and_keeps_what_it_cannot_read(cap
     graph.graph.node[1].op_type = "NoSuchOperator"
     assert simplified(graph) is graph
     assert "the graph stays as exported" in caplog.text
+
+
+def test_a_simplified_graph_that_answers_differently_is_not_taken(graph, monkeypatch, caplog):
+    load = onnx.load
+
+    def other(path):
+        """As if onnxslim had dropped a node that does something."""
+        found = load(path)
+        for node in found.graph.node:
+            if node.op_type == "Mul":
+                node.op_type = "Add"
+        return found
+
+    monkeypatch.setattr("export.simplify.onnx.load", other)
+    assert simplified(graph) is graph
+    assert "has another label_map" in caplog.text
 
 
 def test_an_unknown_target_is_named():

@@ -3,6 +3,7 @@ import importlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ def test_jetpack_is_known_by_its_l4t_release(text, verdict, said):
 def test_power_mode_and_governor_are_told():
     assert jetson.judge_power_mode("NV Power Mode: MAXN_SUPER\n2").verdict == "ok"
     assert jetson.judge_power_mode("NV Power Mode: 15W\n0").verdict == "note"
+    assert "-m 0" not in jetson.judge_power_mode("NV Power Mode: 15W\n0").advice
     assert jetson.judge_power_mode("").verdict == "note"
     assert jetson.judge_governor("performance").verdict == "ok"
     assert "jetson_clocks" in jetson.judge_governor("schedutil").advice
@@ -165,3 +167,17 @@ def test_a_cpu_that_does_not_answer_is_a_problem(monkeypatch):
     monkeypatch.setattr(library, "InferenceSession", refuse)
     found = {finding.text.split()[0]: finding for finding in onnxruntime.look()}
     assert found["CPUExecutionProvider"].verdict == "problem"
+
+
+def test_what_is_left_of_an_uninstalled_wheel_is_a_problem_not_a_crash(monkeypatch):
+    empty = types.ModuleType("cv2")
+    monkeypatch.setitem(sys.modules, "cv2", empty)
+    verdicts = [finding.verdict for finding in opencv.look()]
+    assert "problem" in verdicts
+
+
+def test_a_damaged_package_is_a_problem_not_a_crash(monkeypatch, tmp_path):
+    monkeypatch.setattr("runtime.diagnosis.onnxruntime.BUNDLE_DIR", tmp_path)
+    found = onnxruntime.look()[-1]
+    assert found.verdict == "problem"
+    assert "is not a bundle" in found.text
