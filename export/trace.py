@@ -199,14 +199,12 @@ def _graph(path: Path) -> Iterator[Link]:
 def _same_chain(path: Path, provenance: dict[str, Any]) -> Link:
     """The graph carries the chain, too: they have to tell the same."""
     within = json.loads(_metadata(path).get("provenance", "{}"))
-    told = {key: provenance.get(key) for key in within}
-    differing = [key for key, value in within.items() if told[key] != value]
-    state, note = (
-        (DIFFERS, f"{path.name} has another {', '.join(differing)}")
-        if differing
-        else (MATCHES, path.name)
-    )
-    return Link("manifest", "the same chain as the graph's", recipe_sha256(within), state, note)
+    what, name = "manifest", "the same chain as the graph's"
+    differing = [key for key, value in within.items() if provenance.get(key) != value]
+    if not differing:
+        return Link(what, name, recipe_sha256(within), MATCHES)
+    note = f"{path.name} has another {', '.join(differing)}"
+    return Link(what, name, recipe_sha256(within), DIFFERS, note)
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -22,10 +24,26 @@ from export.recipe import ExportRecipe
 from export.request import ExportRequest
 from runtime.engine_file import engine_paths, read_engine_record, require_loadable
 from runtime.errors import BackendUnavailable, StreamError
-from runtime.gpu import Gpu
+from runtime.gpu import Gpu, find_gpu
 from runtime.manifest import file_sha256, read_manifest
 
 RTX = EngineRequest("tensorrt-rtx", compute_capability="8.9")
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """As on most machines that export; with one, engines would be looked into."""
+    monkeypatch.setattr("export.engine.find_gpu", lambda: None)
+
+
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_for_the_gpu_that_is_here_is_proved_by_the_inspector(
+    bundles, tmp_path, monkeypatch, precision
+):
+    monkeypatch.setattr("export.engine.find_gpu", find_gpu)
+    folder = shutil.copytree(bundles / precision, tmp_path / "bundle")
+    assert build_engine(folder, EngineRequest("tensorrt-rtx")).proved_by == "engine inspector"
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +206,7 @@ def test_ctrl_c_stops_the_build_and_nothing_is_written(bundle, monkeypatch):
     ],
 )
 def test_what_cannot_be_built_here_says_what_to_do(bundle, monkeypatch, request_for, message):
-    monkeypatch.setattr("export.engine.find_gpu", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
     with pytest.raises(ExportError, match=message):
         build_engine(bundle, request_for)
     assert not engine_paths(bundle, request_for.library)[0].exists()
@@ -300,7 +318,8 @@ def test_the_command_prints_what_it_proved(trt, bundle, capsys):
     assert "is not a bundle" in capsys.readouterr().err
 
 
-def test_stubs_for_type_checkers_are_no_library():
+def test_stubs_for_type_checkers_are_no_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
     with pytest.raises(ExportError, match="tensorrt"):
         load_library("tensorrt")
 
