@@ -143,7 +143,7 @@ def _labelled(source: SourceModel, spec: str) -> list[tuple[np.ndarray, np.ndarr
             f"--validation {spec} has no labels of the classes {', '.join(space.names)}: give "
             "camvid:FOLDER, or a folder that sfda-edge synth rendered"
         )
-    loaded = load_labelled(images, images.label_space, source.spec.input_hw, skip_bad=True)
-    pictures, labels = loaded
-    labels[labels == images.label_space.ignore_index] = space.ignore_index
+    labelled = images.label_space
+    pictures, labels = load_labelled(images, labelled, source.spec.input_hw, skip_bad=True)
+    labels[labels == labelled.ignore_index] = space.ignore_index
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))

@@ -46,7 +46,7 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
         "source_weights_sha256": inputs["weights_sha256"],
         "method": inputs["method"],
         "recipe": inputs["recipe"],
-        "recipe_sha256": recipe_sha256(inputs["recipe"]),
+        "recipe_sha256": settings_sha256(inputs["recipe"]),
         "target_images": Path(inputs["images"]).name,
         "target_num_images": result["num_images"],
         "target_sha256": inputs["target_sha256"],
@@ -58,9 +58,9 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def recipe_sha256(recipe: dict[str, Any]) -> str:
-    """Of a recipe's settings, whatever their order."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+def settings_sha256(settings: dict[str, Any]) -> str:
+    """Of plain values by name, whatever their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def graph_sha256(graph: onnx.ModelProto) -> str:

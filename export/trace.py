@@ -12,18 +12,17 @@ import onnx
 
 from export.errors import ExportError
 from export.folder import MODEL_FILE
-from export.provenance import graph_sha256, recipe_sha256
+from export.provenance import graph_sha256, settings_sha256
 from runtime.engine_file import LIBRARIES, engine_paths, read_engine_record
 from runtime.errors import BackendUnavailable, ManifestError
-from runtime.manifest import MANIFEST_FILE, check_file, file_sha256, parse_manifest
+from runtime.manifest import MANIFEST_FILE, Manifest, check_file, file_sha256, parse_manifest
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.progress import progress_bar
-from sfda_edge.run_directory import RUN_FILE, RUNS, read_run
+from sfda_edge.run_directory import ADAPTED_FILE, RUN_FILE, RUNS, read_run
 
 MATCHES, DIFFERS, NOT_HERE, RECORDED = "matches", "DIFFERS", "not here", "recorded"
-ADAPTED_FILE = "adapted.safetensors"
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
     files = [_file_of_bundle(folder, name, sha) for name, sha in manifest.sha256.items()]
     # A file that is not the bundle's own is not looked into.
     if any(link.name == manifest.model_file and link.state == MATCHES for link in files):
-        model = folder / manifest.model_file
-        yield from _graph(model)
-        yield _same_chain(model, manifest.provenance)
+        graph = _loaded(folder / manifest.model_file)
+        yield from _graph(graph, manifest.model_file)
+        yield _same_chain(graph, manifest)
     yield from files
     for library in LIBRARIES:
         if any(path.exists() for path in engine_paths(folder, library)):
@@ -106,11 +105,12 @@ def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
 
 
 def _lone_graph(path: Path, origin: Path | None) -> Iterator[Link]:
-    facts = _metadata(path)
+    graph = _loaded(path)
+    facts = _metadata(graph)
     if "provenance" not in facts:
         raise ExportError(f"{path} carries no provenance: sfda-edge did not export it")
     yield from _origin(json.loads(facts["provenance"]), origin)
-    yield from _graph(path)
+    yield from _graph(graph, path.name)
 
 
 def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
@@ -150,7 +150,7 @@ def _adaptation(facts: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Link]
     yield _file("source weights", facts["source_weights"], facts["source_weights_sha256"], source)
     expected = facts["recipe_sha256"]
     recorded = [facts["recipe"], *([inputs["recipe"]] if "recipe" in inputs else [])]
-    same = all(recipe_sha256(recipe) == expected for recipe in recorded)
+    same = all(settings_sha256(recipe) == expected for recipe in recorded)
     yield Link(
         "recipe",
         f"method {facts['method']}, {len(facts['recipe'])} settings",
@@ -176,16 +176,12 @@ def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
     return _compared(what, name, expected, found, inputs["images"])
 
 
-def _graph(path: Path) -> Iterator[Link]:
-    """What the ONNX file says of itself: the graph before its precision, and its own content."""
-    facts = _metadata(path)
+def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
+    """What a graph says of itself: what it was before its precision, and its own content."""
+    facts = _metadata(graph)
     chain = json.loads(facts.get("provenance", "{}"))
     if "graph_sha256" not in chain or "content_sha256" not in facts:
         return
-    try:
-        found = graph_sha256(onnx.load(path))
-    except Exception as error:  # protobuf's errors have no common base
-        raise ExportError(f"{path} is not a readable ONNX file: {error}") from None
     expected, precision = facts["content_sha256"], facts["precision"]
     if chain["graph_sha256"] != expected:  # fp32 is the graph itself
         name = f"{chain['architecture']} in single precision"
@@ -193,26 +189,29 @@ def _graph(path: Path) -> Iterator[Link]:
     steps = chain.get("int8_finetune_steps")
     learnt = f", fine-tuned for {steps} steps" if steps else ""
     name = f"{chain['architecture']}, {precision}{learnt}"
-    yield _compared("graph content", name, expected, found, path.name)
+    yield _compared("graph content", name, expected, graph_sha256(graph), file)
 
 
-def _same_chain(path: Path, provenance: dict[str, Any]) -> Link:
+def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
     """The graph carries the chain, too: they have to tell the same."""
-    within = json.loads(_metadata(path).get("provenance", "{}"))
+    within = json.loads(_metadata(graph).get("provenance", "{}"))
     what, name = "manifest", "the same chain as the graph's"
-    differing = [key for key, value in within.items() if provenance.get(key) != value]
+    differing = [key for key, value in within.items() if manifest.provenance.get(key) != value]
     if not differing:
-        return Link(what, name, recipe_sha256(within), MATCHES)
-    note = f"{path.name} has another {', '.join(differing)}"
-    return Link(what, name, recipe_sha256(within), DIFFERS, note)
+        return Link(what, name, settings_sha256(within), MATCHES)
+    note = f"{manifest.model_file} has another {', '.join(differing)}"
+    return Link(what, name, settings_sha256(within), DIFFERS, note)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _loaded(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors have no common base
         raise ExportError(f"{path} is not a readable ONNX file: {error}") from None
-    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _metadata(graph: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in graph.metadata_props}
 
 
 def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:

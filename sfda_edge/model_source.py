@@ -15,10 +15,10 @@ from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.label_spaces import label_space
 from sfda_edge.models import Channels, ModelSpec, architecture, require_fits_frames
 from sfda_edge.packaged import MODEL_DIR
-from sfda_edge.run_directory import LATEST
+from sfda_edge.run_directory import ADAPTED_FILE, LATEST
 
 logger = logging.getLogger(__name__)
-WEIGHTS_NAMES = ("adapted.safetensors", "model.safetensors")
+WEIGHTS_NAMES = (ADAPTED_FILE, "model.safetensors")
 NO_MAP = "none"
 
 

@@ -19,6 +19,7 @@ from sfda_edge.files import write_text
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
+ADAPTED_FILE = "adapted.safetensors"
 
 
 def default_run_dir(method: str) -> Path:

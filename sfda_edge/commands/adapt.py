@@ -27,12 +27,12 @@ from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import recipe_toml
 from sfda_edge.report.adaptation import adaptation_page, compare
 from sfda_edge.report.page import Section, write_page
-from sfda_edge.run_directory import RunDirectory, default_run_dir
+from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
 
 logger = logging.getLogger(__name__)
-ADAPTED_FILE, REPORT_FILE, WORK_DIR = "adapted.safetensors", "report.html", "work"
+REPORT_FILE, WORK_DIR = "report.html", "work"
 PACKAGED_IMAGES = "streetsynth:target"
 DEFAULT_RECIPE = "default"
 

@@ -224,3 +224,7 @@ def test_the_recipe_is_checked():
     assert load_recipe("export", ExportRecipe) == ExportRecipe()
     with pytest.raises(RecipeError, match=r"must be in \[0, 1\]"):
         load_recipe("export", ExportRecipe, ("fp16_class_iou=2",))
+    with pytest.raises(RecipeError, match="calibration_images must be at least 8, got 4"):
+        load_recipe("export", ExportRecipe, ("calibration_images=4",))
+    with pytest.raises(RecipeError, match="int8_finetune_steps must not be below 0, got -1"):
+        load_recipe("export", ExportRecipe, ("int8_finetune_steps=-1",))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from export.engine import EngineRequest, build_engine
 from export.errors import ExportError
-from export.provenance import graph_sha256, recipe_sha256
+from export.provenance import graph_sha256, settings_sha256
 from export.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
 from runtime.errors import ManifestError
 from runtime.manifest import MANIFEST_FILE
@@ -245,8 +245,8 @@ def test_a_folder_that_is_no_origin_is_refused(chain):
 
 
 def test_hashes_are_of_what_matters_alone():
-    assert recipe_sha256({"a": 1, "b": 2}) == recipe_sha256({"b": 2, "a": 1})
-    assert recipe_sha256({"a": 1}) != recipe_sha256({"a": 2})
+    assert settings_sha256({"a": 1, "b": 2}) == settings_sha256({"b": 2, "a": 1})
+    assert settings_sha256({"a": 1}) != settings_sha256({"a": 2})
     model = onnx.ModelProto(ir_version=9)
     bare = graph_sha256(model)
     onnx.helper.set_model_props(model, {"note": "x"})

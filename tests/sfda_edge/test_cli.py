@@ -58,6 +58,14 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["export", "--target", "tpu"], "unknown target 'tpu'"),
         (["export", "--engine", "tensorrt-rtx"], "--target cpu has no engines"),
         (["export", "--compute-capability", "8.9"], "add --engine"),
+        (
+            ["export", "--max-batch", "4", "--dynamic-batch"],
+            "it wants --engine and --dynamic-batch",
+        ),
+        (
+            ["export", "--engine", "tensorrt", "--compute-capability", "8.7"],
+            "tensorrt builds for the GPU that is here alone",
+        ),
         (["evaluate", "--images", "streetsynth:target"], "has no labels"),
         (["evaluate", "--map", "nothing"], "unknown class map 'nothing'"),
         (["train", "nothing", "--images", "."], "unknown recipe 'nothing'"),
@@ -139,3 +147,13 @@ def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_adapt", missing)
     assert cli.main(["adapt"]) == 2
     assert "pip install 'sfda-edge[adapt]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "promised"), [("export", False), ("adapt", True)])
+def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, command, promised):
+    def pressed(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, f"_{command}", pressed)
+    assert cli.main([command]) == 130
+    assert ("--resume" in capsys.readouterr().err) == promised

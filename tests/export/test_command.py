@@ -1,0 +1,24 @@
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from export.command import _labelled
+from runtime.labels import LabelSpace
+from sfda_edge.label_spaces import LABEL_SPACES
+
+
+def test_what_the_data_set_ignores_is_not_scored_whatever_the_model_calls_it(tmp_path, packaged):
+    """CamVid's 11 is no class of a model whose own file of classes says 255."""
+    camvid = LABEL_SPACES["camvid"]
+    space = LabelSpace(camvid.names, camvid.palette, 255)
+    source = replace(packaged, spec=replace(packaged.spec, label_space=space, input_hw=(8, 8)))
+    labels = np.full((8, 8), 3, np.uint8)
+    labels[:2] = camvid.ignore_index
+    for name, picture in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", labels)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture).save(tmp_path / name / "0.png")
+    ((image, found),) = _labelled(source, f"camvid:{tmp_path}")
+    assert image.shape == (8, 8, 3)
+    assert (found[:2] == 255).all()
+    assert (found[2:] == 3).all()
