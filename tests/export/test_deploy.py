@@ -141,10 +141,13 @@ def test_a_layer_that_runs_twice_is_counted_once():
         def forward(self, x):
             return self.head(self.norm(self.norm(x)))
 
-    spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8))
-    deploy = DeployModel(Twice().eval(), spec, Answers("full", False, True)).eval()
+    spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+    model = Twice().eval()
+    model.norm.running_mean.fill_(2.0)  # black becomes -2, and -4 the second time
+    deploy = DeployModel(model, spec, Answers("full", False, True)).eval()
     _, health = deploy(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
     assert health.shape == (1, sum(deploy.health.layout.values()))
+    torch.testing.assert_close(health[0, -3:], torch.full((3,), -2.0), rtol=0, atol=1e-4)
 
 
 def test_a_network_without_batchnorm_has_no_channel_means():

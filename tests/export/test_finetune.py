@@ -1,15 +1,18 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from export import finetune as finetuning
 from export.bundle import export_bundle
+from export.errors import ParityError
 from export.finetune import finetune
 from export.recipe import ExportRecipe
 from sfda_edge.data.loading import silent
+from sfda_edge.evaluate import Predictor
 from sfda_edge.inference import Normalise
 
 
@@ -32,6 +35,34 @@ def test_layers_compute_with_rounded_weights_and_inputs_and_are_themselves_again
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert torch.equal(layer.weight, before)
     assert not parametrize.is_parametrized(layer)
+
+
+def test_a_transposed_convolution_has_a_scale_for_each_of_its_outputs():
+    torch.manual_seed(0)
+    layer, x = nn.ConvTranspose2d(3, 2, 1, bias=False), torch.randn(1, 3, 4, 5)
+    with torch.no_grad():
+        layer.weight[:, 1] *= 100  # which would drown the first output in a scale for both
+        with finetuning._quantised(nn.Sequential(layer), {layer: 4.0}):
+            found = layer(x)[0].numpy()
+        weights = layer.weight[:, :, 0, 0].numpy()
+    weights = np.stack([rounded(row, np.abs(row).max(), -127) for row in weights.T], 1)
+    expected = np.einsum("io,ihw->ohw", weights, rounded(x[0].numpy(), 4.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_other_batch_is_mirrored():
+    frames = [np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8) for seed in (0, 1)]
+    layer, seen = nn.Conv2d(3, 2, 1), []
+
+    def logits(network, images):
+        if len(images) == 2:  # not the single frames that limits are taken from
+            seen.append({image.numpy().tobytes() for image in images})
+        return network(images.float().permute(0, 3, 1, 2))
+
+    finetune(layer, frames, logits, 2, silent)
+    plain = {frame.tobytes() for frame in frames}
+    mirrored = {np.ascontiguousarray(frame[:, ::-1]).tobytes() for frame in frames}
+    assert seen == [plain, plain, mirrored, mirrored]  # of the model and of its student
 
 
 def test_the_limit_of_a_layer_leaves_out_one_value_in_ten_thousand():
@@ -83,3 +114,19 @@ def test_what_loses_too_much_is_finetuned_and_says_so(tmp_path, request_, frames
     assert result.parity.label_agreement > plain
     assert result.int8.finetune_steps == 12
     assert "fine-tuned for 12 steps" in (tmp_path / "bundle" / "card.md").read_text()
+
+
+def test_labels_say_that_it_loses_too_much_where_there_are_any(
+    tmp_path, request_, frames, monkeypatch, caplog
+):
+    monkeypatch.setattr("export.search._MOST_KEPT", 0.0)
+    caplog.set_level("INFO")
+    predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
+    validation = [(frame, predictor.label_map(frame)) for frame in frames[:2]]  # torch scores 100
+    recipe = ExportRecipe(
+        int8_label_agreement=0, int8_class_iou=0, int8_miou_loss=0, int8_finetune_steps=1
+    )
+    asked = replace(request_, precision="int8", calibration=frames * 2, recipe=recipe)
+    with pytest.raises(ParityError, match="at most -0 wanted"):
+        export_bundle(replace(asked, validation=validation), tmp_path / "bundle")
+    assert "int8 loses too much (mIoU -" in caplog.text

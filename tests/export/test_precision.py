@@ -138,6 +138,24 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
     assert set(found.single) == {"conv7", "conv20"} | sensitive_nodes(graph, images)
 
 
+def test_the_search_asks_the_gate_no_more_than_it_has_to(report):
+    asked = []
+
+    def glance(kept):
+        return report(1.0 if "n7" in kept else 0.5)
+
+    def judge(kept):
+        asked.append(kept)
+        return glance(kept)
+
+    order = [f"n{index}" for index in range(24)]
+    assert nodes_to_keep(order, (), judge, glance)[0] == ("n7",)
+    assert [len(kept) for kept in asked] == [0, 2, 1]  # nothing, the best run, what is left of it
+    asked.clear()
+    assert nodes_to_keep(order, ("n7",), judge, glance)[0] == ("n7",)
+    assert asked == [("n7",)]
+
+
 def test_what_mends_a_class_is_kept_though_agreement_falls():
     share = {"road": 1.0}
 

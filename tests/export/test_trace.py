@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,11 +11,12 @@ from PIL import Image
 
 from export.engine import EngineRequest, build_engine
 from export.errors import ExportError
-from export.provenance import graph_sha256, settings_sha256
+from export.provenance import graph_sha256, provenance, recorded_run, settings_sha256, unadapted
 from export.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
 from runtime.errors import ManifestError
 from runtime.manifest import MANIFEST_FILE
 from sfda_edge import cli
+from sfda_edge.model_source import ModelFlags, load_source
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +255,17 @@ def test_hashes_are_of_what_matters_alone():
     assert graph_sha256(model) == bare
     model.ir_version = 10
     assert graph_sha256(model) != bare
+
+
+def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
+    source = load_source(ModelFlags(chain / "run"))
+    run = recorded_run(source)
+    assert provenance(source, run)["method"] == "bn"
+    assert unadapted(source, run) is not None
+    grown("source", "model.safetensors")(chain)
+    assert unadapted(source, run) is None
+    assert "is gone or another file now" in caplog.text
+    other = replace(source, sha256="0" * 64)
+    assert recorded_run(other) == {}
+    assert "method" not in provenance(other, {})
+    assert unadapted(other, {}) is None
