@@ -86,6 +86,8 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
     asked = replace(request_, precision="fp16", validation=[(frames[0], labels)])
     result = export_bundle(asked, tmp_path / "bundle")
     assert -0.5 <= result.parity.miou_change < 0
+    card = (tmp_path / "bundle" / "card.md").read_text()
+    assert f"1 labelled images | – | 100.00 | {result.scores.shipped:.2f} |" in card
     strict = replace(asked, recipe=ExportRecipe(fp16_miou_loss=0.0))
     with pytest.raises(ParityError, match=r"mIoU -0\.\d+ points, at most -0 wanted"):
         export_bundle(strict, tmp_path / "bundle")

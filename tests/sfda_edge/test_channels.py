@@ -67,6 +67,7 @@ def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_fo
         ("grey", ["--mean", "0.5"], "--mean has 1 and --std 3 values"),
         ("grey", ["--mean", "0.5", "--std", "0"], "--std must not hold 0"),
         ("classifier", [], "answers with (1, 3); logits (1, 3, h, w) are wanted"),
+        ("of_other_classes", [], "answers with (1, 5, 24, 40); logits (1, 3, h, w) are wanted"),
     ],
 )
 def test_what_cannot_be_fed_or_does_not_answer_says_why(weights, capsys, name, flags, message):

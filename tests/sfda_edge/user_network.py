@@ -33,3 +33,7 @@ def with_depth(num_classes: int) -> nn.Module:
 
 def classifier(num_classes: int) -> nn.Module:
     return nn.Sequential(of_channels(3, num_classes), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def of_other_classes(num_classes: int) -> nn.Module:
+    return of_channels(3, num_classes + 2)
