@@ -96,9 +96,7 @@ def _supervised(task: AdaptationTask, batch_size: int) -> Callable[[], object]:
     )
 
     def step() -> float:
-        with task.fabric.autocast():
-            logits = model(task.inputs(images))
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = functional.cross_entropy(task.logits(model, task.inputs(images)), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

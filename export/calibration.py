@@ -31,8 +31,9 @@ def require_frames(images: Sequence[np.ndarray]) -> None:
     """
     if len(images) < LEAST_FRAMES:
         raise ExportError(
-            f"int8 needs at least {LEAST_FRAMES} target frames to calibrate on, got {len(images)}; "
-            "give more with --images"
+            f"int8 is calibrated on at least {LEAST_FRAMES} target frames beside those that it is "
+            f"judged by, and {len(images)} are left for it; give {2 * LEAST_FRAMES} or more with "
+            "--images"
         )
     correlation = float(np.median([_neighbours(image) for image in images]))
     if correlation < _LEAST_CORRELATION:

@@ -26,6 +26,10 @@ from sfda_edge.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 _PROBED = 8  # images that show how large values become
+_ADVICE = (
+    "Nothing was written: take a higher precision, or accept less with a threshold of the recipe "
+    "(--set KEY=VALUE; sfda-edge recipes export lists them)"
+)
 
 
 def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelProto:
@@ -70,7 +74,7 @@ def half_precision(graph: onnx.ModelProto, reference: Reference) -> HalfPrecisio
         worst = first_failing(
             halved, lambda some: rounded([name for name in every if name not in set(some)])
         )
-        raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
+        raise ParityError(f"{error}; the first layer to fail it is {worst}. {_ADVICE}") from None
     return half
 
 
@@ -92,7 +96,7 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         require(int8.parity, "the int8 graph")
     except ParityError as error:
         worst = int8.first_failing(lambda some: reference.compare(GraphSession(some)))
-        raise ParityError(f"{error}; the first layer to fail it is {worst}") from None
+        raise ParityError(f"{error}; the first layer to fail it is {worst}. {_ADVICE}") from None
     return int8
 
 

@@ -7,9 +7,11 @@ import contextlib
 import io
 import logging
 import math
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,21 +154,30 @@ def _name_nodes_of(graph: onnx.GraphProto, used: Counter[str]) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: the exporter's outer messages are about itself."""
+    """The innermost cause, and where in the network: the exporter's outer words are of itself."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    frames = traceback.extract_tb(error.__traceback__)
+    of_others = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    own = [frame for frame in frames if not frame.filename.startswith((*of_others, "<"))]
+    return f"{reason}\n  at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else reason
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress, its note on torchvision, and deprecations inside torch."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Silence the exporter's progress, its graphs where it fails, and deprecations inside torch."""
+    names = ("torch.onnx", "torch.fx", "torch.export", "torch._export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -24,6 +24,26 @@ def batchnorm_layers(model: nn.Module) -> Layers:
     }
 
 
+def local_batchnorm(model: nn.Module) -> nn.Module:
+    """The network with BatchNorm2d for each SyncBatchNorm; the same weights fit.
+
+    SyncBatchNorm takes a batch's statistics on the GPUs of a process group alone, and we take them
+    on one device.
+    """
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.SyncBatchNorm):
+            local = nn.BatchNorm2d(
+                layer.num_features,
+                layer.eps,
+                layer.momentum,
+                layer.affine,
+                layer.track_running_stats,
+            )
+            local.load_state_dict(layer.state_dict())
+            model.set_submodule(name, local)
+    return model
+
+
 def require_batchnorm(model: nn.Module, method: str) -> Layers:
     """The layers, for a method that cannot do without.
 
@@ -96,12 +116,12 @@ def batch_normalisation(model: nn.Module, layers: Layers) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watching(layers: Layers, watch: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Show ``watch`` the name and the input (N, C, …) of every layer that runs."""
+    """Show ``watch`` the name and the input (N, C, …) of every layer when it has run."""
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _layer, inputs: watch(name, inputs[0])
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _layer, inputs, _answer: watch(name, inputs[0])
 
-    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
         yield
     finally:
@@ -130,18 +150,13 @@ class TargetStatistics:
 
         The layers compute the batch's moments in any case; with momentum 1 they show them.
         """
-        counts: dict[str, int] = {}
 
-        def count(name: str, features: Tensor) -> None:
-            counts[name] = features.numel() // features.shape[1]
+        def take(name: str, features: Tensor) -> None:
+            count = features.numel() // features.shape[1]
+            self.moments[name].update(count, *running_statistics(self.layers[name]))
 
-        with (
-            batch_normalisation(self.model, self.layers),
-            watching(self.layers, count),
-        ):
+        with batch_normalisation(self.model, self.layers), watching(self.layers, take):
             self.model(images)
-            for name, number in counts.items():
-                self.moments[name].update(number, *running_statistics(self.layers[name]))
 
     def _seen(self) -> Layers:
         """The layers that ran; an auxiliary head of training alone does not."""

@@ -28,7 +28,11 @@ def save_model(path: Path, model: nn.Module, spec: ModelSpec) -> None:
     Raises:
         RunError: the folder cannot be written, or the disk is full.
     """
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, because networks share weights between layers and a file of safetensors does not.
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     write_atomically(path, lambda part: save_file(tensors, part))
     text = msgspec.json.format(msgspec.json.encode(spec), indent=1)
     write_atomically(path.with_name(SPEC_FILE), lambda part: part.write_bytes(text))

@@ -94,9 +94,7 @@ class Guard:
         inputs = task.inputs(task.target.images(images))
 
         def seen(view: Tensor) -> Tensor:
-            with task.fabric.autocast():
-                logits = model(view)
-            return task.half_size(task.probabilities(logits))
+            return task.half_size(task.probabilities(task.logits(model, view)))
 
         plain = seen(inputs).max(1)
         return plain.indices, seen(inputs.flip(3)).flip(3).max(1).indices, plain.values

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.models import ModelSpec
@@ -51,6 +54,13 @@ class Normalise(nn.Module):
             return scaled.sum(1, keepdim=True) + self.offset
         normalised = scaled + self.offset
         return normalised.flip(1) if self.bgr else normalised
+
+
+def enlarged(logits: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """Logits (N, C, h, w) at the input's size: many networks leave the last enlargement to us."""
+    if tuple(logits.shape[2:]) == tuple(size_hw):
+        return logits
+    return functional.interpolate(logits, tuple(size_hw), mode="bilinear", align_corners=False)
 
 
 def class_matrix(spec: ModelSpec) -> Tensor | None:

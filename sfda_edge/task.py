@@ -14,7 +14,7 @@ from torch.nn import functional
 from sfda_edge.batchnorm import batchnorm_layers, target_statistics
 from sfda_edge.data.loading import Progress
 from sfda_edge.data.target import TargetImages
-from sfda_edge.inference import Normalise, class_matrix, mapped_probabilities
+from sfda_edge.inference import Normalise, class_matrix, enlarged, mapped_probabilities
 from sfda_edge.models import ModelSpec
 
 Bars = Callable[[str, int], Progress]
@@ -59,6 +59,12 @@ class AdaptationTask:
         """Images (N, 3, H, W), uint8 or floats in [0, 255] → the network's input on the device."""
         normalised = self.normalise(images.to(self.device, non_blocking=True))
         return normalised.contiguous(memory_format=torch.channels_last)
+
+    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """What a network answers to its input (N, C, H, W): logits (N, C', H, W), float32."""
+        with self.fabric.autocast():
+            logits = network(inputs)
+        return enlarged(logits.float(), inputs.shape[2:])
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (N, C, H, W) → probabilities of the classes asked for (N, C', H, W), float32."""

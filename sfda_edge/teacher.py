@@ -75,8 +75,7 @@ class Teacher:
     def _seen_in(self, view: View, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
         task, network = self.task, self._networks[unmirrored(view)]
         images = task.inputs(task.target.images(indices, view.size_hw))
-        with task.fabric.autocast():
-            logits = network(images.flip(3) if view.mirrored else images)
+        logits = task.logits(network, images.flip(3) if view.mirrored else images)
         seen = _resized(task.probabilities(logits), out_hw)
         return seen.flip(3) if view.mirrored else seen
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from sfda_edge.checkpoint import save_model, save_state
 from sfda_edge.data.loading import Progress, silent
 from sfda_edge.errors import RecipeError, RunError
-from sfda_edge.inference import Normalise
+from sfda_edge.inference import Normalise, enlarged
 from sfda_edge.metrics_file import open_metrics
 from sfda_edge.models import ModelSpec
 
@@ -135,9 +135,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * learning_rate_factor(self.next_step, recipe)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = self.model(pictures)
+            logits = enlarged(self.model(pictures).float(), pictures.shape[2:])
             loss = functional.cross_entropy(
-                logits.float(), targets, ignore_index=self.spec.label_space.ignore_index
+                logits, targets, ignore_index=self.spec.label_space.ignore_index
             )
         self.optimizer.zero_grad()
         loss.backward()

@@ -64,8 +64,7 @@ class MaxSquare(AdaptationMethod):
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Raise the squares of one batch."""
         recipe = self.recipe
-        with self.task.fabric.autocast():
-            logits = self.model(self.task.inputs(own_rows(images)))
+        logits = self.task.logits(self.model, self.task.inputs(own_rows(images)))
         probabilities = self.task.probabilities(logits)
         if recipe.image_wise:
             loss = image_wise_max_square(probabilities, recipe.image_wise_ratio)

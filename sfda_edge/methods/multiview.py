@@ -159,8 +159,7 @@ class MultiView(AdaptationMethod):
         taught = self._labels(step).read(indices, task.spec.input_hw, task.device)
         taught = sharpened(taught, self.recipe.sharpness)
         lesson = class_mix(self.augment(Lesson(images.float(), taught)))
-        with task.fabric.autocast():
-            logits = self.student(task.inputs(own_rows(lesson.images)))
+        logits = task.logits(self.student, task.inputs(own_rows(lesson.images)))
         loss = soft_cross_entropy(
             task.probabilities(logits), own_rows(lesson.taught), self.class_weights
         )

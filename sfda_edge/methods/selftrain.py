@@ -83,8 +83,7 @@ class SelfTraining(AdaptationMethod):
         sureness, labels = pseudo_labels.read(indices, task.spec.input_hw, task.device).max(1)
         portion = self.recipe.portion + self._round(step) * self.recipe.portion_growth
         kept = (sureness >= pseudo_labels.thresholds(portion).to(task.device)[labels]).float()
-        with task.fabric.autocast():
-            logits = self.model(task.inputs(own_rows(images)))
+        logits = task.logits(self.model, task.inputs(own_rows(images)))
         loss = masked_cross_entropy(
             task.probabilities(logits),
             own_rows(labels),
@@ -103,8 +102,8 @@ class SelfTraining(AdaptationMethod):
 
     @torch.no_grad()
     def _probabilities(self, indices: Sequence[int]) -> Tensor:
-        with self.task.fabric.autocast():
-            logits = self.model(self.task.inputs(self.task.target.images(indices)))
+        images = self.task.target.images(indices)
+        logits = self.task.logits(self.model, self.task.inputs(images))
         return self.task.half_size(self.task.probabilities(logits))
 
     def state(self) -> dict[str, Any]:

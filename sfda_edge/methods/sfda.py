@@ -186,14 +186,10 @@ class Sfda(AdaptationMethod):
     # ---- the two networks on images
 
     def _student_sees(self, images: Tensor) -> Seen:
-        with self.task.fabric.autocast():
-            logits = self.model(images)
-        return Seen(logits.float(), self.student_tap.take())
+        return Seen(self.task.logits(self.model, images), self.student_tap.take())
 
     def _source_sees(self, images: Tensor) -> Seen:
-        with self.task.fabric.autocast():
-            logits = self.source(images)
-        return Seen(logits.float(), self.source_tap.take())
+        return Seen(self.task.logits(self.source, images), self.source_tap.take())
 
     def _fakes(self) -> Tensor:
         """x̃ = G(z) as network input (E2): this process's rows of the global batch."""
@@ -277,8 +273,7 @@ class Sfda(AdaptationMethod):
     def _teach_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         """E15; returns the target's probabilities, detached, for the discriminator."""
         recipe = self.recipe
-        with self.task.fabric.autocast():
-            logits = self.model(self.task.inputs(target))
+        logits = self.task.logits(self.model, self.task.inputs(target))
         probabilities = self.task.probabilities(logits)
         terms = {"target": recipe.target_weight * max_square(probabilities)}
         if recipe.has_generator:

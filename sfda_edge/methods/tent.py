@@ -70,8 +70,7 @@ class Tent(AdaptationMethod):
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Lower the entropy of one batch."""
-        with self.task.fabric.autocast():
-            logits = self.model(self.task.inputs(own_rows(images)))
+        logits = self.task.logits(self.model, self.task.inputs(own_rows(images)))
         entropy = entropy_map(self.task.probabilities(logits))
         loss = mean_over(entropy, torch.ones_like(entropy))
         self.learner.descend(loss, step)

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from sfda_edge.batchnorm import local_batchnorm
 from sfda_edge.errors import CheckpointError
 from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
@@ -109,8 +110,8 @@ def build_model(spec: ModelSpec) -> nn.Module:
     """A network with fresh weights.
 
     Raises:
-        CheckpointError: the architecture is unknown, or does not take the input size or what
-            frames consist of.
+        CheckpointError: the architecture is unknown, cannot be built, or does not take the input
+            size or what frames consist of.
     """
     _require_channels(spec)
     found = architecture(spec.architecture)
@@ -120,7 +121,24 @@ def build_model(spec: ModelSpec) -> nn.Module:
             f"{spec.architecture} needs width and height in multiples of {found.stride}; "
             f"got {width}x{height}. Choose another --size"
         )
-    return found.build(spec.label_space.num_classes)
+    if spec.architecture in MODELS:
+        return found.build(spec.label_space.num_classes)
+    return local_batchnorm(_built_by_user(spec, found))
+
+
+def _built_by_user(spec: ModelSpec, found: Architecture) -> nn.Module:
+    call = f"{spec.architecture} called with {spec.label_space.num_classes}"
+    try:
+        model = found.build(spec.label_space.num_classes)
+    except Exception as error:
+        raise CheckpointError(
+            f"{call}, the number of classes, raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(
+            f"{call} returned {type(model).__name__}; a torch.nn.Module is wanted"
+        )
+    return model
 
 
 def _require_channels(spec: ModelSpec) -> None:
@@ -157,6 +175,6 @@ def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
     shape = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
     if not isinstance(answer, torch.Tensor) or answer.ndim != 4 or shape[:2] != (1, classes):
         raise CheckpointError(
-            f"{spec.architecture} answers with {shape}; logits (1, {classes}, h, w) are wanted, "
-            f"one for each of the classes of --label-space"
+            f"{spec.architecture} answers with {shape}; logits (1, {classes}, h, w) are wanted "
+            "and nothing else, one for each of the classes of --label-space"
         )

@@ -12,6 +12,7 @@ from sfda_edge.batchnorm import (
     batchnorm_layers,
     check_health,
     effective_classes,
+    local_batchnorm,
     target_statistics,
 )
 from sfda_edge.checkpoint import load_model
@@ -71,6 +72,31 @@ def test_later_layers_see_batch_normalised_inputs(batches):
         for batch in batches:
             reference.train()(batch)
     torch.testing.assert_close(model[4].running_mean, last.running_mean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_runs_twice_holds_the_statistics_of_both():
+    torch.manual_seed(0)
+    images = torch.randn(2, 8, 6, 5)
+    norm = nn.BatchNorm2d(8)
+    twice = nn.Sequential(norm, nn.Conv2d(8, 8, 1), norm)
+    first, second = images, twice[1](twice.train()[0](images))
+    norm.reset_running_stats()
+    adapted(twice, [images], share=1)
+    seen = torch.cat([first, second]).detach()
+    torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    variance = seen.var((0, 2, 3), unbiased=False)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_a_process_group_become_local_ones_with_the_same_answers(tiny_model):
+    with torch.no_grad():
+        tiny_model[1].running_mean.normal_()
+        tiny_model[1].weight.normal_()
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(tiny_model))
+    local = local_batchnorm(nn.ModuleDict({"inner": synchronised}))["inner"].eval()
+    assert type(local[1]) is nn.BatchNorm2d
+    images = torch.randn(2, 3, 8, 10)
+    torch.testing.assert_close(local(images), tiny_model(images), rtol=0, atol=0)
 
 
 def test_share_zero_leaves_the_source(tiny_model, batches):

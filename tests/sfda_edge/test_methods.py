@@ -6,7 +6,7 @@ from functools import partialmethod
 import pytest
 import torch
 from torch import nn
-from user_network import without_norm
+from user_network import coarse, without_norm
 
 from sfda_edge.adapt import adapt, begin, checkpoint_path
 from sfda_edge.commands.adapt import completed
@@ -182,6 +182,16 @@ def test_the_others_work_without_batchnorm(name, make_task, three_classes, tmp_p
     run = started(make_task(without_norm(3), spec), name)
     adapt(run, tmp_path)
     assert run.health is None
+
+
+@pytest.mark.parametrize("name", ["bn", "tent", "maxsquare", "selftrain", "sfda", "default"])
+def test_networks_that_answer_on_a_coarser_grid_are_enlarged(
+    name, make_task, three_classes, tmp_path
+):
+    spec = ModelSpec("user_network:coarse", three_classes, (32, 64))
+    run = started(make_task(coarse(3), spec), name)
+    adapt(run, tmp_path)
+    assert run.stopped == ""
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

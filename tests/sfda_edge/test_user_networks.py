@@ -1,4 +1,7 @@
-"""Networks of one channel are fed grey, from adaptation to stream; what cannot be fed is said."""
+"""Networks that users bring: they go the whole way, or are told why not."""
+
+import contextlib
+import re
 
 import cv2
 import numpy as np
@@ -6,7 +9,6 @@ import pytest
 import torch
 import user_network
 from PIL import Image
-from safetensors.torch import save_file
 
 from runtime.backends import open_backend
 from runtime.labels import LabelSpace
@@ -33,8 +35,9 @@ def test_grey_is_what_pillow_and_opencv_make_of_colours():
 def weights(tmp_path):
     def saved(name):
         torch.manual_seed(0)
-        path = tmp_path / f"{name}.safetensors"
-        save_file(getattr(user_network, name)(3).state_dict(), path)
+        path = tmp_path / f"{name}.pth"
+        with contextlib.suppress(TypeError, AttributeError):  # some cannot be built
+            torch.save(getattr(user_network, name)(3).state_dict(), path)
         (tmp_path / "space.toml").write_text(SPACE)
         space = ["--label-space", str(tmp_path / "space.toml"), "--size", "40x24"]
         return str(path), ["--model", f"user_network:{name}", *space]
@@ -58,6 +61,26 @@ def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_fo
         assert len(np.unique(backend.infer(image))) > 1
 
 
+@pytest.mark.parametrize("name", ["coarse", "synchronised", "Shared", "Attentive"])
+def test_networks_of_many_kinds_go_the_whole_way(name, weights, labelled_folder, in_empty_folder):
+    path, model = weights(name)
+    images = ["--images", str(labelled_folder / "images")]
+    few = ["--set", "steps=2", "--set", "batch_size=2"]
+    assert cli.main(["adapt", "--weights", path, *model, *images, *few, "--out", "run"]) == 0
+    assert cli.main(["export", "run"]) == 0  # the gate holds the graph against the network
+    assert read_manifest(in_empty_folder / "bundle").label_space.names == ("road", "car", "sky")
+
+
+def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder, capsys):
+    path, model = weights("Undecided")
+    images = ["--images", str(labelled_folder / "images")]
+    assert cli.main(["export", path, *model, *images]) == 2
+    captured = capsys.readouterr()
+    assert "torch cannot export this network" in captured.err
+    assert re.search(r"at .*user_network\.py:\d+: if images\.mean\(\) > 0:", captured.err)
+    assert "def forward" not in captured.err + captured.out  # torch shows all of its graph
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
@@ -68,6 +91,8 @@ def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_fo
         ("grey", ["--mean", "0.5", "--std", "0"], "--std must not hold 0"),
         ("classifier", [], "answers with (1, 3); logits (1, 3, h, w) are wanted"),
         ("of_other_classes", [], "answers with (1, 5, 24, 40); logits (1, 3, h, w) are wanted"),
+        ("in_two_parts", [], "called with 3, the number of classes, raised TypeError"),
+        ("no_network", [], "called with 3 returned int; a torch.nn.Module is wanted"),
     ],
 )
 def test_what_cannot_be_fed_or_does_not_answer_says_why(weights, capsys, name, flags, message):
