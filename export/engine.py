@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from export.engine_build import Build, build, load_library
 from export.errors import ExportError
 from runtime.arguments import positive
 from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
 from runtime.errors import StreamError
-from runtime.gpu import find_gpu
+from runtime.gpu import Gpu, find_gpu
 from runtime.manifest import file_sha256, read_manifest
 
 logger = logging.getLogger("export.engine")
@@ -45,6 +46,26 @@ class EngineRequest:
     max_batch: int = 1
 
 
+def find_builder(request: EngineRequest) -> tuple[Any, Gpu | None, str]:
+    """The library, the GPU here, and the compute capability to build for: all that a build needs.
+
+    Raises:
+        ExportError: the library is missing, or there is no GPU to build for.
+    """
+    library, gpu = load_library(request.library), find_gpu()
+    capability = request.compute_capability or (gpu.compute_capability if gpu else None)
+    if capability is None:
+        raise ExportError(
+            "no NVIDIA GPU here to build for: build on the device (python -m export.engine BUNDLE)"
+            + (
+                ", or name its compute capability: --compute-capability 8.9"
+                if request.library == "tensorrt-rtx"
+                else "; TensorRT for RTX also builds for others"
+            )
+        )
+    return library, gpu, capability
+
+
 def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
     """Build a bundle's engine, prove its precision, and put it with its record into the bundle.
 
@@ -57,14 +78,7 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
     """
     manifest = read_manifest(bundle_dir)
     _require_writable(bundle_dir)
-    library = load_library(request.library)
-    gpu = find_gpu()
-    capability = request.compute_capability or (gpu.compute_capability if gpu else None)
-    if capability is None:
-        raise ExportError(
-            "no NVIDIA GPU here to build for; build on the device, or name its compute capability: "
-            "--library tensorrt-rtx --compute-capability 8.9"
-        )
+    library, gpu, capability = find_builder(request)
     engine_path, record_path = engine_paths(bundle_dir, request.library)
     timing_cache = timing_cache_path(bundle_dir, request.library)
     made = build(

@@ -21,6 +21,7 @@ from sfda_edge.allocator import keep_freed_memory
 from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
+    from export.engine import EngineRequest
     from sfda_edge.model_source import ModelFlags
 
 _IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
@@ -450,10 +451,9 @@ def _export(args: argparse.Namespace) -> None:
     print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
     print("\n".join(result.lines()))
     if args.engine:
-        from export.engine import EngineRequest, build_engine, describe
+        from export.engine import build_engine, describe
 
-        request = EngineRequest(args.engine, args.compute_capability, max_batch=args.max_batch)
-        print(describe(args.out, build_engine(args.out, request)))
+        print(describe(args.out, build_engine(args.out, _engine_request(args))))
 
 
 def _trace(args: argparse.Namespace) -> int:
@@ -486,6 +486,16 @@ def _require_engine_flags(args: argparse.Namespace) -> None:
             f"--target {args.target} {found}; --engine {args.engine} wants "
             + ("--target rtx" if args.engine == "tensorrt-rtx" else "x86-cuda12 or a Jetson's")
         )
+    if args.engine:
+        from export.engine import find_builder
+
+        find_builder(_engine_request(args))
+
+
+def _engine_request(args: argparse.Namespace) -> EngineRequest:
+    from export.engine import EngineRequest
+
+    return EngineRequest(args.engine, args.compute_capability, max_batch=args.max_batch)
 
 
 def _recipes(args: argparse.Namespace) -> None:

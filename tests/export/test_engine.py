@@ -26,6 +26,7 @@ from runtime.engine_file import engine_paths, read_engine_record, require_loadab
 from runtime.errors import BackendUnavailable, StreamError
 from runtime.gpu import Gpu, find_gpu
 from runtime.manifest import file_sha256, read_manifest
+from sfda_edge import cli
 
 RTX = EngineRequest("tensorrt-rtx", compute_capability="8.9")
 
@@ -210,6 +211,18 @@ def test_what_cannot_be_built_here_says_what_to_do(bundle, monkeypatch, request_
     with pytest.raises(ExportError, match=message):
         build_engine(bundle, request_for)
     assert not engine_paths(bundle, request_for.library)[0].exists()
+
+
+def test_a_builder_that_is_not_here_is_said_before_the_export(monkeypatch, capsys, in_empty_folder):
+    monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
+    engine = ["--engine", "tensorrt", "--target", "x86-cuda12"]
+    assert cli.main(["export", *engine]) == 2  # and there is no model to export either
+    assert "tensorrt is not installed" in capsys.readouterr().err
+
+
+def test_a_missing_gpu_is_said_before_the_export(trt, capsys, in_empty_folder):
+    assert cli.main(["export", "--engine", "tensorrt-rtx", "--target", "rtx"]) == 2
+    assert "name its compute capability: --compute-capability 8.9" in capsys.readouterr().err
 
 
 def test_a_truncated_graph_is_refused_and_the_old_engine_stays(bundle):

@@ -162,7 +162,9 @@ def test_too_few_frames_and_noise_are_refused():
     photographs = [photograph(seed) for seed in range(LEAST_FRAMES)]
     require_frames(photographs)
     require_frames([np.zeros((4, 4, 3), np.uint8)] * LEAST_FRAMES)  # a lens cap is a target, too
-    with pytest.raises(ExportError, match="at least 8 target frames beside .* and 7 are left for it"):
+    with pytest.raises(
+        ExportError, match="at least 8 target frames beside .* and 7 are left for it"
+    ):
         require_frames(photographs[1:])
     with pytest.raises(ExportError, match="look like noise"):
         require_frames(noise)
