@@ -163,7 +163,7 @@ def test_too_few_frames_and_noise_are_refused():
     require_frames(photographs)
     require_frames([np.zeros((4, 4, 3), np.uint8)] * LEAST_FRAMES)  # a lens cap is a target, too
     with pytest.raises(
-        ExportError, match="at least 8 target frames beside .* and 7 are left for it"
+        ExportError, match=r"at least 8 target frames beside .* and 7 are left for it"
     ):
         require_frames(photographs[1:])
     with pytest.raises(ExportError, match="look like noise"):
