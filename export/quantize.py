@@ -21,6 +21,8 @@ from export.session import float_tensors, median_ms
 # What int8 kernels exist for, on CPUs and in TensorRT.
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
 
+# Of these, none with a constant: int8 gains nothing there, and TensorRT refuses a scalar in it.
+_JOINING = {"Add", "Concat"}
 _CUTTING = {"Clip", "Relu"}
 _MULTIPLYING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -145,7 +147,7 @@ def to_int8(
         ExportError: too few frames, or noise.
     """
     require_frames(calibration)
-    quantisable = [node for node in graph.graph.node if node.op_type in _KINDS]
+    quantisable = quantisable_nodes(graph)
     around = {name for node in quantisable for name in (*node.input, *node.output)}
     # What an activation cuts off is known by its answer.
     around |= {
@@ -185,6 +187,18 @@ def to_int8(
     )
 
 
+def quantisable_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that int8 kernels exist for, and are worth it."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    constants |= {n.output[0] for n in graph.graph.node if n.op_type == "Constant"}
+    return [
+        node
+        for node in graph.graph.node
+        if node.op_type in _KINDS
+        and not (node.op_type in _JOINING and constants.intersection(node.input))
+    ]
+
+
 def through_activations(graph: onnx.ModelProto, limits: Limits) -> Limits:
     """Limits in which a value that goes into ReLU or Clip alone reaches no further than its answer.
 
@@ -217,7 +231,7 @@ def _silent() -> Iterator[None]:
 def quantised_graph(
     graph: onnx.ModelProto, limits: Limits, kept: Iterable[str], int32_bias: bool = True
 ) -> onnx.ModelProto:
-    """Q/DQ pairs around all nodes that int8 kernels exist for but ``kept``.
+    """Q/DQ pairs around ``quantisable_nodes`` but those ``kept``.
 
     Biases in int32 are what ONNX Runtime's int8 kernels take and TensorRT refuses; otherwise they
     stay in floating point.
@@ -233,6 +247,7 @@ def quantised_graph(
         name: TensorData(lowest=np.float32(-limit), highest=np.float32(limit))
         for name, limit in limits.items()
     }
+    wanted = {node.name for node in quantisable_nodes(graph)} - set(kept)
     inferred = onnx.shape_inference.infer_shapes(graph)
     quantizer = QDQQuantizer(
         inferred,
@@ -242,7 +257,7 @@ def quantised_graph(
         activation_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
         nodes_to_quantize=[],
-        nodes_to_exclude=list(kept),
+        nodes_to_exclude=[n.name for n in graph.graph.node if n.name not in wanted],
         op_types_to_quantize=_KINDS,
         extra_options={
             "ActivationSymmetric": True,

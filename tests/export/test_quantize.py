@@ -151,6 +151,18 @@ def test_kept_nodes_stay_in_floating_point():
     assert "QuantizeLinear" not in {node.op_type for node in made.graph.node}
 
 
+def test_a_constant_that_is_added_stays_in_floating_point():
+    graph = network(0.5)
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(3), "three"))
+    end = graph.graph.node[-1]
+    end.op_type, end.name = "Add", "end"
+    end.input.append("three")
+    made = quantised_graph(graph, {"image": 5.0, "c0": 2.5, "label_map": 6.0}, ())
+    readers = {name: node.op_type for node in made.graph.node for name in node.input}
+    assert readers["three"] == "Add"
+    np.testing.assert_allclose(GraphSession(made)(IMAGE)["label_map"], IMAGE / 2 + 3, atol=0.05)
+
+
 def photograph(seed):
     rows = np.random.default_rng(seed).integers(0, 200, (6, 1, 3))
     return np.repeat(rows + np.arange(0, 48, 2)[None, :, None], 1, 0).astype(np.uint8)
