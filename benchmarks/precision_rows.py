@@ -20,6 +20,7 @@ from runtime.images import resize_image
 from runtime.manifest import read_manifest
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RunError
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.run_directory import read_run
@@ -41,7 +42,8 @@ def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
         row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
         out = args.work / f"{facts['model']}-{facts['size']}-{precision}"
-        flags = ExportFlags(precision, target=args.target, validation=args.validation)
+        validation = args.validation and Validation(args.validation)
+        flags = ExportFlags(precision, target=args.target, validation=validation)
         try:
             row |= _row(export_model(ModelFlags(run), flags, out))
             bundles[precision] = out

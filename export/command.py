@@ -21,7 +21,9 @@ from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import load_labelled, read_all
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
+from sfda_edge.evaluate import require_same_classes
 from sfda_edge.model_source import ModelFlags, SourceModel, default_weights, load_source
 from sfda_edge.recipe import load_recipe
 
@@ -48,7 +50,7 @@ class ExportFlags:
     target: str = "cpu"
     dynamic_batch: bool = False
     images: str | None = None
-    validation: str | None = None
+    validation: Validation | None = None
     recipe: str = "export"
     overrides: tuple[str, ...] = ()
 
@@ -135,15 +137,11 @@ def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np
     ]
 
 
-def _labelled(source: SourceModel, spec: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _labelled(source: SourceModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and label maps at the input size."""
-    images, space = open_images(spec), source.spec.answer_space
-    if images.label_space is None or images.label_space.names != space.names:
-        raise ExportError(
-            f"--validation {spec} has no labels of the classes {', '.join(space.names)}: give "
-            "camvid:FOLDER, or a folder that sfda-edge synth rendered"
-        )
-    labelled = images.label_space
+    images, space = validation.open(), source.spec.answer_space
+    require_same_classes(images, space)
+    labelled = images.label_space or space
     pictures, labels = load_labelled(images, labelled, source.spec.input_hw, skip_bad=True)
     labels[labels == labelled.ignore_index] = space.ignore_index
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))

@@ -22,6 +22,7 @@ from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from export.engine import EngineRequest
+    from sfda_edge.data.validation import Validation
     from sfda_edge.model_source import ModelFlags
 
 _IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
@@ -103,11 +104,7 @@ def _add_adapt(commands) -> None:
         metavar="NAME|FILE",
         help="settings (default: the method's own); sfda-edge recipes lists them",
     )
-    parser.add_argument(
-        "--validation",
-        metavar="IMAGES",
-        help="labelled images to score before and after; nothing is learnt from them",
-    )
+    _add_validation_flags(parser, "to score before and after; nothing is learnt from them")
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
@@ -201,9 +198,7 @@ def _add_export(commands) -> None:
         metavar="IMAGES",
         help="frames to prove it on (default: those it was adapted to)",
     )
-    parser.add_argument(
-        "--validation", metavar="IMAGES", help="labelled images on which mIoU may not fall"
-    )
+    _add_validation_flags(parser, "on which mIoU may not fall")
     parser.add_argument(
         "--recipe", default="export", metavar="NAME", help="the gate's thresholds (%(default)s)"
     )
@@ -242,9 +237,7 @@ def _add_train(commands) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="train-light, train-demo or a .toml file")
     parser.add_argument("--images", required=True, metavar="IMAGES", help=f"labelled: {_IMAGES}")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="for a plain folder of images")
-    parser.add_argument(
-        "--validation", metavar="IMAGES", help="labelled images to score at the end"
-    )
+    _add_validation_flags(parser, "to score at the end")
     _add_run_flags(parser)
 
 
@@ -338,6 +331,26 @@ def _add_set_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_validation_flags(parser: argparse.ArgumentParser, use: str) -> None:
+    parser.add_argument("--validation", metavar="IMAGES", help=f"labelled images {use}")
+    parser.add_argument(
+        "--validation-labels",
+        type=Path,
+        metavar="DIR",
+        help="index images named as those of --validation, for a plain folder or a video",
+    )
+
+
+def _validation(args: argparse.Namespace) -> Validation | None:
+    from sfda_edge.data.validation import Validation
+
+    if args.validation is None:
+        if args.validation_labels is not None:
+            raise SfdaEdgeError("--validation-labels goes with --validation IMAGES")
+        return None
+    return Validation(args.validation, args.validation_labels)
+
+
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_set_flag(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/…)")
@@ -400,7 +413,7 @@ def _adapt(args: argparse.Namespace) -> None:
             args.recipe,
             tuple(args.overrides),
             args.images,
-            args.validation,
+            _validation(args),
             args.out,
             args.device,
             args.precision,
@@ -443,7 +456,7 @@ def _export(args: argparse.Namespace) -> None:
         args.target,
         args.dynamic_batch,
         args.images,
-        args.validation,
+        _validation(args),
         args.recipe,
         tuple(args.overrides),
     )
@@ -514,7 +527,7 @@ def _train(args: argparse.Namespace) -> None:
             args.recipe,
             args.images,
             args.labels,
-            args.validation,
+            _validation(args),
             tuple(args.overrides),
             args.out,
             args.device,

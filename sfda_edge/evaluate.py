@@ -139,7 +139,10 @@ def require_same_classes(images: ImageSet, space: LabelSpace) -> None:
         DataError: they have no labels, or labels of other classes than the model's.
     """
     if not images.labelled:
-        raise DataError(f"{images.title} has no labels; give --labels with a folder of label maps")
+        raise DataError(
+            f"{images.title} has no labels; give the folder of its label maps: --labels, or "
+            "--validation-labels for --validation"
+        )
     if images.label_space is None or images.label_space.names == space.names:
         return
     raise DataError(

@@ -16,6 +16,7 @@ from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
 from sfda_edge.checkpoint import save_model
 from sfda_edge.data import absolute_spec, open_images
 from sfda_edge.data.target import TargetImages
+from sfda_edge.data.validation import Validation
 from sfda_edge.evaluate import Evaluation, Predictor, evaluate, require_same_classes
 from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.guard import Verdict
@@ -62,7 +63,7 @@ class AdaptRequest:
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
     images: str | None = None
-    validation: str | None = None
+    validation: Validation | None = None
     out_dir: Path | None = None
     device: str = "auto"
     precision: Precision = "fp32"
@@ -142,7 +143,7 @@ def _require_usable(request: AdaptRequest, source: SourceModel) -> None:
         DataError: the validation images are not there, not labelled, or of other classes.
     """
     if request.validation is not None:
-        require_same_classes(open_images(request.validation), source.spec.answer_space)
+        require_same_classes(request.validation.open(), source.spec.answer_space)
     if request.tensorboard:
         importlib.import_module("tensorboard")
 
@@ -220,7 +221,7 @@ def _scores(
 ) -> tuple[Evaluation, Evaluation] | None:
     if request.validation is None:
         return None
-    images = open_images(request.validation)
+    images = request.validation.open()
     bar = progress_bar("score", len(images))
     return (
         evaluate(before, images, request.skip_bad, bar),

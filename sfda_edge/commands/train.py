@@ -12,8 +12,9 @@ import torch
 from runtime.manifest import file_sha256
 from sfda_edge.data import ImageSet, absolute_spec, open_images
 from sfda_edge.data.loading import load_labelled
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.evaluate import Predictor, evaluate
+from sfda_edge.evaluate import Predictor, evaluate, require_same_classes
 from sfda_edge.imagenet import load_imagenet_encoder
 from sfda_edge.inference import choose_device
 from sfda_edge.label_spaces import label_space
@@ -45,7 +46,7 @@ class TrainRequest:
     recipe: str
     images: str
     labels_dir: Path | None = None
-    validation: str | None = None
+    validation: Validation | None = None
     overrides: tuple[str, ...] = ()
     out_dir: Path | None = None
     device: str = "auto"
@@ -69,7 +70,9 @@ def run(request: TrainRequest) -> Path:
     spec = ModelSpec(recipe.model, space, recipe.input_hw, found.mean, found.std, bgr=found.bgr)
     if images.label_space is not None and images.label_space.names != space.names:
         raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
-    validation = _validation_images(request)
+    validation = request.validation and request.validation.open()
+    if validation is not None:
+        require_same_classes(validation, space)  # before the training, so that a slip costs nothing
     trainer = _trainer(recipe, spec, device)
     bar = progress_bar("read images", len(images))
     pictures, labels = load_labelled(images, space, spec.input_hw, request.skip_bad, bar)
@@ -90,16 +93,6 @@ def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trai
     if recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)
-
-
-def _validation_images(request: TrainRequest) -> ImageSet | None:
-    """Opened before the training, so that a slip costs nothing."""
-    if request.validation is None:
-        return None
-    images = open_images(request.validation)
-    if not images.labelled:
-        raise DataError(f"--validation {request.validation} has no labels")
-    return images
 
 
 def _validate(

@@ -5,6 +5,7 @@ from PIL import Image
 
 from export.command import _labelled
 from runtime.labels import LabelSpace
+from sfda_edge.data.validation import Validation
 from sfda_edge.label_spaces import LABEL_SPACES
 
 
@@ -18,7 +19,7 @@ def test_what_the_data_set_ignores_is_not_scored_whatever_the_model_calls_it(tmp
     for name, picture in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", labels)):
         (tmp_path / name).mkdir()
         Image.fromarray(picture).save(tmp_path / name / "0.png")
-    ((image, found),) = _labelled(source, f"camvid:{tmp_path}")
+    ((image, found),) = _labelled(source, Validation(f"camvid:{tmp_path}"))
     assert image.shape == (8, 8, 3)
     assert (found[:2] == 255).all()
     assert (found[2:] == 3).all()

@@ -1,6 +1,7 @@
 """Networks that users bring: they go the whole way, or are told why not."""
 
 import contextlib
+import json
 import re
 
 import cv2
@@ -16,6 +17,7 @@ from runtime.manifest import read_manifest
 from sfda_edge import cli
 from sfda_edge.inference import Normalise
 from sfda_edge.models import ModelSpec
+from sfda_edge.run_directory import read_run
 
 SPACE = 'names = ["road", "car", "sky"]\npalette = [[128, 64, 128], [255, 0, 0], [0, 0, 255]]\n'
 
@@ -69,6 +71,28 @@ def test_networks_of_many_kinds_go_the_whole_way(name, weights, labelled_folder,
     assert cli.main(["adapt", "--weights", path, *model, *images, *few, "--out", "run"]) == 0
     assert cli.main(["export", "run"]) == 0  # the gate holds the graph against the network
     assert read_manifest(in_empty_folder / "bundle").label_space.names == ("road", "car", "sky")
+
+
+def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
+    weights, labelled_folder, in_empty_folder, capsys
+):
+    path, model = weights("build")
+    images = ["--images", str(labelled_folder / "images")]
+    scored = ["--validation", images[1], "--validation-labels", str(labelled_folder / "labels")]
+    assert cli.main(["adapt", "--method", "bn", "--weights", path, *model, *images, *scored]) == 0
+    assert cli.main(["evaluate", *images, "--labels", str(labelled_folder / "labels")]) == 0
+    assert cli.main(["export", *scored]) == 0
+    before, after = read_run(in_empty_folder / "runs" / "latest")["result"]["validation"]
+    evaluated = json.loads((in_empty_folder / "evaluation" / "evaluation.json").read_text())
+    assert before["miou"] > 0
+    assert after["miou"] == evaluated["miou"]
+    scores = read_manifest(in_empty_folder / "bundle").provenance["scores"]
+    assert scores["model"] == pytest.approx(100 * after["miou"], abs=1e-3)  # images of input size
+    for flags in (scored[:2], scored[2:]):
+        assert cli.main(["adapt", "--weights", path, *model, *images, *flags]) == 2
+    errors = capsys.readouterr().err
+    assert "--validation-labels for --validation" in errors
+    assert "--validation-labels goes with --validation IMAGES" in errors
 
 
 def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder, capsys):
