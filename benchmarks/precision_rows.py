@@ -20,10 +20,10 @@ from runtime.images import resize_image
 from runtime.manifest import read_manifest
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
-from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RunError
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.run_directory import read_run
+from sfda_edge.validation import Validation
 
 _FRAMES = 8
 

@@ -21,11 +21,10 @@ from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import load_labelled, read_all
-from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.evaluate import require_same_classes
 from sfda_edge.model_source import ModelFlags, SourceModel, default_weights, load_source
 from sfda_edge.recipe import load_recipe
+from sfda_edge.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +138,8 @@ def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np
 
 def _labelled(source: SourceModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and label maps at the input size."""
-    images, space = validation.open(), source.spec.answer_space
-    require_same_classes(images, space)
+    space = source.spec.answer_space
+    images = validation.open(space, skip_bad=True)
     labelled = images.label_space or space
     pictures, labels = load_labelled(images, labelled, source.spec.input_hw, skip_bad=True)
     labels[labels == labelled.ignore_index] = space.ignore_index

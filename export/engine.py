@@ -56,12 +56,9 @@ def find_builder(request: EngineRequest) -> tuple[Any, Gpu | None, str]:
     capability = request.compute_capability or (gpu.compute_capability if gpu else None)
     if capability is None:
         raise ExportError(
-            "no NVIDIA GPU here to build for: build on the device (python -m export.engine BUNDLE)"
-            + (
-                ", or name its compute capability: --compute-capability 8.9"
-                if request.library == "tensorrt-rtx"
-                else "; TensorRT for RTX also builds for others"
-            )
+            "no NVIDIA GPU here to build for: export without an engine and build it on the device "
+            "(python -m export.engine BUNDLE), or take tensorrt-rtx and name the device's compute "
+            "capability, such as --compute-capability 8.9"
         )
     return library, gpu, capability
 

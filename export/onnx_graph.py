@@ -7,11 +7,10 @@ import contextlib
 import io
 import logging
 import math
-import traceback
+import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.profiles import CPU, TargetProfile
+from sfda_edge.errors import line_of
 
 INPUT_NAME = "image"
 MOST_IMAGES = 64  # of a dynamic batch
@@ -104,7 +104,8 @@ def export_graph(
                 custom_translation_table=table,
             )
     except Exception as error:  # the exporter wraps whatever its stages raise
-        raise ExportError(f"torch cannot export this network: {_reason(error)}") from error
+        reason = _reason(error, _files_of(model))
+        raise ExportError(f"torch cannot export this network: {reason}") from error
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
     graph.ir_version = profile.ir_version
@@ -153,15 +154,22 @@ def _name_nodes_of(graph: onnx.GraphProto, used: Counter[str]) -> None:
     del graph.metadata_props[:]
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, files: Container[str]) -> str:
     """The innermost cause, and where in the network: the exporter's outer words are of itself."""
     while error.__cause__ is not None:
         error = error.__cause__
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    frames = traceback.extract_tb(error.__traceback__)
-    of_others = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-    own = [frame for frame in frames if not frame.filename.startswith((*of_others, "<"))]
-    return f"{reason}\n  at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else reason
+    return reason + line_of(error, files)
+
+
+def _files_of(model: nn.Module) -> set[str]:
+    """The source files of a model's modules, without torch's own."""
+    modules = {type(module).__module__ for module in model.modules()}
+    return {
+        getattr(sys.modules.get(name), "__file__", None) or ""
+        for name in modules
+        if name.partition(".")[0] != "torch"
+    }
 
 
 @contextlib.contextmanager

@@ -24,24 +24,34 @@ def batchnorm_layers(model: nn.Module) -> Layers:
     }
 
 
-def local_batchnorm(model: nn.Module) -> nn.Module:
-    """The network with BatchNorm2d for each SyncBatchNorm; the same weights fit.
+class LocalBatchNorm(_BatchNorm):
+    """BatchNorm of inputs of any rank, as SyncBatchNorm is; of one process."""
 
-    SyncBatchNorm takes a batch's statistics on the GPUs of a process group alone, and we take them
-    on one device.
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Whatever has channels."""
+
+
+def local_batchnorm(model: nn.Module) -> nn.Module:
+    """The network with a local BatchNorm for each SyncBatchNorm; the same weights fit.
+
+    In a data-parallel run SyncBatchNorm waits for all processes whenever it takes a batch's
+    statistics, and takes them on GPUs alone; here each process observes whole batches.
     """
-    for name, layer in list(model.named_modules()):
+    made: dict[nn.Module, nn.Module] = {}  # a layer may have several names
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
         if isinstance(layer, nn.SyncBatchNorm):
-            local = nn.BatchNorm2d(
-                layer.num_features,
-                layer.eps,
-                layer.momentum,
-                layer.affine,
-                layer.track_running_stats,
-            )
-            local.load_state_dict(layer.state_dict())
-            model.set_submodule(name, local)
+            if layer not in made:
+                made[layer] = _local(layer)
+            model.set_submodule(name, made[layer])
     return model
+
+
+def _local(layer: nn.SyncBatchNorm) -> LocalBatchNorm:
+    local = LocalBatchNorm(
+        layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+    )
+    local.load_state_dict(layer.state_dict())
+    return local
 
 
 def require_batchnorm(model: nn.Module, method: str) -> Layers:

@@ -80,7 +80,7 @@ def load_model(path: Path, spec: ModelSpec) -> nn.Module:
     state = {k: v for k, v in state.items() if not (skipped and k.startswith(skipped))}
     # Checkpoints of PyTorch before 0.4.1 lack these counters, which inference has no use for.
     counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    state = {**counters, **state}
+    state = {**counters, **_by_other_names(model.state_dict(), state), **state}
     problem = _misfit(model.state_dict(), state)
     if problem:
         raise CheckpointError(f"{path} does not fit {spec.architecture}:\n{problem}")
@@ -115,6 +115,17 @@ def read_state_dict(path: Path, expected: Any = ()) -> dict[str, Tensor]:
             f"{path} holds more than weights and is not opened: {reason}"
         ) from None
     return _without_prefixes(_unwrapped(path, content), set(expected))
+
+
+def _by_other_names(expected: Mapping[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that the network shares under several names; safetensors' own files hold one."""
+    names = {
+        (tensor.data_ptr(), tensor.shape): key
+        for key, tensor in expected.items()
+        if key in found and tensor.numel()
+    }
+    places = {key: (tensor.data_ptr(), tensor.shape) for key, tensor in expected.items()}
+    return {key: found[names[place]] for key, place in places.items() if place in names}
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:

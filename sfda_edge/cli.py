@@ -22,8 +22,8 @@ from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from export.engine import EngineRequest
-    from sfda_edge.data.validation import Validation
     from sfda_edge.model_source import ModelFlags
+    from sfda_edge.validation import Validation
 
 _IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
 # Which extra brings a library that a command found missing.
@@ -342,7 +342,7 @@ def _add_validation_flags(parser: argparse.ArgumentParser, use: str) -> None:
 
 
 def _validation(args: argparse.Namespace) -> Validation | None:
-    from sfda_edge.data.validation import Validation
+    from sfda_edge.validation import Validation
 
     if args.validation is None:
         if args.validation_labels is not None:

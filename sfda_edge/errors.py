@@ -8,6 +8,11 @@ SfdaEdgeError            said without a traceback
 └── ExportError          in ``export``: a model that cannot be exported, or answers otherwise
 """
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Container
+
 
 class SfdaEdgeError(Exception):
     """Base of all errors that are said without a traceback.
@@ -33,3 +38,15 @@ class CheckpointError(SfdaEdgeError):
 
 class RunError(SfdaEdgeError):
     """A run directory lacks what the command needs, or cannot be written."""
+
+
+def line_of(error: BaseException, files: Container[str] | None = None) -> str:
+    """Where an error arose, in a line for people that starts a new one; empty when unknown.
+
+    Args:
+        error: with its traceback.
+        files: look for the last line in one of these; None for the very last.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [frame for frame in frames if files is None or frame.filename in files]
+    return f"\n  at {found[-1].filename}:{found[-1].lineno}: {found[-1].line}" if found else ""

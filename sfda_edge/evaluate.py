@@ -17,7 +17,7 @@ from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import LoadedImage, Progress, read_all, silent
 from sfda_edge.errors import DataError
-from sfda_edge.inference import Normalise, class_matrix, mapped_probabilities
+from sfda_edge.inference import Normalise, class_matrix, enlarged, mapped_probabilities
 from sfda_edge.models import ModelSpec
 
 
@@ -85,7 +85,7 @@ class Predictor:
         """(H, W, 3) uint8 RGB → (H, W) uint8."""
         small = torch.from_numpy(resize_image(image, self.spec.input_hw)).to(self.device)
         logits = self.model(self.normalise(small.permute(2, 0, 1)[None]))
-        probabilities = mapped_probabilities(logits, self.matrix)
+        probabilities = mapped_probabilities(enlarged(logits, self.spec.input_hw), self.matrix)
         full = functional.interpolate(
             probabilities, image.shape[:2], mode="bilinear", align_corners=False
         )
@@ -139,10 +139,9 @@ def require_same_classes(images: ImageSet, space: LabelSpace) -> None:
         DataError: they have no labels, or labels of other classes than the model's.
     """
     if not images.labelled:
-        raise DataError(
-            f"{images.title} has no labels; give the folder of its label maps: --labels, or "
-            "--validation-labels for --validation"
-        )
+        folder = "--labels, or --validation-labels for --validation, names a folder of label maps"
+        advice = f"; {folder}" if images.label_space is None else ""
+        raise DataError(f"{images.title} has no labels{advice}")
     if images.label_space is None or images.label_space.names == space.names:
         return
     raise DataError(

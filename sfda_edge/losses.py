@@ -50,9 +50,12 @@ def mean_absolute(first: Tensor, second: Tensor) -> Tensor:
     return mean_over(difference, torch.ones_like(difference))
 
 
-def batch_moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel of (N, C, …) over the global batch, differentiable."""
-    values = features.float().transpose(0, 1).flatten(1)
+def batch_moments(*features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of (N, C, …) over the global batch, differentiable.
+
+    Of several, such as the inputs of a layer that runs twice, over all of them.
+    """
+    values = torch.cat([part.float().transpose(0, 1).flatten(1) for part in features], 1)
     count = values.shape[1] * num_processes()
     mean = summed(values.sum(1)) / count
     # Around the mean, not E[x²] − E[x]²: single precision has too few digits for that.

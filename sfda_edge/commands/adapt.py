@@ -16,8 +16,7 @@ from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
 from sfda_edge.checkpoint import save_model
 from sfda_edge.data import absolute_spec, open_images
 from sfda_edge.data.target import TargetImages
-from sfda_edge.data.validation import Validation
-from sfda_edge.evaluate import Evaluation, Predictor, evaluate, require_same_classes
+from sfda_edge.evaluate import Evaluation, Predictor, evaluate
 from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.guard import Verdict
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
@@ -31,6 +30,7 @@ from sfda_edge.report.page import Section, write_page
 from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
+from sfda_edge.validation import Validation
 
 logger = logging.getLogger(__name__)
 REPORT_FILE, WORK_DIR = "report.html", "work"
@@ -143,7 +143,7 @@ def _require_usable(request: AdaptRequest, source: SourceModel) -> None:
         DataError: the validation images are not there, not labelled, or of other classes.
     """
     if request.validation is not None:
-        require_same_classes(request.validation.open(), source.spec.answer_space)
+        request.validation.open(source.spec.answer_space, request.skip_bad)
     if request.tensorboard:
         importlib.import_module("tensorboard")
 
@@ -221,7 +221,7 @@ def _scores(
 ) -> tuple[Evaluation, Evaluation] | None:
     if request.validation is None:
         return None
-    images = request.validation.open()
+    images = request.validation.open(before.spec.answer_space, request.skip_bad)
     bar = progress_bar("score", len(images))
     return (
         evaluate(before, images, request.skip_bad, bar),

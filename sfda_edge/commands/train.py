@@ -12,9 +12,8 @@ import torch
 from runtime.manifest import file_sha256
 from sfda_edge.data import ImageSet, absolute_spec, open_images
 from sfda_edge.data.loading import load_labelled
-from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.evaluate import Predictor, evaluate, require_same_classes
+from sfda_edge.evaluate import Predictor, evaluate
 from sfda_edge.imagenet import load_imagenet_encoder
 from sfda_edge.inference import choose_device
 from sfda_edge.label_spaces import label_space
@@ -23,6 +22,7 @@ from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import load_recipe, recipe_toml
 from sfda_edge.run_directory import RunDirectory, default_run_dir
 from sfda_edge.train import WEIGHTS_FILE, Trainer, TrainRecipe, checkpoint_path, train
+from sfda_edge.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ def run(request: TrainRequest) -> Path:
     spec = ModelSpec(recipe.model, space, recipe.input_hw, found.mean, found.std, bgr=found.bgr)
     if images.label_space is not None and images.label_space.names != space.names:
         raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
-    validation = request.validation and request.validation.open()
-    if validation is not None:
-        require_same_classes(validation, space)  # before the training, so that a slip costs nothing
+    validation = None
+    if request.validation is not None:
+        validation = request.validation.open(space, request.skip_bad)
     trainer = _trainer(recipe, spec, device)
     bar = progress_bar("read images", len(images))
     pictures, labels = load_labelled(images, space, spec.input_hw, request.skip_bad, bar)

@@ -30,7 +30,7 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
 
     Args:
         spec: what to open.
-        labels_dir: a folder of index images with the images' names; only for a plain folder.
+        labels_dir: a folder of index images with the images' names; for a plain folder or a video.
 
     Raises:
         DataError: there is nothing there, or labels are missing.
@@ -38,7 +38,9 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
     name, colon, where = spec.partition(":")
     if colon and name in DATASETS:
         if labels_dir is not None:
-            raise DataError(f"--labels goes with a folder of images; {name} finds its own")
+            raise DataError(
+                f"{name} finds its own label maps; a folder of them is for plain folders and videos"
+            )
         return DATASETS[name](where)
     path = Path(spec)
     if path.is_dir():

@@ -15,6 +15,7 @@ is a setting, with the reason beside it.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -217,10 +218,11 @@ class Sfda(AdaptationMethod):
         recipe = self.recipe
         self.model.requires_grad_(False)
         fakes = self._fakes()
-        moments: dict[str, tuple[Tensor, Tensor]] = {}
-        with watching(self.source_norms, lambda name, x: moments.update({name: batch_moments(x)})):
+        seen: defaultdict[str, list[Tensor]] = defaultdict(list)
+        with watching(self.source_norms, lambda name, x: seen[name].append(x)):
             source = self._source_sees(fakes)
         student = self._student_sees(fakes)
+        moments = {name: batch_moments(*inputs) for name, inputs in seen.items()}
         statistics = batchnorm_statistics_loss(moments, self.source_norms)
         output, attention = self._disagreement(source, student)
         likeness = self._likeness(source.features, target)

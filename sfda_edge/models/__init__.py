@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sfda_edge.batchnorm import local_batchnorm
-from sfda_edge.errors import CheckpointError
+from sfda_edge.errors import CheckpointError, line_of
 from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
 from sfda_edge.models.espnetv2 import ESPNetv2
@@ -35,7 +35,8 @@ class Architecture:
     """How to build a network, and the normalisation that its published weights expect.
 
     Attributes:
-        build: number of classes → a network from images (N, 3, H, W) to logits (N, C, H, W).
+        build: number of classes → a network from images (N, 3, H, W) to logits (N, C, h, w); ours
+            answer at the input's size.
         mean, std: of RGB values in [0, 1].
         stride: height and width must be multiples of it.
         bgr: the network takes blue first.
@@ -131,8 +132,10 @@ def _built_by_user(spec: ModelSpec, found: Architecture) -> nn.Module:
     try:
         model = found.build(spec.label_space.num_classes)
     except Exception as error:
+        own = error.__traceback__ is not None and error.__traceback__.tb_next is None
+        place = "" if own else line_of(error)  # it does not take the call
         raise CheckpointError(
-            f"{call}, the number of classes, raised {type(error).__name__}: {error}"
+            f"{call}, the number of classes, raised {type(error).__name__}: {error}{place}"
         ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(

@@ -94,9 +94,17 @@ def test_layers_of_a_process_group_become_local_ones_with_the_same_answers(tiny_
         tiny_model[1].weight.normal_()
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(tiny_model))
     local = local_batchnorm(nn.ModuleDict({"inner": synchronised}))["inner"].eval()
-    assert type(local[1]) is nn.BatchNorm2d
+    assert not isinstance(local[1], nn.SyncBatchNorm)
     images = torch.randn(2, 3, 8, 10)
     torch.testing.assert_close(local(images), tiny_model(images), rtol=0, atol=0)
+
+
+def test_a_layer_with_two_names_stays_one_layer():
+    norm = nn.SyncBatchNorm(4)
+    local = local_batchnorm(nn.Sequential(norm, nn.Flatten(2), norm)).eval()
+    assert local[0] is local[2]
+    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in local.modules())
+    assert local(torch.zeros(2, 4, 3, 3)).shape == (2, 4, 9)  # of any rank, as before
 
 
 def test_share_zero_leaves_the_source(tiny_model, batches):

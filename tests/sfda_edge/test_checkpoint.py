@@ -1,11 +1,13 @@
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 from user_network import build
 
 from sfda_edge.checkpoint import load_model, read_spec, read_state_dict, save_model
 from sfda_edge.errors import CheckpointError, RunError
+from sfda_edge.models import ModelSpec, build_model
 
 
 class Evil:
@@ -24,6 +26,15 @@ def test_what_is_saved_is_loaded(tmp_path, tiny_model, tiny_spec):
     assert spec == tiny_spec
     assert same(load_model(tmp_path / "a.safetensors", spec), tiny_model)
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_weights_of_several_names_load_from_a_file_that_holds_one(tmp_path, three_classes):
+    spec = ModelSpec("user_network:Shared", three_classes, (32, 64))
+    model = build_model(spec)
+    safetensors.torch.save_model(model, str(tmp_path / "theirs.safetensors"))
+    save_model(tmp_path / "ours.safetensors", model, spec)
+    for name in ("theirs", "ours"):
+        assert same(load_model(tmp_path / f"{name}.safetensors", spec), model)
 
 
 PREFIXES = ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
@@ -92,7 +103,6 @@ def test_a_missing_file_is_an_error(tmp_path, tiny_spec):
 
 
 def test_torchvisions_auxiliary_head_is_left_out(tmp_path, three_classes):
-    from sfda_edge.models import ModelSpec
     from sfda_edge.models.deeplabv3 import DeepLabV3
 
     state = DeepLabV3(3).state_dict() | {"aux_classifier.4.bias": torch.zeros(3)}

@@ -65,7 +65,7 @@ def test_probabilities_not_labels_are_joined():
 
 def test_images_without_labels_are_an_error(labelled_folder, raw_spec):
     images = open_images(str(labelled_folder / "images"))
-    with pytest.raises(DataError, match="has no labels; give --labels"):
+    with pytest.raises(DataError, match="has no labels; --labels, or --validation-labels"):
         evaluate(Predictor(GreyReader(), raw_spec, CPU), images)
 
 

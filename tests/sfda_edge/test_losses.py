@@ -77,9 +77,10 @@ def test_mean_absolute_is_a_loop(probabilities):
     assert found == pytest.approx(expected / probabilities.numel(), rel=1e-5)
 
 
-def test_moments_are_numpys():
+@pytest.mark.parametrize("parts", [[3], [1, 2]])
+def test_moments_are_numpys(parts):
     features = torch.randn(3, 5, 4, 2) * 3 + 50
-    mean, variance = batch_moments(features)
+    mean, variance = batch_moments(*features.split(parts))
     torch.testing.assert_close(mean, torch.tensor(features.numpy().mean((0, 2, 3))))
     torch.testing.assert_close(
         variance, torch.tensor(features.numpy().var((0, 2, 3))), rtol=1e-4, atol=1e-4

@@ -6,6 +6,7 @@ from functools import partialmethod
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from user_network import coarse, without_norm
 
 from sfda_edge.adapt import adapt, begin, checkpoint_path
@@ -189,7 +190,15 @@ def test_networks_that_answer_on_a_coarser_grid_are_enlarged(
     name, make_task, three_classes, tmp_path
 ):
     spec = ModelSpec("user_network:coarse", three_classes, (32, 64))
-    run = started(make_task(coarse(3), spec), name)
+    task = make_task(coarse(3), spec)
+    inputs = task.inputs(task.target.images([0, 1]))
+    with torch.no_grad():
+        on_its_grid = task.model(inputs)
+        found = task.logits(task.model, inputs)
+    assert on_its_grid.shape == (2, 3, 8, 16)
+    expected = functional.interpolate(on_its_grid, (32, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    run = started(task, name)
     adapt(run, tmp_path)
     assert run.stopped == ""
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+from user_network import coarse
 
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.recipe import parse_recipe
@@ -43,6 +44,13 @@ def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
         predicted = tiny_model(trainer.normalise(data[0])).argmax(1)
     assert (predicted == data[1]).float().mean() > 0.8
     assert {p.name for p in tmp_path.iterdir()} >= {"model.safetensors", "model.json"}
+
+
+def test_a_network_that_answers_on_a_coarser_grid_learns(tmp_path, tiny_spec, data):
+    torch.manual_seed(0)
+    trainer = Trainer(coarse(3), tiny_spec, recipe(), CPU)
+    losses = [trainer.step(*data) for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_resumed_run_is_the_same_run(tmp_path, tiny_model, tiny_spec, data):

@@ -38,7 +38,7 @@ def weights(tmp_path):
     def saved(name):
         torch.manual_seed(0)
         path = tmp_path / f"{name}.pth"
-        with contextlib.suppress(TypeError, AttributeError):  # some cannot be built
+        with contextlib.suppress(TypeError, AttributeError, KeyError):  # some cannot be built
             torch.save(getattr(user_network, name)(3).state_dict(), path)
         (tmp_path / "space.toml").write_text(SPACE)
         space = ["--label-space", str(tmp_path / "space.toml"), "--size", "40x24"]
@@ -73,10 +73,22 @@ def test_networks_of_many_kinds_go_the_whole_way(name, weights, labelled_folder,
     assert read_manifest(in_empty_folder / "bundle").label_space.names == ("road", "car", "sky")
 
 
-def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
+def test_labels_that_cannot_be_used_are_said_before_the_run(
     weights, labelled_folder, in_empty_folder, capsys
 ):
     path, model = weights("build")
+    images = ["--images", str(labelled_folder / "images")]
+    coloured = ["--validation", images[1], "--validation-labels", images[1]]
+    assert cli.main(["adapt", "--weights", path, *model, *images, *coloured]) == 2
+    assert "6 of 6 samples cannot be used" in capsys.readouterr().err
+    assert not (in_empty_folder / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["build", "coarse"])
+def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
+    name, weights, labelled_folder, in_empty_folder, capsys
+):
+    path, model = weights(name)
     images = ["--images", str(labelled_folder / "images")]
     scored = ["--validation", images[1], "--validation-labels", str(labelled_folder / "labels")]
     assert cli.main(["adapt", "--method", "bn", "--weights", path, *model, *images, *scored]) == 0
@@ -88,10 +100,11 @@ def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
     assert after["miou"] == evaluated["miou"]
     scores = read_manifest(in_empty_folder / "bundle").provenance["scores"]
     assert scores["model"] == pytest.approx(100 * after["miou"], abs=1e-3)  # images of input size
+    assert scores["shipped"] == pytest.approx(scores["model"], abs=1e-3)
     for flags in (scored[:2], scored[2:]):
         assert cli.main(["adapt", "--weights", path, *model, *images, *flags]) == 2
     errors = capsys.readouterr().err
-    assert "--validation-labels for --validation" in errors
+    assert "--labels, or --validation-labels for --validation" in errors
     assert "--validation-labels goes with --validation IMAGES" in errors
 
 
@@ -116,6 +129,8 @@ def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder,
         ("classifier", [], "answers with (1, 3); logits (1, 3, h, w) are wanted"),
         ("of_other_classes", [], "answers with (1, 5, 24, 40); logits (1, 3, h, w) are wanted"),
         ("in_two_parts", [], "called with 3, the number of classes, raised TypeError"),
+        ("unfinished", [], "raised KeyError: 'layer5'\n  at "),
+        ("unfinished", [], 'user_network.py:106: raise KeyError("layer5")'),
         ("no_network", [], "called with 3 returned int; a torch.nn.Module is wanted"),
     ],
 )

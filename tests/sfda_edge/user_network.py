@@ -102,5 +102,9 @@ def in_two_parts(num_classes: int, width: int) -> nn.Module:
     return of_channels(width, num_classes)
 
 
+def unfinished(num_classes: int) -> nn.Module:
+    raise KeyError("layer5")
+
+
 def no_network(num_classes: int) -> int:
     return num_classes
