@@ -38,8 +38,9 @@ class View:
 
 
 def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
-    """The input size times ``scale``, in multiples of 16 or of the network's own stride."""
-    unit = max(16, architecture(task.spec.architecture).stride)
+    """The input size times ``scale``, in multiples that the network takes."""
+    found = architecture(task.spec.architecture)
+    unit = max(found.view_unit, found.stride)
     height, width = (max(1, round(scale * side / unit)) * unit for side in task.spec.input_hw)
     return (height, width) if scale != 1 else task.spec.input_hw
 

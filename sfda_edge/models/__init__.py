@@ -41,6 +41,8 @@ class Architecture:
         stride: height and width must be multiples of it.
         bgr: the network takes blue first.
         training_only: prefixes of keys in published checkpoints that inference has no use for.
+        feature_layer: whose answers methods compare; None for the deepest.
+        view_unit: other sizes to look at a target in are multiples of it; 32 suits most networks.
     """
 
     build: Callable[[int], nn.Module]
@@ -50,6 +52,7 @@ class Architecture:
     training_only: tuple[str, ...] = ()
     bgr: bool = False
     feature_layer: str | None = None
+    view_unit: int = 16
 
 
 # EfficientNet-Lite's input is (255 x - 127) / 128.
@@ -104,7 +107,7 @@ def architecture(name: str) -> Architecture:
         ) from None
     if not hasattr(module, function_name):
         raise CheckpointError(f"'{module_name}' has no '{function_name}'")
-    return Architecture(getattr(module, function_name))
+    return Architecture(getattr(module, function_name), view_unit=32)
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

@@ -85,7 +85,7 @@ def test_views_keep_the_networks_stride(make_task):
     task = make_task()
     assert view_size(task, 1.0) == (32, 64)
     assert view_size(task, 2.0) == (64, 128)
-    assert all(side % 16 == 0 for side in view_size(task, 1.7))
+    assert all(side % 32 == 0 for side in view_size(task, 1.7))
 
 
 def unsure(task, num_images, certainty):
