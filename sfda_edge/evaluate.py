@@ -139,9 +139,9 @@ def require_same_classes(images: ImageSet, space: LabelSpace) -> None:
         DataError: they have no labels, or labels of other classes than the model's.
     """
     if not images.labelled:
-        folder = "--labels, or --validation-labels for --validation, names a folder of label maps"
-        advice = f"; {folder}" if images.label_space is None else ""
-        raise DataError(f"{images.title} has no labels{advice}")
+        advice = "; --labels, or --validation-labels for --validation, names a folder of label maps"
+        known = images.label_space is not None  # a data set that finds its own
+        raise DataError(f"{images.title} has no labels{'' if known else advice}")
     if images.label_space is None or images.label_space.names == space.names:
         return
     raise DataError(

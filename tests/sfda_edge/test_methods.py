@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from user_network import coarse, without_norm
+from user_network import Shared, coarse, without_norm
 
 from sfda_edge.adapt import adapt, begin, checkpoint_path
 from sfda_edge.commands.adapt import completed
@@ -15,6 +15,7 @@ from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.features import feature_layer
 from sfda_edge.guard import Guard
 from sfda_edge.label_spaces import label_space
+from sfda_edge.losses import batch_moments
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.models import MODELS, ModelSpec, build_model
@@ -230,6 +231,19 @@ def test_an_unknown_networks_deepest_layer_is_found(tiny_model, tiny_spec, three
     wrong = ModelSpec("user_network:build", three_classes, (32, 64), feature_layer="encoder.9")
     with pytest.raises(RecipeError, match=r"no layer 'encoder\.9'"):
         feature_layer(tiny_model, wrong)
+
+
+def test_sfdas_statistics_are_of_every_pass_of_a_layer(make_task, three_classes, monkeypatch):
+    passes = []
+
+    def counted(*features):
+        passes.append(len(features))
+        return batch_moments(*features)
+
+    monkeypatch.setattr("sfda_edge.methods.sfda.batch_moments", counted)
+    spec = ModelSpec("user_network:Shared", three_classes, (32, 64))
+    started(make_task(Shared(3), spec), "sfda").step()
+    assert passes == [2]  # of its one BatchNorm
 
 
 PUBLISHED = [name for name in RECIPES if name.startswith("published/")]
