@@ -22,6 +22,7 @@ _TOLD = {
     "coarse_labels",
     "int8",
     "scores",
+    "run_scores",
     "label_free_score",
 }
 
@@ -67,10 +68,11 @@ def model_card(
 
 def _change(provenance: dict[str, Any]) -> list[str]:
     """What the adaptation and the export changed, in numbers and a picture."""
-    scores, label_free = provenance.get("scores"), provenance.get("label_free_score")
+    scores = provenance.get("scores", provenance.get("run_scores"))
+    label_free = provenance.get("label_free_score")
     lines = ["| | before the adaptation | the model | this file |", "|---|---|---|---|"]
     if scores is not None:
-        values = [scores["before"], scores["model"], scores["shipped"]]
+        values = [scores["before"], scores["model"], scores.get("shipped")]
         texts = ["–" if value is None else f"{value:.2f}" for value in values]
         lines.append(f"| mIoU, {scores['num_images']} labelled images | {' | '.join(texts)} |")
     if label_free is not None:

@@ -41,7 +41,7 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     inputs, result = run.get("inputs", {}), run.get("result", {})
     if "method" not in inputs:
         return facts
-    return facts | {
+    facts |= {
         "source_weights": Path(inputs["weights"]).name,
         "source_weights_sha256": inputs["weights_sha256"],
         "method": inputs["method"],
@@ -56,6 +56,17 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
             "adapted": result["best"]["score"],
         },
     }
+    return facts | _run_scores(result.get("validation", []))
+
+
+def _run_scores(validation: list[dict[str, Any]]) -> dict[str, Any]:
+    """Percent of mIoU of source and adapted model, where the run was given labelled images."""
+    mious = [scores["miou"] for scores in validation]
+    if not mious or None in mious:
+        return {}
+    before, adapted = (round(100 * miou, 2) for miou in mious)
+    num_images = validation[0]["num_images"]
+    return {"run_scores": {"num_images": num_images, "before": before, "model": adapted}}
 
 
 def settings_sha256(settings: dict[str, Any]) -> str:

@@ -111,6 +111,8 @@ def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None
 
 
 def _weights_file(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; name a run directory or a weights file")
     if not path.is_dir():
         return path
     found = next((path / name for name in WEIGHTS_NAMES if (path / name).is_file()), None)

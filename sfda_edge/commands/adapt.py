@@ -25,7 +25,7 @@ from sfda_edge.model_source import ModelFlags, SourceModel, describes_itself, lo
 from sfda_edge.processes import rank
 from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import recipe_toml
-from sfda_edge.report.adaptation import adaptation_page, compare
+from sfda_edge.report.adaptation import adaptation_page, compare, scores_text
 from sfda_edge.report.page import Section, write_page
 from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
 from sfda_edge.task import AdaptationTask
@@ -187,6 +187,8 @@ def _leave(
     lines = read_metrics(directory.path)
     outcome = outcome_text(adaptation)
     logger.info(outcome)
+    if scores is not None:
+        logger.info(scores_text(scores))
     page = adaptation_page(
         outcome,
         lines,

@@ -78,7 +78,11 @@ def adaptation_page(
 ) -> Page:
     """All sections that the run has something to show for."""
     sections = [
-        Section("Before and after", _changed(comparison), picture=picture_url(comparison.sheet)),
+        Section(
+            "Before and after",
+            _changed(comparison, scored=scores is not None),
+            picture=picture_url(comparison.sheet),
+        ),
         *_score_sections(scores, space),
         *_loss_sections(lines),
         *_judgement_sections(lines, guard, space),
@@ -88,10 +92,22 @@ def adaptation_page(
     return Page("Adaptation report", outcome, sections)
 
 
-def _changed(comparison: Comparison) -> str:
+def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:
+    """One sentence: mIoU before and after."""
+    before, after = scores
     return (
-        f"{100 * comparison.share_changed:.1f} % of these pixels have another label than before. "
-        "Whether they are better, labels alone can tell: sfda-edge evaluate, or --validation."
+        f"On {before.num_images} labelled images that nothing was learnt from: mIoU "
+        f"{100 * before.scores.miou:.1f} before, {100 * after.scores.miou:.1f} after."
+    )
+
+
+def _changed(comparison: Comparison, *, scored: bool) -> str:
+    text = f"{100 * comparison.share_changed:.1f} % of these pixels have another label than before."
+    if scored:
+        return text
+    return (
+        f"{text} Whether they are better, labels alone can tell: sfda-edge evaluate, or "
+        "--validation."
     )
 
 
@@ -101,12 +117,8 @@ def _score_sections(
     if scores is None:
         return []
     before, after = (100 * np.nan_to_num(evaluation.scores.iou) for evaluation in scores)
-    text = (
-        f"On {scores[0].num_images} labelled images that nothing was learnt from: mIoU "
-        f"{100 * scores[0].scores.miou:.1f} before, {100 * scores[1].scores.miou:.1f} after."
-    )
     bars = paired_bars(space.names, before, after, "IoU, %")
-    return [Section("Scores", text, picture=picture_url(bars))]
+    return [Section("Scores", scores_text(scores), picture=picture_url(bars))]
 
 
 def _loss_sections(lines: Sequence[dict[str, Any]]) -> list[Section]:

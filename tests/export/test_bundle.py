@@ -28,7 +28,9 @@ from sfda_edge.recipe import load_recipe
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precision):
-    asked = replace(request_, precision=precision, provenance={"method": "bn"})
+    of_its_run = {"num_images": 3, "before": 12.5, "model": 25.0}
+    provenance = {"method": "bn", "run_scores": of_its_run}
+    asked = replace(request_, precision=precision, provenance=provenance)
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.passed
     manifest = read_manifest(tmp_path / "bundle")
@@ -42,6 +44,8 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     assert len(np.unique(expected)) > 8
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "adapted without labels, by method bn" in card
+    assert "mIoU, 3 labelled images | 12.50 | 25.00 | – |" in card
+    assert "Nobody gave" not in card
     facts = manifest.provenance
     assert ("parity_rounded" in facts) == (precision == "fp16")
     assert ("really rounded" in card) == (precision == "fp16")

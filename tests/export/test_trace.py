@@ -261,6 +261,11 @@ def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
     source = load_source(ModelFlags(chain / "run"))
     run = recorded_run(source)
     assert provenance(source, run)["method"] == "bn"
+    assert "run_scores" not in provenance(source, run)
+    scored = [{"miou": 0.25, "num_images": 2}, {"miou": 0.5, "num_images": 2}]
+    run["result"]["validation"] = scored
+    expected = {"num_images": 2, "before": 25.0, "model": 50.0}
+    assert provenance(source, run)["run_scores"] == expected
     assert unadapted(source, run) is not None
     grown("source", "model.safetensors")(chain)
     assert unadapted(source, run) is None

@@ -38,6 +38,7 @@ def weights(tmp_path):
     def saved(name):
         torch.manual_seed(0)
         path = tmp_path / f"{name}.pth"
+        path.touch()
         with contextlib.suppress(TypeError, AttributeError, KeyError):  # some cannot be built
             torch.save(getattr(user_network, name)(3).state_dict(), path)
         (tmp_path / "space.toml").write_text(SPACE)
@@ -86,8 +87,9 @@ def test_labels_that_cannot_be_used_are_said_before_the_run(
 
 @pytest.mark.parametrize("name", ["build", "coarse"])
 def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
-    name, weights, labelled_folder, in_empty_folder, capsys
+    name, weights, labelled_folder, in_empty_folder, capsys, caplog
 ):
+    caplog.set_level("INFO", "sfda_edge")
     path, model = weights(name)
     images = ["--images", str(labelled_folder / "images")]
     scored = ["--validation", images[1], "--validation-labels", str(labelled_folder / "labels")]
@@ -97,6 +99,8 @@ def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
     before, after = read_run(in_empty_folder / "runs" / "latest")["result"]["validation"]
     evaluated = json.loads((in_empty_folder / "evaluation" / "evaluation.json").read_text())
     assert before["miou"] > 0
+    said = f"mIoU {100 * before['miou']:.1f} before, {100 * after['miou']:.1f} after"
+    assert said in caplog.text
     assert after["miou"] == evaluated["miou"]
     scores = read_manifest(in_empty_folder / "bundle").provenance["scores"]
     assert scores["model"] == pytest.approx(100 * after["miou"], abs=1e-3)  # images of input size
