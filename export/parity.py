@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,11 +28,14 @@ class Gate:
         label_agreement: share of pixels with the reference's label.
         class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
         miou_loss: how many points of mIoU may be lost when there are labels.
+        confidence_drift, health_drift: how far these answers may move, where they are asked for.
     """
 
     label_agreement: float
     class_iou: float
     miou_loss: float
+    confidence_drift: float = math.inf
+    health_drift: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class ParityReport:
         class_iou: IoU between the two of every class that either of them sees.
         class_share: of the reference's pixels.
         confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
+        health_drift: of each part of the health vector, see ``_moved``; empty without one.
         miou_change: candidate minus reference in points of mIoU; None where nobody gave labels.
         not_finite: outputs of the candidate that held NaN or infinity.
         num_images: how many images were compared.
@@ -59,6 +64,7 @@ class ParityReport:
     class_iou: dict[str, float]
     class_share: dict[str, float]
     confidence_drift: float | None
+    health_drift: dict[str, float]
     miou_change: float | None
     not_finite: tuple[str, ...]
     num_images: int
@@ -69,6 +75,11 @@ class ParityReport:
         """The class with the lowest IoU among those that are not too rare to tell."""
         telling = [n for n, share in self.class_share.items() if share >= LEAST_SHARE]
         return min(telling, key=lambda name: self.class_iou[name])
+
+    @property
+    def worst_health(self) -> tuple[str, float]:
+        """The part of the health vector that moves most, and how far."""
+        return max(self.health_drift.items(), key=lambda item: item[1])
 
     def failures(self) -> list[str]:
         """What does not reach the gate, in words."""
@@ -83,6 +94,16 @@ class ParityReport:
             failures.append(
                 f"class {self.lowest_class}: IoU {lowest:.4f} with the reference, "
                 f"at least {self.gate.class_iou:g} wanted"
+            )
+        if self.confidence_drift is not None and self.confidence_drift > self.gate.confidence_drift:
+            failures.append(
+                f"confidence moves by {self.confidence_drift:.4f}, at most "
+                f"{self.gate.confidence_drift:g} wanted"
+            )
+        if self.health_drift and self.worst_health[1] > self.gate.health_drift:
+            part, drift = self.worst_health
+            failures.append(
+                f"health's {part} moves by {drift:.4f}, at most {self.gate.health_drift:g} wanted"
             )
         if self.miou_change is not None and self.miou_change < -self.gate.miou_loss:
             failures.append(
@@ -120,6 +141,9 @@ class ParityReport:
         parts.append(f"lowest class {self.lowest_class} (IoU {lowest:.4f})")
         if self.confidence_drift is not None:
             parts.append(f"confidence moves by {self.confidence_drift:.4f}")
+        if self.health_drift:
+            part, drift = self.worst_health
+            parts.append(f"health by {drift:.4f} ({part})")
         if self.miou_change is not None:
             parts.append(f"mIoU {self.miou_change:+.2f}")
         return ", ".join(parts)
@@ -137,6 +161,7 @@ def compare(
     images: Sequence[np.ndarray],
     space: LabelSpace,
     gate: Gate,
+    health_layout: Mapping[str, int] | None = None,
 ) -> ParityReport:
     """Run the candidate on images and compare with what the reference said of them.
 
@@ -146,13 +171,14 @@ def compare(
         images: (H, W, 3) uint8 at the input size.
         space: of the labels.
         gate: what has to be reached.
+        health_layout: length of each part of the answer ``health``, where there is one.
 
     Raises:
         ValueError: there are no images.
     """
     if not images:
         raise ValueError("parity needs at least one image")
-    tally = _Tally(space)
+    tally = _Tally(space, health_layout or {})
     for reference, image in zip(references, images, strict=True):
         tally.add(reference, candidate(image))
     return tally.report(gate)
@@ -161,16 +187,18 @@ def compare(
 class _Tally:
     """Counts image by image."""
 
-    def __init__(self, space: LabelSpace) -> None:
-        self.space = space
+    def __init__(self, space: LabelSpace, health_layout: Mapping[str, int]) -> None:
+        self.space, self.health_layout = space, health_layout
         self.between = ConfusionMatrix(space.num_classes, space.ignore_index)
         self.agreements: list[float] = []
         self.border, self.interior = [0, 0], [0, 0]  # agreeing, all
         self.drifts: list[float] = []
+        self.health_drifts: dict[str, list[float]] = {part: [] for part in health_layout}
         self.not_finite: set[str] = set()
 
     def add(self, reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
-        expected, answered = reference["label_map"], found["label_map"]
+        both = reference, found
+        expected, answered = (answers["label_map"] for answers in both)
         same = expected == answered
         self.between.update(expected, answered)
         self.agreements.append(float(same.mean()))
@@ -182,6 +210,11 @@ class _Tally:
         if "confidence" in reference:
             change = reference["confidence"].astype(np.float32) - found["confidence"]
             self.drifts.append(float(np.abs(change).mean()) / 255)
+        start = 0
+        for part, length in self.health_layout.items():
+            before, after = (answers["health"][start : start + length] for answers in both)
+            self.health_drifts[part].append(_moved(part, before, after))
+            start += length
 
     def report(self, gate: Gate) -> ParityReport:
         names = self.space.names
@@ -199,11 +232,24 @@ class _Tally:
                 if not np.isnan(i)
             },
             confidence_drift=float(np.mean(self.drifts)) if self.drifts else None,
+            health_drift={part: float(np.mean(v)) for part, v in self.health_drifts.items()},
             miou_change=None,
             not_finite=tuple(sorted(self.not_finite)),
             num_images=len(self.agreements),
             gate=gate,
         )
+
+
+def _moved(part: str, before: np.ndarray, after: np.ndarray) -> float:
+    """How far a part of the health vector moves.
+
+    Channel means, whose unit is the layer's own: the change's length over that of what was there.
+    Shares and entropy: half the sum of absolute changes of a histogram, the change of the others.
+    """
+    change = after - before
+    if part.startswith("channel_means"):
+        return float(np.linalg.norm(change)) / (float(np.linalg.norm(before)) or 1.0)
+    return float(np.abs(change).sum()) / (2 if len(before) > 1 else 1)
 
 
 def _share(counts: list[int]) -> float | None:

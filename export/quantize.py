@@ -188,15 +188,30 @@ def to_int8(
 
 
 def quantisable_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that int8 kernels exist for, and are worth it."""
+    """The nodes that int8 kernels exist for, and are worth it.
+
+    Only what the first answer, the label map, comes from: the statistics beside it would share one
+    scale, whatever their units, and cost nothing as they are.
+    """
     constants = {tensor.name for tensor in graph.graph.initializer}
     constants |= {n.output[0] for n in graph.graph.node if n.op_type == "Constant"}
+    leading = _leading_to(graph, graph.graph.output[0].name)
     return [
         node
         for node in graph.graph.node
-        if node.op_type in _KINDS
+        if leading.intersection(node.output)
+        and node.op_type in _KINDS
         and not (node.op_type in _JOINING and constants.intersection(node.input))
     ]
+
+
+def _leading_to(graph: onnx.ModelProto, output: str) -> set[str]:
+    """Names of all that an answer is computed from."""
+    leading = {output}
+    for node in reversed(graph.graph.node):
+        if leading.intersection(node.output):
+            leading.update(node.input)
+    return leading
 
 
 def through_activations(graph: onnx.ModelProto, limits: Limits) -> Limits:

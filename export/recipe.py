@@ -8,6 +8,9 @@ from export.calibration import LEAST_FRAMES
 from export.parity import Gate
 from sfda_edge.recipe import require
 
+# What a gate forbids to be larger, in its order.
+_AT_MOST = ("miou_loss", "confidence_drift", "health_drift")
+
 
 @dataclass(frozen=True)
 class ExportRecipe:
@@ -18,6 +21,8 @@ class ExportRecipe:
         PRECISION_label_agreement: share of pixels with the model's own label.
         PRECISION_class_iou: IoU with the model of every class that is not too rare.
         PRECISION_miou_loss: points of mIoU that may be lost on labelled images.
+        PRECISION_confidence_drift: mean absolute change of the confidence, if it is asked for.
+        PRECISION_health_drift: change of any part of the health vector, if it is asked for.
         calibration_images: frames that int8 is calibrated on, other than those of the gate.
         int8_finetune_steps: how long the network learns to be quantised when it loses too much
             otherwise; 0 for never.
@@ -27,12 +32,18 @@ class ExportRecipe:
     fp32_label_agreement: float = 0.9995
     fp32_class_iou: float = 0.99
     fp32_miou_loss: float = 0.1
+    fp32_confidence_drift: float = 0.002
+    fp32_health_drift: float = 0.001
     fp16_label_agreement: float = 0.995
     fp16_class_iou: float = 0.95
     fp16_miou_loss: float = 0.5
+    fp16_confidence_drift: float = 0.01
+    fp16_health_drift: float = 0.02
     int8_label_agreement: float = 0.975
     int8_class_iou: float = 0.7
     int8_miou_loss: float = 1.0
+    int8_confidence_drift: float = 0.05
+    int8_health_drift: float = 0.25
     calibration_images: int = 32
     int8_finetune_steps: int = 100
 
@@ -54,12 +65,14 @@ class ExportRecipe:
                 0 <= gate.label_agreement <= 1 and 0 <= gate.class_iou <= 1,
                 f"{precision}_label_agreement and {precision}_class_iou must be in [0, 1]",
             )
-            require(gate.miou_loss >= 0, f"{precision}_miou_loss must not be below 0")
+            drifts = gate.miou_loss, gate.confidence_drift, gate.health_drift
+            names = ", ".join(f"{precision}_{name}" for name in _AT_MOST)
+            require(min(drifts) >= 0, f"{names} must not be below 0")
 
     def gate(self, precision: str) -> Gate:
         """The thresholds of a precision."""
         return Gate(
             getattr(self, f"{precision}_label_agreement"),
             getattr(self, f"{precision}_class_iou"),
-            getattr(self, f"{precision}_miou_loss"),
+            *(getattr(self, f"{precision}_{name}") for name in _AT_MOST),
         )

@@ -68,14 +68,17 @@ class Reference:
 
     def compare(self, candidate: Answering) -> ParityReport:
         """The gate, on all of its images."""
-        images = self.request.images
-        return compare(self._answers, candidate, images, self._space, self._gate)
+        return self._compared(slice(None), candidate)
 
     def glance(self, candidate: Answering) -> ParityReport:
         """The same on few of them."""
         few = slice(None, None, max(1, len(self._answers) // _GLANCED_AT))
-        images = self.request.images[few]
-        return compare(self._answers[few], candidate, images, self._space, self._gate)
+        return self._compared(few, candidate)
+
+    def _compared(self, some: slice, candidate: Answering) -> ParityReport:
+        answers, images = self._answers[some], self.request.images[some]
+        layout = self.deploy.health.layout if self.deploy.health is not None else None
+        return compare(answers, candidate, images, self._space, self._gate, layout)
 
     def scores(self, candidate: LabelMap) -> BundleScores | None:
         """How candidates score on the labelled images; None where there are none."""

@@ -70,7 +70,9 @@ def report():
     def make(agreement: float) -> ParityReport:
         share = {"road": 1.0}
         gate = Gate(0.99, 0.5, 1.0)
-        return ParityReport(agreement, agreement, None, None, share, share, None, None, (), 1, gate)
+        return ParityReport(
+            agreement, agreement, None, None, share, share, None, {}, None, (), 1, gate
+        )
 
     return make
 

@@ -55,6 +55,31 @@ def test_the_confidences_drift_is_a_mean_of_absolute_changes(three_classes):
     after[0, 0], after[0, 1] = 100, 255
     report = judged(three_classes, before=before, after=after)
     assert report.confidence_drift == pytest.approx((100 + 55) / 8 / 255)
+    gate = Gate(0.8, 0.0, 1.0, confidence_drift=0.05)
+    strict = judged(three_classes, gate, before=before, after=np.zeros_like(before))
+    (failure,) = strict.failures()
+    assert failure == "confidence moves by 0.7843, at most 0.05 wanted"
+
+
+def test_the_health_vector_is_compared_part_by_part(three_classes):
+    layout = {"mean_entropy": 1, "class_histogram": 3, "channel_means a": 2, "channel_means b": 2}
+    before = np.array([0.2, 0.5, 0.25, 0.25, 30, 40, 0, 0], np.float32)
+    after = np.array([0.21, 0.4, 0.3, 0.3, 33, 44, 0, 0], np.float32)
+    maps = {"label_map": REFERENCE}
+    references, candidate = [{**maps, "health": before}], {**maps, "health": after}
+    gate = Gate(0.8, 0.0, 1.0, health_drift=0.15)
+
+    def found():
+        return compare(references, lambda _: candidate, [IMAGE], three_classes, gate, layout)
+
+    report = found()
+    drifts = {"mean_entropy": 0.01, "class_histogram": 0.1, "channel_means b": 0}
+    assert report.health_drift == pytest.approx(drifts | {"channel_means a": 0.1}, abs=1e-6)
+    assert report.passed
+    for part, index, moved in (("channel_means b", 7, "1.0000"), ("mean_entropy", 0, "0.8000")):
+        candidate["health"] = after.copy()
+        candidate["health"][index] = 1
+        assert found().failures() == [f"health's {part} moves by {moved}, at most 0.15 wanted"]
 
 
 def test_a_class_too_rare_to_tell_is_not_the_worst(three_classes):

@@ -164,7 +164,7 @@ def test_what_mends_a_class_is_kept_though_agreement_falls():
         agreement = 0.9969 if "n7" in single else 0.9970
         gate = Gate(0.99, 0.95, 1.0)
         return ParityReport(
-            agreement, agreement, None, None, {"road": iou}, share, None, None, (), 1, gate
+            agreement, agreement, None, None, {"road": iou}, share, None, {}, None, (), 1, gate
         )
 
     order = [f"n{index}" for index in range(24)]

@@ -16,7 +16,7 @@ from export.calibration import (
     require_frames,
 )
 from export.errors import ExportError
-from export.quantize import quantised_graph, through_activations, to_int8
+from export.quantize import quantisable_nodes, quantised_graph, through_activations, to_int8
 from export.session import GraphSession, float_tensors
 
 
@@ -42,6 +42,19 @@ def network(*factors, activation=None):
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_statistics_beside_the_label_map_stay_as_they_are():
+    graph = network(2.0, 3.0)
+    beside = [
+        helper.make_node("GlobalMaxPool", ["c0"], ["peak"], name="peak"),
+        helper.make_node("Concat", ["peak", "peak"], ["health"], name="health", axis=1),
+        helper.make_node("Conv", ["c0", "w1"], ["unused"], name="unused"),
+    ]
+    graph.graph.node.extend(beside)
+    shape = helper.make_tensor_value_info("health", TensorProto.FLOAT, [1, 2, 1, 1])
+    graph.graph.output.append(shape)
+    assert [node.name for node in quantisable_nodes(graph)] == ["conv0", "conv1"]
 
 
 IMAGE = np.linspace(-2, 5, 8, dtype=np.float32).reshape(1, 2, 4)
