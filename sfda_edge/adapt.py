@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,8 +30,12 @@ from sfda_edge.processes import averaged, num_processes, rank
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views, find_views
 
-CHECKPOINT_EVERY = 20
-JUDGEMENTS, LEAST_STEPS_BETWEEN = 8, 10
+# How much a kill may cost; checkpoints are also written whenever the model is judged.
+CHECKPOINT_EVERY_S = 60.0
+# A run is judged so often, but a short one not at every step, and a long one before it is late.
+JUDGEMENTS, LEAST_STEPS_BETWEEN, MOST_STEPS_BETWEEN = 8, 10, 250
+# What a later checkpoint may hold for each byte of the first: weights and Adam's two moments.
+_LARGEST_GROWTH = 3
 HEALTH_IMAGES, HEALTH_BATCH = 16, 4
 logger = logging.getLogger(__name__)
 
@@ -144,9 +149,10 @@ def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptati
     The BatchNorm statistics are looked at and repaired, the good views found, the guard posted, and
     the method prepared.
     """
-    method = method_type(task, recipe)
-    require_shareable(task, method)
+    require_enough_images(task)
     health = ensure_healthy_batchnorm(task)
+    method = method_type(task, recipe)  # after the repair: methods copy the source model
+    require_shareable(method)
     source = copy.deepcopy(task.model)
     views = find_views(task)
     logger.info("views of the target: %s", views.text())
@@ -155,17 +161,25 @@ def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptati
     return Adaptation(task, method, source, health, views, guard)
 
 
-def require_shareable(task: AdaptationTask, method: AdaptationMethod) -> None:
-    """See that every process has something to do.
+def require_shareable(method: AdaptationMethod) -> None:
+    """See that every process has its part of a batch.
 
     Raises:
-        RecipeError: the batch cannot be divided, or there are too few images.
+        RecipeError: the batch cannot be divided.
     """
     if method.batch_size % num_processes():
         raise RecipeError(
             f"batch_size {method.batch_size} cannot be shared by {num_processes()} "
             "processes; make it a multiple"
         )
+
+
+def require_enough_images(task: AdaptationTask) -> None:
+    """See that there is something to learn from.
+
+    Raises:
+        RecipeError: there are too few images.
+    """
     if len(task.target) < max(2, num_processes()):
         raise RecipeError(
             f"{len(task.target)} target images are too few; at least 2, and one for each process"
@@ -228,6 +242,7 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
                 run.judge()  # what preparation alone, such as other statistics, has made of it
                 if rank() == 0:
                     run.save(checkpoint_path(out_dir))
+                    require_space(checkpoint_path(out_dir))
             for logged in progress(_steps(run, out_dir)):
                 metrics.write(json.dumps(logged) + "\n")
         except CollapseError as error:
@@ -237,16 +252,35 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
 
 def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
     num_steps = run.method.num_steps
-    between = max(LEAST_STEPS_BETWEEN, num_steps // JUDGEMENTS)
+    between = min(max(LEAST_STEPS_BETWEEN, num_steps // JUDGEMENTS), MOST_STEPS_BETWEEN)
+    saved_s = time.monotonic()
     while run.next_step < num_steps:
         logged = run.step()
         if run.next_step == num_steps:
             run.method.finish()
-        if run.next_step == num_steps or run.next_step % between == 0:
+        judged = run.next_step == num_steps or run.next_step % between == 0
+        if judged:
             logged |= run.judge()
         yield logged
-        if run.next_step % CHECKPOINT_EVERY == 0 and run.next_step < num_steps and rank() == 0:
+        due = judged or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
+        if due and run.next_step < num_steps and rank() == 0:
             run.save(checkpoint_path(out_dir))
+            saved_s = time.monotonic()
+
+
+def require_space(checkpoint: Path) -> None:
+    """See that later checkpoints, which grow and are written beside the last one, will fit.
+
+    Raises:
+        RunError: the disk has too little left.
+    """
+    size, free = checkpoint.stat().st_size, shutil.disk_usage(checkpoint.parent).free
+    needed = 2 * _LARGEST_GROWTH * size - size
+    if free < needed:
+        raise RunError(
+            f"the disk of {checkpoint.parent} has {free / 1e6:.0f} MB left and the run may need "
+            f"{needed / 1e6:.0f} MB; make room or choose another --out"
+        )
 
 
 def checkpoint_path(out_dir: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, part)
         except RuntimeError as error:  # torch's way of saying that a disk is full
-            raise OSError(str(error).partition("\n")[0]) from None
+            free_mb = shutil.disk_usage(part.parent).free / 1e6
+            reason = str(error).partition("\n")[0]
+            raise OSError(f"is the disk full? {free_mb:.1f} MB are left ({reason})") from None
 
     write_atomically(path, write)
 

@@ -41,7 +41,8 @@ def image_wise_max_square(probabilities: Tensor, ratio: float = 0.2) -> Tensor:
 
 def entropy_map(probabilities: Tensor) -> Tensor:
     """−Σ_c p log p of every pixel: (N, C, H, W) → (N, H, W), in nats."""
-    return torch.special.entr(probabilities).sum(1)
+    # At p = 0 the slope is infinite, and softmax's 0 times it no number.
+    return torch.special.entr(probabilities.clamp_min(1e-12)).sum(1)
 
 
 def mean_absolute(first: Tensor, second: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from sfda_edge.batchnorm import batchnorm_layers, target_statistics
 from sfda_edge.data.loading import Progress
 from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import RecipeError
 from sfda_edge.inference import Normalise, class_matrix, enlarged, mapped_probabilities
 from sfda_edge.models import ModelSpec
 
@@ -31,6 +32,9 @@ class AdaptationTask:
         seed: of everything random.
         work_dir: for what a method wants to find again after a kill.
         bars: progress displays for long parts, by title and length.
+
+    Raises:
+        RecipeError: the seed is out of range.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class AdaptationTask:
         work_dir: Path,
         bars: Bars,
     ) -> None:
+        if not 0 <= seed < 2**32:
+            raise RecipeError(f"seed must be in [0, 2^32), got {seed}")
         self.spec, self.target, self.fabric = spec, target, fabric
         self.seed, self.work_dir, self.bars = seed, work_dir, bars
         self.device = fabric.device

@@ -27,6 +27,7 @@ from sfda_edge.progress import progress_bar
 from sfda_edge.recipe import recipe_toml
 from sfda_edge.report.adaptation import adaptation_page, compare, scores_text
 from sfda_edge.report.page import Section, write_page
+from sfda_edge.report.tensorboard import with_tensorboard
 from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
@@ -106,6 +107,8 @@ def run(request: AdaptRequest) -> Path:
     if request.resume and checkpoint_path(out_dir).exists():
         adaptation.resume(checkpoint_path(out_dir))
     bar = progress_bar(method_name, adaptation.method.num_steps, adaptation.next_step)
+    if request.tensorboard and rank() == 0:
+        bar = with_tensorboard(bar, out_dir / "tensorboard", adaptation.next_step)
     adapt(adaptation, out_dir, bar)
     illustrations = adaptation.method.illustrations()  # all processes: networks may share batches
     if rank() == 0:
@@ -200,10 +203,6 @@ def _leave(
         scores,
     )
     write_page(directory.path / REPORT_FILE, page)
-    if request.tensorboard:
-        from sfda_edge.report.tensorboard import write_tensorboard
-
-        write_tensorboard(directory.path / "tensorboard", lines)
     return {
         "adapted_sha256": file_sha256(path),
         "num_images": len(task.target),

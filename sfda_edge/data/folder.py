@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from runtime.images import list_images, read_image, read_label_map
+from runtime.images import IMAGE_SUFFIXES, list_images, read_image, read_label_map
 from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
@@ -14,7 +14,9 @@ from sfda_edge.errors import DataError
 def open_folder(
     images_dir: Path, labels_dir: Path | None = None, label_space: LabelSpace | None = None
 ) -> ImageSet:
-    """All images of a folder; each needs ``labels_dir/<same name>.png`` when labels are given.
+    """All images of a folder, or of its subfolders where it has none itself.
+
+    Each needs ``labels_dir/<same name>.png`` when labels are given, in the same subfolder.
 
     Raises:
         DataError: a folder is missing, holds no image, or a label map is missing.
@@ -22,24 +24,36 @@ def open_folder(
     for folder in (images_dir, labels_dir):
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder} is not a folder")
-    paths = list_images(images_dir)
+    paths = list_images(images_dir) or _of_subfolders(images_dir)
     if not paths:
         raise DataError(f"{images_dir} holds no images")
     if labels_dir is not None:
-        _require_labels(paths, labels_dir)
-    samples = (_sample(path, labels_dir) for path in paths)
+        _require_labels(images_dir, paths, labels_dir)
+    samples = (_sample(images_dir, path, labels_dir) for path in paths)
     return ImageSet(str(images_dir), tuple(samples), label_space)
 
 
-def _require_labels(paths: list[Path], labels_dir: Path) -> None:
-    missing = [path.stem for path in paths if not (labels_dir / f"{path.stem}.png").is_file()]
+def _of_subfolders(folder: Path) -> list[Path]:
+    """Such as Cityscapes' cities and many a dataset's sequences, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _label_path(images_dir: Path, path: Path, labels_dir: Path) -> Path:
+    return labels_dir / path.relative_to(images_dir).with_suffix(".png")
+
+
+def _require_labels(images_dir: Path, paths: list[Path], labels_dir: Path) -> None:
+    expected = (_label_path(images_dir, path, labels_dir) for path in paths)
+    missing = [path for path in expected if not path.is_file()]
     if missing:
         raise DataError(
             f"{labels_dir}: no label map for {len(missing)} of {len(paths)} images, "
-            f"first {missing[0]}.png"
+            f"first {missing[0].relative_to(labels_dir)}"
         )
 
 
-def _sample(path: Path, labels_dir: Path | None) -> Sample:
-    label = partial(read_label_map, labels_dir / f"{path.stem}.png") if labels_dir else None
-    return Sample(path.name, partial(read_image, path), label)
+def _sample(images_dir: Path, path: Path, labels_dir: Path | None) -> Sample:
+    label = None
+    if labels_dir is not None:
+        label = partial(read_label_map, _label_path(images_dir, path, labels_dir))
+    return Sample(path.relative_to(images_dir).as_posix(), partial(read_image, path), label)

@@ -71,7 +71,7 @@ class MaxSquare(AdaptationMethod):
         else:
             loss = max_square(probabilities)
         self.learner.descend(loss, step)
-        return {"loss": loss.item()}
+        return {"loss": loss.item(), "pixels_used": 1.0}
 
     def state(self) -> dict[str, Any]:
         """The optimiser's moments."""

@@ -30,6 +30,7 @@ from sfda_edge.discriminator import PatchDiscriminator
 from sfda_edge.errors import RecipeError
 from sfda_edge.features import FeatureTap, feature_layer
 from sfda_edge.generator import Generator
+from sfda_edge.guard import CollapseError
 from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import (
     attention_divergence,
@@ -107,10 +108,23 @@ class SfdaRecipe:
 
     def __post_init__(self) -> None:
         require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
-        require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
+        rates = (
+            self.learning_rate,
+            self.generator_learning_rate,
+            self.discriminator_learning_rate,
+        )
+        require(min(rates) > 0, "learning rates must be above 0", min(rates))
+        require(min(self._weights) >= 0, "weights must not be below 0", min(self._weights))
+        counts = (
+            self.steps,
+            self.batch_size,
+            self.student_steps,
+            self.patches_per_side,
+            self.noise_size,
+        )
         require(
-            min(self.steps, self.batch_size, self.student_steps, self.patches_per_side) >= 1,
-            "steps, batch_size, student_steps and patches_per_side must be at least 1",
+            min(counts) >= 1,
+            "steps, batch_size, student_steps, patches_per_side and noise_size must be at least 1",
         )
         require(
             not self.has_patches or self.batch_size >= 2,
@@ -120,6 +134,17 @@ class SfdaRecipe:
             not any(side % 16 for side in self.fake_hw),
             "fake_hw must be multiples of 16",
             self.fake_hw,
+        )
+
+    @property
+    def _weights(self) -> tuple[float, ...]:
+        return (
+            self.target_weight,
+            self.output_weight,
+            self.attention_weight,
+            self.target_attention_weight,
+            self.statistics_weight,
+            self.adversarial_weight,
         )
 
     @property
@@ -134,6 +159,7 @@ class SfdaRecipe:
 
 
 MOST_PICTURES = 4
+EXPLODED_ABOVE = 10.0
 
 
 class Seen(NamedTuple):
@@ -154,6 +180,11 @@ class Sfda(AdaptationMethod):
         stride = architecture(task.spec.architecture).stride
         if any(side < 16 or side % stride for side in recipe.fake_hw):
             raise RecipeError(f"fake_hw must be multiples of the network's {stride}")
+        if recipe.has_patches and recipe.patches_per_side > min(task.half_hw):
+            height, width = task.spec.input_hw
+            raise RecipeError(
+                f"patches_per_side {recipe.patches_per_side} leaves nothing of {width}x{height}"
+            )
         self.source = copy.deepcopy(task.model).eval().requires_grad_(False)
         self.source_norms = require_batchnorm(self.source, "sfda")
         self.source_tap = FeatureTap(self.source, layer)
@@ -225,6 +256,7 @@ class Sfda(AdaptationMethod):
         moments = {name: batch_moments(*inputs) for name, inputs in seen.items()}
         statistics = batchnorm_statistics_loss(moments, self.source_norms)
         output, attention = self._disagreement(source, student)
+        self._require_bounded(output, source.logits)
         likeness = self._likeness(source.features, target)
         loss = (
             recipe.statistics_weight * statistics
@@ -235,6 +267,20 @@ class Sfda(AdaptationMethod):
         self.generating.descend(loss, step)
         self.model.requires_grad_(True)
         return {"generator": loss.item(), "statistics": statistics.item()}
+
+    def _require_bounded(self, output: Tensor, logits: Tensor) -> None:
+        """See that the two have not been driven apart without end.
+
+        Raises:
+            CollapseError: their logits differ by many times the source's own size.
+        """
+        apart, size = (summed(value.detach()) for value in (output, logits.abs().mean()))
+        ratio = float(apart / size.clamp_min(1e-12))
+        if self.recipe.outputs == "logits" and ratio > EXPLODED_ABOVE:
+            raise CollapseError(
+                f"the generator explodes: on its images student and source differ by {ratio:.0f} "
+                "times the size of the source's answers"
+            )
 
     def _bounded(self, distance: Tensor) -> Tensor:
         """log(1 + L) of the global L, of which ``distance`` is this process's part."""
@@ -287,8 +333,10 @@ class Sfda(AdaptationMethod):
             terms["attention"] = recipe.attention_weight * attention
         if recipe.has_patches:
             terms["adversarial"] = recipe.adversarial_weight * self._adversarial(probabilities)
-        self.student.descend(torch.stack(list(terms.values())).sum(), step)
-        return probabilities.detach(), {name: term.item() for name, term in terms.items()}
+        loss = torch.stack(list(terms.values())).sum()
+        self.student.descend(loss, step)
+        logged = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+        return probabilities.detach(), {**logged, "pixels_used": 1.0}
 
     # ---- intra-domain patches
 

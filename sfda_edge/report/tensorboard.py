@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sfda_edge.data.loading import Progress
 
-def write_tensorboard(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Write the numbers of ``metrics.jsonl`` as scalars."""
-    from torch.utils.tensorboard import SummaryWriter
+_FLUSHED_EVERY_S = 10
 
-    with SummaryWriter(str(folder)) as writer:
-        for line in lines:
-            for name, value in line.items():
-                if name != "step" and isinstance(value, int | float):
-                    writer.add_scalar(name, value, line["step"])
+
+def with_tensorboard(progress: Progress, folder: Path, steps_done: int) -> Progress:
+    """A display that also writes what each step logs as scalars, while the run goes on.
+
+    Args:
+        progress: the display.
+        folder: for TensorBoard's files.
+        steps_done: of a run that goes on; what was written of later steps is not shown any more.
+    """
+
+    def wrap(steps: Iterable[Any]) -> Iterator[Any]:
+        from torch.utils.tensorboard import SummaryWriter
+
+        purged = steps_done + 1 if steps_done else None
+        with SummaryWriter(str(folder), purge_step=purged, flush_secs=_FLUSHED_EVERY_S) as writer:
+            for line in progress(steps):
+                for name, value in line.items():
+                    if name != "step" and isinstance(value, int | float):
+                        writer.add_scalar(name, value, line["step"])
+                yield line
+
+    return wrap

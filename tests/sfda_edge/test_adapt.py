@@ -1,14 +1,19 @@
 import dataclasses
 import json
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sfda_edge.adapt import adapt, batch_indices, begin
+from sfda_edge.adapt import _steps, adapt, batch_indices, begin, checkpoint_path
+from sfda_edge.data.loading import silent
 from sfda_edge.errors import RunError
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
+from sfda_edge.report.tensorboard import with_tensorboard
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
@@ -64,6 +69,52 @@ def test_a_disk_that_is_full_is_found_before_anything_is_learnt(tmp_path, make_t
     with pytest.raises(RunError, match="No space left"):
         adapt(run, tmp_path)
     assert run.next_step == 0
+
+
+def test_a_disk_that_would_be_full_later_is_found_before_anything_is_learnt(
+    tmp_path, make_task, monkeypatch
+):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    run.save(checkpoint_path(tmp_path))
+    size = checkpoint_path(tmp_path).stat().st_size
+    usage = lambda free: lambda _path: SimpleNamespace(free=free)
+    monkeypatch.setattr("shutil.disk_usage", usage(5 * size - 1))
+    with pytest.raises(RunError, match="MB left and the run may need"):
+        adapt(run, tmp_path)
+    assert run.next_step == 0
+    monkeypatch.setattr("shutil.disk_usage", usage(5 * size + 1000))
+    adapt(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "judged"), [(25, [10, 20, 25]), (160, [20, 40]), (100_000, [250, 500])]
+)
+def test_a_run_is_judged_eight_times_within_reason(
+    num_steps, judged, tmp_path, make_task, monkeypatch
+):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    run.method.num_steps = num_steps
+    monkeypatch.setattr(run, "save", lambda _path: None)
+    monkeypatch.setattr(run.method, "step", lambda *_: {"loss": 0.0})
+    steps = (line["step"] for line in _steps(run, tmp_path) if "score" in line)
+    assert list(islice(steps, len(judged))) == judged
+
+
+def test_what_is_logged_can_be_watched_while_the_run_goes_on(tmp_path):
+    lines = [{"step": 1, "loss": 0.5, "class_shares": [1.0]}, {"step": 2, "loss": 0.25}]
+
+    def scalars():
+        found = EventAccumulator(str(tmp_path)).Reload()
+        return {
+            tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.scalars.Keys()
+        }
+
+    shown = iter(with_tensorboard(silent, tmp_path, 0)(lines))
+    assert list(shown) == lines
+    assert scalars() == {"loss": [(1, 0.5), (2, 0.25)]}
+    again = [{"step": 2, "loss": 0.125}]  # killed, and gone on from the first step
+    assert list(with_tensorboard(silent, tmp_path, 1)(again)) == again
+    assert scalars() == {"loss": [(1, 0.5), (2, 0.125)]}
 
 
 def test_a_full_disk_during_the_run_keeps_the_last_checkpoint(tmp_path, make_task, monkeypatch):

@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import cv2
 import numpy as np
@@ -26,6 +27,24 @@ def test_a_missing_label_map_is_named(labelled_folder):
     (labelled_folder / "labels" / "3.png").unlink()
     with pytest.raises(DataError, match=r"no label map for 1 of 6 images, first 3\.png"):
         open_images(str(labelled_folder / "images"), labelled_folder / "labels")
+
+
+def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
+    """As Cityscapes keeps its cities; the same name may come twice."""
+    images, labels = labelled_folder / "images", labelled_folder / "labels"
+    for kind in (images, labels):
+        for city, number in (("aachen", 0), ("bochum", 0), ("bochum", 5)):
+            (kind / city).mkdir(exist_ok=True)
+            shutil.copy(kind / f"{number}.png", kind / city)
+        for path in kind.glob("*.png"):
+            path.unlink()
+    found = open_images(str(images), labels)
+    names = [sample.name for sample in found.samples]
+    assert names == ["aachen/0.png", "bochum/0.png", "bochum/5.png"]
+    assert len(list(read_all(found, None))) == 3
+    (labels / "bochum" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 images, first bochum/0\.png"):
+        open_images(str(images), labels)
 
 
 def spoil(folder):

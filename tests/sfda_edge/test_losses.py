@@ -67,6 +67,12 @@ def test_entropy_of_uniform_answers_is_log_classes():
     torch.testing.assert_close(entropy_map(uniform), torch.full((1, 2, 2), math.log(5)))
 
 
+def test_the_entropy_of_a_pixel_that_is_beyond_doubt_has_a_slope():
+    logits = torch.tensor([200.0, 0.0, -200.0]).view(1, 3, 1, 1).requires_grad_()
+    entropy_map(logits.softmax(1)).sum().backward()
+    assert logits.grad.abs().max() < 1e-6
+
+
 def test_mean_absolute_is_a_loop(probabilities):
     other = probabilities.roll(1, 1)
     expected = sum(

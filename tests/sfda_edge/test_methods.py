@@ -63,7 +63,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     name, steps_done, resumed_at, make_task, tmp_path, monkeypatch
 ):
     """Before and behind the step at which a second round of labels begins."""
-    monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY_S", 0.0)
     # The last model is compared: the best one may be that of before the first step.
     monkeypatch.setattr(Guard, "give_best", lambda _guard, _model: None)
 
@@ -298,6 +298,46 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(make_task, ti
     assert "nan" in run.stopped
     found = run.method.model.state_dict()
     assert all(torch.equal(found[key], value) for key, value in tiny_model.state_dict().items())
+
+
+def test_sfda_recovers_the_source_whose_statistics_were_repaired(make_task):
+    task = make_task()
+    task.model[1].running_var.fill_(1e-12)  # what no image has
+    run = started(task, "sfda")
+    assert not run.health.usable
+    assert run.task.model[1].running_var.min() > 1e-6
+    for key, tensor in run.source.state_dict().items():
+        assert torch.equal(run.method.source.state_dict()[key], tensor)
+
+
+def test_a_generator_that_drives_the_two_apart_without_end_stops_the_run(make_task, tmp_path):
+    run = started(make_task(), "sfda")
+    with torch.no_grad():
+        run.method.model[3].weight.mul_(1000)
+    adapt(run, tmp_path)
+    assert "the generator explodes" in run.stopped
+    assert "times the size of the source's answers" in run.stopped
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("generator_learning_rate=-1", "learning rates must be above 0"),
+        ("output_weight=-1", "weights must not be below 0"),
+        ("noise_size=0", "noise_size must be at least 1"),
+        ("patches_per_side=40", "patches_per_side 40 leaves nothing of"),
+        ("seed=4294967296", "seed must be in"),
+        ("seed=-1", "seed must be in"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting, message, make_task):
+
+    def tried():
+        _, recipe = load_method_recipe("sfda", None, (setting, "fake_hw=[16, 32]"))
+        begin(make_task(seed=recipe.seed), METHODS["sfda"][1], recipe)
+
+    with pytest.raises(RecipeError, match=message):
+        tried()
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(make_task, monkeypatch):
