@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import onnx
 from export.card import model_card
 from export.coarse import measure_coarse
 from export.convert import eight_bits, half_precision, single_precision, with_full_labels
+from export.engine import build_engine
 from export.errors import ParityError
 from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
 from export.parity import ParityReport, require
@@ -24,7 +27,10 @@ from export.result import ExportResult
 from export.scores import BundleScores
 from export.session import GraphSession
 from runtime.backends import open_backend
+from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
+
+logger = logging.getLogger(__name__)
 
 
 def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
@@ -42,7 +48,33 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
     require_replaceable(out_dir)
     reference = Reference(request)
     with replacing(out_dir) as folder:
-        return _write(folder, reference)
+        result = _write(folder, reference)
+        _keep_timings(out_dir, folder)
+        if request.engine is None:
+            _say_what_goes(out_dir)
+            return result
+        return replace(result, engine=build_engine(folder, request.engine))
+
+
+def _keep_timings(old_dir: Path, folder: Path) -> None:
+    """What earlier builds have measured serves the next one, of whatever graph."""
+    for library in LIBRARIES:
+        if timing_cache_path(old_dir, library).is_file():
+            shutil.copyfile(timing_cache_path(old_dir, library), timing_cache_path(folder, library))
+
+
+def _say_what_goes(old_dir: Path) -> None:
+    """The engines of a bundle are of its graph alone, and go with it."""
+    for library in LIBRARIES:
+        engine, _ = engine_paths(old_dir, library)
+        if engine.exists():
+            logger.warning(
+                "%s is of the graph that is replaced and goes with it; a new one: python -m "
+                "export.engine %s --library %s",
+                engine.name,
+                old_dir,
+                library,
+            )
 
 
 def _write(folder: Path, reference: Reference) -> ExportResult:
@@ -60,9 +92,11 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     converted = half or int8
     shipped = converted.graph if converted else graph
     chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
+    if converted and converted.single:
+        chain["single_precision"] = converted.single
     if int8 and int8.finetune_steps:
         chain["int8_finetune_steps"] = int8.finetune_steps
-    _add_metadata(shipped, request, chain)
+    _add_metadata(shipped, reference, chain)
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
     parity, scores = _prove(folder, reference, graph)
@@ -144,16 +178,12 @@ def _manifest(reference: Reference) -> Manifest:
     )
 
 
-def _add_metadata(graph: onnx.ModelProto, request: ExportRequest, chain: dict[str, Any]) -> None:
+def _add_metadata(graph: onnx.ModelProto, reference: Reference, chain: dict[str, Any]) -> None:
     """The facts that a lone .onnx file should carry, and a hash by which it can be checked."""
-    space = request.spec.answer_space
     facts = {
-        "class_names": json.dumps(space.names),
-        "palette": json.dumps(space.palette),
-        "precision": request.precision,
+        **_manifest(reference).interface(),
         "provenance": json.dumps(chain),
         "content_sha256": graph_sha256(graph),
-        "input": f"uint8 RGB ({'N' if request.dynamic_batch else '1'}, H, W, 3)",
-        "output": ", ".join(request.answers.names),
+        "input": f"uint8 RGB ({'N' if reference.request.dynamic_batch else '1'}, H, W, 3)",
     }
     onnx.helper.set_model_props(graph, facts)

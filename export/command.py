@@ -11,6 +11,7 @@ import numpy as np
 
 from export.bundle import export_bundle
 from export.deploy import FULL_LABEL_MAP, Answers
+from export.engine import EngineRequest
 from export.errors import ExportError
 from export.profiles import target_profile
 from export.provenance import provenance, recorded_run, unadapted
@@ -42,6 +43,7 @@ class ExportFlags:
         validation: labelled images on which the mIoU may not fall; None for none.
         recipe: thresholds, by name or file.
         overrides: ``KEY=VALUE`` of the recipe.
+        engine: to build from the graph; None for none.
     """
 
     precision: str = "fp32"
@@ -52,6 +54,7 @@ class ExportFlags:
     validation: Validation | None = None
     recipe: str = "export"
     overrides: tuple[str, ...] = ()
+    engine: EngineRequest | None = None
 
 
 def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> ExportResult:
@@ -91,6 +94,7 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
         recipe,
         provenance(source, run) | {"target": flags.target},
         unadapted(source, run),
+        flags.engine,
     )
     return export_bundle(request, out_dir)
 

@@ -7,7 +7,6 @@ TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT f
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import platform
 import sys
@@ -17,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.engine_build import Build, build, load_library
+from export.engine_build import Build, build, load_library, named_capability
 from export.errors import ExportError
+from export.timing_cache import read_timing_cache, with_digest
 from runtime.arguments import positive
 from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
 from runtime.errors import StreamError
 from runtime.gpu import Gpu, find_gpu
-from runtime.manifest import file_sha256, read_manifest
+from runtime.manifest import Manifest, read_manifest
 
 logger = logging.getLogger("export.engine")
+_MOST_WORKSPACE_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ def find_builder(request: EngineRequest) -> tuple[Any, Gpu | None, str]:
     """The library, the GPU here, and the compute capability to build for: all that a build needs.
 
     Raises:
-        ExportError: the library is missing, or there is no GPU to build for.
+        ExportError: the library is missing, or there is no GPU to build for, or none such is known.
     """
     library, gpu = load_library(request.library), find_gpu()
+    if request.compute_capability is not None:
+        named_capability(library, request.compute_capability)
     capability = request.compute_capability or (gpu.compute_capability if gpu else None)
     if capability is None:
         raise ExportError(
@@ -83,12 +86,12 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
         Build(
             onnx_path=bundle_dir / manifest.model_file,
             precision=manifest.precision,
-            single=tuple(manifest.provenance.get("single_precision", ())),
+            single=_single_precision(manifest),
             compute_capability=request.compute_capability,
             can_load=gpu is not None and gpu.compute_capability == capability,
             workspace_mib=request.workspace_mib,
             max_batch=request.max_batch,
-            timing_cache=_earlier_timings(request.library, timing_cache, record_path),
+            timing_cache=_earlier_timings(request.library, timing_cache),
         ),
     )
     record = EngineRecord(
@@ -108,21 +111,29 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
         build_s=round(made.seconds, 1),
         platform=f"{platform.machine()} {platform.system()} Python {platform.python_version()}",
     )
-    files = {engine_path: made.engine, timing_cache: made.timing_cache}
+    files = {engine_path: made.engine, timing_cache: with_digest(made.timing_cache)}
     files[record_path] = record.to_json().encode()
     _write({path: content for path, content in files.items() if content})
     return record
 
 
-def _earlier_timings(library: str, path: Path, record_path: Path) -> bytes | None:
-    """What an earlier build measured; empty unless it is what that build's record says."""
-    if library != "tensorrt":
-        return None
-    try:
-        recorded = json.loads(record_path.read_text(encoding="utf-8"))["timing_cache_sha256"]
-        return path.read_bytes() if file_sha256(path) == recorded else b""
-    except (OSError, ValueError, KeyError, TypeError):
-        return b""
+def _earlier_timings(library: str, path: Path) -> bytes | None:
+    """What an earlier build measured; TensorRT for RTX measures on the device, and has none."""
+    return read_timing_cache(path) if library == "tensorrt" else None
+
+
+def _single_precision(manifest: Manifest) -> tuple[str, ...]:
+    """Names of the nodes that stay in single precision on purpose.
+
+    Raises:
+        ExportError: the manifest tells something else.
+    """
+    names = manifest.provenance.get("single_precision", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ExportError(
+            "the bundle's manifest is damaged: single_precision is no list of names; export anew"
+        )
+    return tuple(names)
 
 
 def _require_writable(folder: Path) -> None:
@@ -158,6 +169,14 @@ def _write(files: dict[Path, bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
+def _workspace(text: str) -> int:
+    """For argparse: MiB that any builder can count in bytes."""
+    mib = positive(text)
+    if mib > _MOST_WORKSPACE_MIB:
+        raise argparse.ArgumentTypeError(f"at most {_MOST_WORKSPACE_MIB}, got {text}")
+    return mib
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
     parser = argparse.ArgumentParser(
@@ -175,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workspace-mib",
-        type=positive,
+        type=_workspace,
         default=EngineRequest.workspace_mib,
         metavar="MIB",
         help="memory for the builder's trials (%(default)s)",

@@ -126,8 +126,8 @@ def build(trt: Any, wanted: Build) -> Built:
         logger.warning("the build failed at effort %d: %s", level, messages.reason())
     else:
         raise ExportError(
-            f"{trt.__name__} cannot build this graph: {messages.reason()}; if it ran out of "
-            "memory, try a smaller --workspace-mib"
+            f"{trt.__name__} cannot build this graph: {messages.reason()}; if the machine ran out "
+            "of memory, try a smaller --workspace-mib; if the builder wants more, a larger one"
         )
     timings = config.get_timing_cache() if wanted.timing_cache is not None else None
     cached = bytes(timings.serialize()) if timings is not None else b""
@@ -181,7 +181,7 @@ def _parsed(
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, messages)
     if not parser.parse(onnx_path.read_bytes()):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise ExportError(f"{trt.__name__} does not take {onnx_path}: {'; '.join(errors[:3])}")
+        raise ExportError(f"{trt.__name__} does not take {onnx_path.name}: {'; '.join(errors[:3])}")
     return network
 
 
@@ -217,10 +217,16 @@ def _configured(
 
 
 def _build_for(trt: Any, config: Any, capability: str) -> None:
-    """Build for a GPU that need not be here.
+    """Build for a GPU that need not be here."""
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(named_capability(trt, capability), 0)
+
+
+def named_capability(trt: Any, capability: str) -> Any:
+    """The library's own value for one of a GPU, such as 8.9.
 
     Raises:
-        ExportError: the library cannot, or knows no such GPU.
+        ExportError: the library cannot build for others than the GPU here, or knows no such GPU.
     """
     names = [name for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
     known = {f"{name[2:-1]}.{name[-1]}": name for name in names}
@@ -229,8 +235,7 @@ def _build_for(trt: Any, config: Any, capability: str) -> None:
         raise ExportError(
             f"{trt.__name__} cannot build for compute capability {capability}; {listed}"
         )
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), 0)
+    return getattr(trt.ComputeCapability, known[capability])
 
 
 def _set_timings(config: tensorrt.IBuilderConfig, earlier: bytes) -> None:

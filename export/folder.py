@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,20 +56,48 @@ def replacing(out_dir: Path) -> Iterator[Path]:
     next export removes.
 
     Raises:
-        ExportError: the disk is full or the place cannot be written.
+        ExportError: the disk is full, the place cannot be written, or another export is writing it.
     """
-    part_dir, old_dir = (out_dir.with_name(f".{out_dir.name}.{end}") for end in ("part", "old"))
+    prefix = f".{out_dir.name}.sfda-edge"
+    part_dir, old_dir = out_dir.with_name(f"{prefix}-new"), out_dir.with_name(f"{prefix}-old")
     try:
-        if old_dir.exists() and not out_dir.exists():  # killed between the two moves of a swap
-            old_dir.replace(out_dir)
-        shutil.rmtree(part_dir, ignore_errors=True)
-        part_dir.mkdir(parents=True)
-        yield part_dir
-        _swap(part_dir, out_dir, old_dir)
+        with _held(part_dir):
+            try:
+                if old_dir.exists() and not out_dir.exists():  # killed between a swap's two moves
+                    old_dir.replace(out_dir)
+                yield part_dir
+                _swap(part_dir, out_dir, old_dir)
+            finally:
+                shutil.rmtree(part_dir, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"cannot write {out_dir}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """An empty folder that no other process holds; the system lets go of it even after a kill.
+
+    Raises:
+        ExportError: another process holds it.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another export may have put it in its place between the two calls.
+            if not folder.exists() or os.fstat(handle).st_ino != folder.stat().st_ino:
+                continue
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+            return
+        except BlockingIOError:
+            raise ExportError(
+                f"another export is writing {folder}; wait for it, or choose another --out"
+            ) from None
+        finally:
+            os.close(handle)
 
 
 def _swap(part_dir: Path, out_dir: Path, old_dir: Path) -> None:

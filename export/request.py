@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from export.deploy import FULL_LABEL_MAP, Answers
+from export.engine import EngineRequest
 from export.profiles import CPU, TargetProfile
 from export.recipe import ExportRecipe
 from sfda_edge.models import ModelSpec
@@ -33,6 +34,7 @@ class ExportRequest:
         recipe: the gate.
         provenance: where the model came from, for the manifest and the card.
         before: the network before it was adapted, for the card.
+        engine: to build from the graph and ship beside it; None for none.
     """
 
     model: nn.Module
@@ -47,3 +49,4 @@ class ExportRequest:
     recipe: ExportRecipe = field(default_factory=ExportRecipe)
     provenance: dict[str, Any] = field(default_factory=dict)
     before: nn.Module | None = None
+    engine: EngineRequest | None = None

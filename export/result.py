@@ -9,6 +9,7 @@ from export.coarse import CoarseCost
 from export.parity import ParityReport
 from export.quantize import Int8Facts
 from export.scores import BundleScores
+from runtime.engine_file import EngineRecord
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ExportResult:
         int8: how an int8 graph came about.
         coarse_cost: what coarse labels cost and gain.
         scores: on labelled images, where there are any.
+        engine: the record of the engine beside the graph, if one was asked for.
     """
 
     num_nodes: int
@@ -35,6 +37,7 @@ class ExportResult:
     int8: Int8Facts | None = None
     coarse_cost: CoarseCost | None = None
     scores: BundleScores | None = None
+    engine: EngineRecord | None = None
 
     def lines(self) -> list[str]:
         """What was found, for people."""

@@ -29,9 +29,9 @@ def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-        onnx.save(graph, before)
         command = [sys.executable, "-m", "onnxslim", str(before), str(after)]
         try:
+            onnx.save(graph, before)
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
             )

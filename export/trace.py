@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ import onnx
 from export.errors import ExportError
 from export.folder import MODEL_FILE
 from export.provenance import graph_sha256, settings_sha256
-from runtime.engine_file import LIBRARIES, engine_paths, read_engine_record
+from export.timing_cache import read_timing_cache
+from runtime.engine_file import (
+    LIBRARIES,
+    engine_paths,
+    read_engine_record,
+    timing_cache_path,
+)
 from runtime.errors import BackendUnavailable, ManifestError
 from runtime.manifest import MANIFEST_FILE, Manifest, check_file, file_sha256, parse_manifest
 from sfda_edge.data import open_images
@@ -44,10 +51,20 @@ class Link:
     state: str
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str):
+            raise TypeError(f"{self.sha256!r} is no hash")
+
     def line(self) -> str:
-        """For people."""
+        """For people: names come from files, and nothing in them acts on the terminal."""
         text = f"{self.what:<16} {self.state:<9} {self.sha256[:12]}  {self.name}"
-        return f"{text} ({self.note})" if self.note else text
+        return _printable(f"{text} ({self.note})" if self.note else text)
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def trace(path: Path, origin: Path | None = None) -> list[Link]:
@@ -64,6 +81,8 @@ def trace(path: Path, origin: Path | None = None) -> list[Link]:
     """
     if not path.exists():
         raise ExportError(f"{path} is not there")
+    if not path.is_dir() and not path.is_file():
+        raise ExportError(f"{path} is neither a file nor a folder")
     folder = path if path.is_dir() else path.parent
     try:
         if (folder / MANIFEST_FILE).is_file() and (
@@ -74,7 +93,7 @@ def trace(path: Path, origin: Path | None = None) -> list[Link]:
             return list(_lone_graph(path, origin))
         if path == folder or path.name in (RUN_FILE, ADAPTED_FILE):
             return list(_run(folder))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise ExportError(f"the chain that {path} tells is damaged: {what}") from None
     raise ExportError(
@@ -101,7 +120,7 @@ def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
     yield from files
     for library in LIBRARIES:
         if any(path.exists() for path in engine_paths(folder, library)):
-            yield _engine(folder, library, manifest.sha256[manifest.model_file])
+            yield _engine(folder, library, manifest)
 
 
 def _lone_graph(path: Path, origin: Path | None) -> Iterator[Link]:
@@ -181,6 +200,8 @@ def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
     facts = _metadata(graph)
     chain = json.loads(facts.get("provenance", "{}"))
     if "graph_sha256" not in chain or "content_sha256" not in facts:
+        note = "it does not say what it holds: sfda-edge did not write it, or it was changed"
+        yield Link("graph content", file, "", DIFFERS, note)
         return
     expected, precision = facts["content_sha256"], facts["precision"]
     if chain["graph_sha256"] != expected:  # fp32 is the graph itself
@@ -193,10 +214,12 @@ def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
 
 
 def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
-    """The graph carries the chain, too: they have to tell the same."""
-    within = json.loads(_metadata(graph).get("provenance", "{}"))
+    """The graph carries the chain and what it answers, too: they have to tell the same."""
+    facts = _metadata(graph)
+    within = json.loads(facts.get("provenance", "{}"))
     what, name = "manifest", "the same chain as the graph's"
     differing = [key for key, value in within.items() if manifest.provenance.get(key) != value]
+    differing += [key for key, value in manifest.interface().items() if facts.get(key) != value]
     if not differing:
         return Link(what, name, settings_sha256(within), MATCHES)
     note = f"{manifest.model_file} has another {', '.join(differing)}"
@@ -223,8 +246,8 @@ def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:
     return Link(what, name, expected, MATCHES)
 
 
-def _engine(folder: Path, library: str, model_sha256: str) -> Link:
-    name = engine_paths(folder, library)[0].name
+def _engine(folder: Path, library: str, manifest: Manifest) -> Link:
+    name, timings = engine_paths(folder, library)[0].name, timing_cache_path(folder, library)
     try:
         record = read_engine_record(folder, library)
     except BackendUnavailable as error:
@@ -232,8 +255,16 @@ def _engine(folder: Path, library: str, model_sha256: str) -> Link:
     built = (
         f"{record.precision}, {library} {record.library_version}, for {record.compute_capability}"
     )
-    if record.model_sha256 != model_sha256:
-        return Link("engine", name, record.engine_sha256, DIFFERS, "built from another ONNX file")
+    differing = ""
+    if record.model_sha256 != manifest.sha256[manifest.model_file]:
+        differing = "built from another ONNX file"
+    elif record.precision != manifest.precision:
+        differing = f"its record says {record.precision}, the manifest {manifest.precision}"
+    elif record.timing_cache_sha256 and timings.exists():
+        found = hashlib.sha256(read_timing_cache(timings)).hexdigest()
+        differing = "" if found == record.timing_cache_sha256 else f"{timings.name} is another"
+    if differing:
+        return Link("engine", name, record.engine_sha256, DIFFERS, differing)
     return Link("engine", name, record.engine_sha256, MATCHES, built)
 
 
@@ -241,6 +272,8 @@ def _run(folder: Path) -> Iterator[Link]:
     """A run's own chain, up to its weights."""
     run = read_run(folder)
     inputs, result = run.get("inputs", {}), run.get("result", {})
+    if not (folder / RUN_FILE).is_file():
+        raise ExportError(f"{folder} is neither a bundle nor a run directory")
     if "adapted_sha256" not in result or "weights" not in inputs:
         raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
     source = Path(inputs["weights"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runtime.diagnosis.finding import Finding
 
+_PARTS = ("interpreter", "opencv", "onnxruntime", "nvidia", "jetson")
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
@@ -35,37 +39,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def diagnose(bundle_dir: Path | None = None, as_json: bool = False) -> int:
     """Look at everything and print what was found; returns the exit code."""
-    findings = look(bundle_dir)
-    if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        print("\n".join(map(line, findings)))
+    with contextlib.redirect_stdout(sys.stderr):  # what broken libraries say is no finding
+        findings = look(bundle_dir)
+    text = json.dumps([asdict(one) for one in findings], indent=1) if as_json else None
+    try:
+        print(text or "\n".join(map(line, findings)), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2 if any(finding.verdict == "problem" for finding in findings) else 0
 
 
 def look(bundle_dir: Path | None) -> list[Finding]:
     """All findings, the basics first."""
-    from runtime.diagnosis import interpreter, jetson, nvidia, onnxruntime, opencv
-
-    findings = []
-    for part in (interpreter, opencv, onnxruntime, nvidia, jetson):
-        findings += part.look()
-    if bundle_dir is not None:
-        findings.append(_bundle(bundle_dir))
-    return findings
+    findings = [found for part in _PARTS for found in _looked(part)]
+    return findings if bundle_dir is None else [*findings, *_looked("bundle", bundle_dir)]
 
 
-def _bundle(bundle_dir: Path) -> Finding:
+def _looked(part: str, *arguments: Any) -> list[Finding]:
+    """A part's findings; one that cannot even be looked at must not hide the others."""
     from runtime.diagnosis.finding import Finding
-    from runtime.errors import ManifestError
-    from runtime.manifest import read_manifest
 
     try:
-        manifest = read_manifest(bundle_dir)
-    except ManifestError as error:
-        return Finding("bundle", "problem", str(error), "sfda-edge export makes a new one.")
-    height, width = manifest.input_hw
-    return Finding("bundle", "ok", f"{bundle_dir}: {manifest.precision} at {width}x{height}, whole")
+        return importlib.import_module(f"runtime.diagnosis.{part}").look(*arguments)
+    except Exception as error:  # a library of another ABI or driver raises whatever it likes
+        text = f"cannot be looked at: {type(error).__name__}: {error}"
+        return [Finding(part, "problem", text, "Install it again, in a fresh environment.")]
 
 
 def line(finding: Finding) -> str:

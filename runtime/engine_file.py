@@ -7,14 +7,22 @@ answers with a number when something differs; the record says what.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import BackendUnavailable
 from runtime.gpu import Gpu
-from runtime.manifest import Manifest, file_sha256
+from runtime.manifest import PRECISIONS, Manifest, file_sha256
 
 LIBRARIES = ("tensorrt", "tensorrt-rtx")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "dict[str, int]": (dict,),
+    "int": (int,),
+    "float": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,12 @@ def read_engine_record(bundle_dir: Path, library: str) -> EngineRecord:
         raise BackendUnavailable(
             f"{bundle_dir} has no engine of {library}; {_rebuild(bundle_dir, library)}"
         )
+    if engine.is_symlink():
+        raise BackendUnavailable(f"{engine} is a link; copy the engine itself into the bundle")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != 1:
-            raise ValueError(f"schema {content['schema']}, this program reads 1")
-        record = EngineRecord(**content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        record = _checked(content, library)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         again = _rebuild(bundle_dir, library)
         raise BackendUnavailable(f"{path} is damaged ({error}); {again}") from None
     if file_sha256(engine) != record.engine_sha256:
@@ -96,6 +104,22 @@ def read_engine_record(bundle_dir: Path, library: str) -> EngineRecord:
             f"{engine} is not the engine that {path.name} describes; "
             f"{_rebuild(bundle_dir, library)}"
         )
+    return record
+
+
+def _checked(content: dict[str, Any], library: str) -> EngineRecord:
+    """Build the record, or raise what is wrong with it."""
+    if content["schema"] != 1:
+        raise ValueError(f"schema {content['schema']}, this program reads 1")
+    record = EngineRecord(**content)
+    for one in fields(EngineRecord):
+        value = getattr(record, one.name)
+        if not isinstance(value, _KINDS[str(one.type)]) or isinstance(value, bool):
+            raise ValueError(f"{one.name} is {value!r}")
+    if record.library != library:
+        raise ValueError(f"it is of {record.library}")
+    if record.precision not in PRECISIONS:
+        raise ValueError(f"precision '{record.precision}' is none of {', '.join(PRECISIONS)}")
     return record
 
 

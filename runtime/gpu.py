@@ -22,6 +22,17 @@ class Gpu:
     compute_capability: str
 
 
+def cuda_of_driver() -> str | None:
+    """The latest CUDA that the driver takes, such as 12.8; None where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        if ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version)):
+            return None
+    except OSError:
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
 def find_gpu(index: int = 0) -> Gpu | None:
     """The GPU of this number, or None where there is no driver or no such GPU."""
     try:

@@ -43,6 +43,18 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    def interface(self) -> dict[str, str]:
+        """What a device acts on, as the ONNX file's metadata repeats it."""
+        space = self.label_space
+        return {
+            "class_names": json.dumps(space.names),
+            "palette": json.dumps(space.palette),
+            "ignore_index": str(space.ignore_index),
+            "precision": self.precision,
+            "output": ", ".join(self.outputs),
+            "health_layout": json.dumps(self.health_layout),
+        }
+
     def to_json(self) -> str:
         """The manifest as it is written."""
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -78,7 +90,7 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
     """
     path = bundle_dir / MANIFEST_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except (FileNotFoundError, NotADirectoryError):
         raise ManifestError(
             f"{bundle_dir} is not a bundle: it has no {MANIFEST_FILE}; make one with "
@@ -87,6 +99,15 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
     except (ValueError, OSError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read: {error}") from None
     return _parse(path, content)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For JSON: of a key that comes twice, other programs may take the other value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} comes twice")
+    return found
 
 
 def _parse(path: Path, content: Any) -> Manifest:
@@ -138,6 +159,11 @@ def _outputs(content: dict[str, Any]) -> tuple[str, ...]:
     return outputs
 
 
+def _is_plain(name: str) -> bool:
+    """Whether it names a file in a folder, and nothing that a terminal would act on."""
+    return Path(name).name == name and name not in ("", ".", "..") and name.isprintable()
+
+
 def check_file(bundle_dir: Path, name: str, expected: str) -> None:
     """See that a file lies in the bundle itself and is the one that was exported.
 
@@ -145,11 +171,13 @@ def check_file(bundle_dir: Path, name: str, expected: str) -> None:
         ManifestError: it is not.
     """
     path = bundle_dir / name
-    if Path(name).name != name or name in ("", ".", "..") or path.is_symlink():
-        raise ManifestError(f"{bundle_dir}: '{name}' in the manifest is not a file of the bundle")
-    if not path.is_file():
-        raise ManifestError(f"{bundle_dir}: {name} is missing; copy the whole bundle again")
     try:
+        if not _is_plain(name) or path.is_symlink():
+            raise ManifestError(
+                f"{bundle_dir}: {name!r} in the manifest is not a file of the bundle"
+            )
+        if not path.is_file():
+            raise ManifestError(f"{bundle_dir}: {name} is missing; copy the whole bundle again")
         found = file_sha256(path)
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from None

@@ -459,14 +459,15 @@ def _export(args: argparse.Namespace) -> None:
         _validation(args),
         args.recipe,
         tuple(args.overrides),
+        _engine_request(args) if args.engine else None,
     )
     result = export_model(_model_flags(args), flags, args.out)
     print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
     print("\n".join(result.lines()))
-    if args.engine:
-        from export.engine import build_engine, describe
+    if result.engine:
+        from export.engine import describe
 
-        print(describe(args.out, build_engine(args.out, _engine_request(args))))
+        print(describe(args.out, result.engine))
 
 
 def _trace(args: argparse.Namespace) -> int:

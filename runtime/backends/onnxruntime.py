@@ -52,6 +52,13 @@ class OnnxRuntimeBackend:
             )
         if missing := set(manifest.outputs) - {output.name for output in outputs}:
             raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")
+        said = self._session.get_modelmeta().custom_metadata_map
+        differing = [k for k, v in manifest.interface().items() if said.get(k, v) != v]
+        if differing:
+            raise BackendUnavailable(
+                f"{model_path} and the manifest beside it differ in {', '.join(differing)}: one of "
+                "them was changed; export the bundle again"
+            )
         if self._session.get_providers()[0] != PROVIDER:
             raise BackendUnavailable(f"asked for {PROVIDER}, got {self._session.get_providers()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import struct
 import sys
@@ -9,6 +10,15 @@ import sys
 from runtime.diagnosis.finding import Finding
 
 OLDEST = (3, 10)
+
+
+def _numpy() -> Finding:
+    try:
+        version = importlib.import_module("numpy").__version__
+    except Exception as error:  # a wheel of another Python or ABI raises whatever it likes
+        text = f"does not start: {str(error).strip().partition(chr(10))[0]}"
+        return Finding("numpy", "problem", text, "pip install --force-reinstall numpy")
+    return Finding("numpy", "ok", version)
 
 
 def look() -> list[Finding]:
@@ -20,7 +30,7 @@ def look() -> list[Finding]:
         return [Finding("python", "problem", where, f"Install Python {oldest} or later.")]
     if struct.calcsize("P") != 8:
         return [Finding("python", "problem", where, "Use a 64-bit Python: no wheels for 32.")]
-    findings = [Finding("python", "ok", where)]
+    findings = [Finding("python", "ok", where), _numpy()]
     if sys.prefix == sys.base_prefix:
         findings.append(
             Finding(

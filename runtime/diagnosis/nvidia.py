@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from runtime.diagnosis.finding import Finding
 from runtime.diagnosis.packages import installed
-from runtime.gpu import find_gpu
+from runtime.gpu import cuda_of_driver, find_gpu
 
 _BINDINGS = ("pycuda", "cuda-python", "cuda-bindings")
 _LIBRARY = re.compile(r"^(lib(?:nvinfer|cudart|cudnn|tensorrt_rtx))\.so\.(\d+(?:\.\d+)*)$")
@@ -25,7 +26,7 @@ def look() -> list[Finding]:
         findings = [Finding("gpu", "note", "no NVIDIA GPU or no driver", advice)]
     else:
         text = f"{gpu.name}, compute capability {gpu.compute_capability}"
-        findings = [Finding("gpu", "ok", text)]
+        findings = [Finding("gpu", "ok", text), *_driver()]
     findings += judge_libraries(_libraries())
     findings += [_module("tensorrt", "tensorrt"), _module("tensorrt-rtx", "tensorrt_rtx")]
     bindings = installed(_BINDINGS)
@@ -36,10 +37,16 @@ def look() -> list[Finding]:
     return findings
 
 
+def _driver() -> list[Finding]:
+    """The driver's version, and the latest CUDA that it takes."""
+    version = cuda_of_driver()
+    return [Finding("gpu", "ok", f"driver for CUDA {version} and earlier")] if version else []
+
+
 def _module(name: str, module_name: str) -> Finding:
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, OSError) as error:
+    except Exception as error:  # one that does not fit the driver raises whatever it likes
         return Finding(name, "note", f"does not start: {error}", _advice(name))
     if not hasattr(module, "Builder"):
         return Finding(name, "note", "a folder of that name without the library", _advice(name))
@@ -57,24 +64,36 @@ def _advice(name: str) -> str:
 
 def _libraries() -> list[Path]:
     """What the loader finds: several versions of one library explain many odd errors."""
-    if shutil.which("ldconfig") is None:
+    # Debian keeps it where the PATH of users does not go.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    ldconfig = shutil.which("ldconfig", path=path)
+    if ldconfig is None:
         return []
-    done = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False)
+    done = subprocess.run([ldconfig, "-p"], capture_output=True, text=True, check=False)
     return [Path(line.split(" => ")[1]) for line in done.stdout.splitlines() if " => " in line]
 
 
 def judge_libraries(paths: Iterable[Path]) -> list[Finding]:
     """One finding for each library of NVIDIA's among shared libraries on the loader's path."""
-    versions: dict[str, set[str]] = {}
+    copies: dict[str, dict[Path, str]] = {}
     for path in paths:
         if match := _LIBRARY.match(path.name):
-            versions.setdefault(match[1], set()).add(match[2].split(".")[0])
+            real = path.resolve()  # one library has several names
+            longest = max(match[2], _version_in(real.name), key=len)
+            copies.setdefault(match[1], {})[real] = longest
     findings = []
-    for name, majors in sorted(versions.items()):
-        listed = ", ".join(sorted(majors))
-        if len(majors) > 1:
+    for name, found in sorted(copies.items()):
+        listed = ", ".join(sorted(set(found.values())))
+        if len(found) > 1:
+            places = ", ".join(sorted(map(str, found)))
             advice = "Keep one: others shadow it for some programs (NVIDIA/TensorRT#2041)."
-            findings.append(Finding("cuda", "note", f"{name} in versions {listed}", advice))
+            text = f"{name} {listed} in {len(found)} places: {places}"
+            findings.append(Finding("cuda", "note", text, advice))
         else:
             findings.append(Finding("cuda", "ok", f"{name} {listed}"))
     return findings
+
+
+def _version_in(name: str) -> str:
+    match = _LIBRARY.match(name)
+    return match[2] if match else ""

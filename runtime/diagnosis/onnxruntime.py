@@ -32,7 +32,7 @@ def look() -> list[Finding]:
     try:
         library = importlib.import_module("onnxruntime")
         providers = [name for name in library.get_available_providers() if name not in _REMOTE]
-    except (ImportError, AttributeError, OSError) as error:
+    except Exception as error:  # one of another ABI raises whatever it likes
         advice = "pip install onnxruntime, or onnxruntime-gpu on a PC with an NVIDIA GPU."
         return [*findings, Finding("onnxruntime", "problem", f"does not start: {error}", advice)]
     findings.append(Finding("onnxruntime", "ok", f"{library.__version__} ({flavour})"))

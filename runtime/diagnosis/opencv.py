@@ -24,7 +24,7 @@ def look() -> list[Finding]:
     try:
         cv2 = importlib.import_module("cv2")
         version = cv2.__version__  # which the empty folder that an uninstalled wheel leaves has not
-    except (ImportError, AttributeError, OSError) as error:
+    except Exception as error:  # one of another ABI raises whatever it likes
         findings.append(
             Finding(
                 "opencv",

@@ -226,6 +226,16 @@ def test_an_output_that_the_graph_lacks_is_named(tmp_path, request_):
         open_backend("onnxruntime", tmp_path / "bundle", wrong)
 
 
+def test_a_manifest_that_names_other_classes_than_the_graph_is_refused(tmp_path, request_):
+    export_bundle(request_, tmp_path / "bundle")
+    manifest = read_manifest(tmp_path / "bundle")
+    space = manifest.label_space
+    swapped = replace(space, names=(*space.names[1::-1], *space.names[2:]))
+    wrong = replace(manifest, label_space=swapped, precision="int8")
+    with pytest.raises(BackendUnavailable, match="differ in class_names, precision"):
+        open_backend("onnxruntime", tmp_path / "bundle", wrong)
+
+
 def test_the_recipe_is_checked():
     assert load_recipe("export", ExportRecipe) == ExportRecipe()
     with pytest.raises(RecipeError, match=r"must be in \[0, 1\]"):

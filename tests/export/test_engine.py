@@ -14,7 +14,7 @@ import pytest
 from export import engine_build
 from export.bundle import export_bundle
 from export.deploy import Answers
-from export.engine import EngineRequest, _earlier_timings, build_engine, main
+from export.engine import EngineRequest, _earlier_timings, build_engine, find_builder, main
 from export.engine_build import load_library, parse_inspection, typed_layers
 from export.engine_proof import Layer, require_precision
 from export.errors import ExportError
@@ -22,7 +22,14 @@ from export.precision import sensitive_nodes, to_fp16
 from export.profiles import PROFILES
 from export.recipe import ExportRecipe
 from export.request import ExportRequest
-from runtime.engine_file import engine_paths, read_engine_record, require_loadable
+from export.timing_cache import read_timing_cache, with_digest
+from runtime.diagnosis import bundle as bundle_doctor
+from runtime.engine_file import (
+    engine_paths,
+    read_engine_record,
+    require_loadable,
+    timing_cache_path,
+)
 from runtime.errors import BackendUnavailable, StreamError
 from runtime.gpu import Gpu, find_gpu
 from runtime.manifest import file_sha256, read_manifest
@@ -273,6 +280,18 @@ def test_an_engine_of_another_machine_says_all_that_differs(bundle):
         require_loadable(bundle, record, manifest, record.library_version, None)
 
 
+def edited(**changes):
+    def edit(_engine, record):
+        record.write_text(json.dumps(json.loads(record.read_text()) | changes))
+
+    return edit
+
+
+def linked(engine, _record):
+    engine.rename(engine.parent.parent / "elsewhere.engine")
+    engine.symlink_to(engine.parent.parent / "elsewhere.engine")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -281,6 +300,12 @@ def test_an_engine_of_another_machine_says_all_that_differs(bundle):
         (lambda engine, record: record.write_text('{"schema": 9}'), "schema 9"),
         (lambda engine, record: record.write_text('{"schema": 1, "a": 2}'), "is damaged"),
         (lambda engine, record: engine.unlink(), "has no engine of tensorrt-rtx"),
+        (edited(precision="bf16"), "precision 'bf16' is none of"),
+        (edited(library="tensorrt"), "it is of tensorrt"),
+        (edited(max_batch="four"), "max_batch is 'four'"),
+        (edited(gpu=7), "gpu is 7"),
+        (lambda engine, record: record.write_text("[" * 100_000), "is damaged"),
+        (linked, "is a link"),
     ],
 )
 def test_a_damaged_engine_is_not_loaded(bundle, damage, message):
@@ -288,6 +313,19 @@ def test_a_damaged_engine_is_not_loaded(bundle, damage, message):
     damage(*engine_paths(bundle, "tensorrt-rtx"))
     with pytest.raises(BackendUnavailable, match=message):
         read_engine_record(bundle, "tensorrt-rtx")
+
+
+def test_the_doctor_looks_at_a_bundles_engines(bundle, monkeypatch, capsys):
+    record = build_engine(bundle, RTX)
+    monkeypatch.setattr("runtime.diagnosis.bundle.find_gpu", lambda: None)
+    found = bundle_doctor.look(bundle)[1]
+    assert found.verdict == "note"
+    assert "compute capability of the GPU 8.9, here none" in found.text
+    monkeypatch.setattr("runtime.diagnosis.bundle.find_gpu", lambda: Gpu("RTX 4090", "8.9"))
+    assert bundle_doctor.look(bundle)[1].verdict == "ok"
+    engine_paths(bundle, record.library)[0].write_bytes(b"x")
+    assert cli.main(["doctor", "--bundle", str(bundle)]) == 2
+    assert "is not the engine that" in capsys.readouterr().out
 
 
 def test_a_bundle_with_an_engine_can_be_exported_again(bundle, request_, frames):
@@ -303,15 +341,62 @@ def test_a_dynamic_batch_gets_a_profile(trt, tmp_path, request_):
     assert read_engine_record(tmp_path / "bundle", "tensorrt-rtx").max_batch == 4
 
 
-def test_timings_are_used_again_if_they_are_those_of_the_record(tmp_path):
-    cache, record = tmp_path / "tensorrt.timing", tmp_path / "record.json"
-    cache.write_bytes(b"timings")
-    assert _earlier_timings("tensorrt", cache, record) == b""
-    record.write_text(json.dumps({"timing_cache_sha256": file_sha256(cache)}))
-    assert _earlier_timings("tensorrt", cache, record) == b"timings"
-    cache.write_bytes(b"others")
-    assert _earlier_timings("tensorrt", cache, record) == b""
-    assert _earlier_timings("tensorrt-rtx", cache, record) is None
+def test_timings_are_used_again_if_they_are_whole(tmp_path):
+    cache = tmp_path / "tensorrt.timing"
+    assert _earlier_timings("tensorrt", cache) == b""
+    assert with_digest(b"") == b""
+    cache.write_bytes(with_digest(b"timings"))
+    assert _earlier_timings("tensorrt", cache) == b"timings"
+    assert _earlier_timings("tensorrt-rtx", cache) is None
+    for damaged in (with_digest(b"timings")[:-1], b"timings", b""):
+        cache.write_bytes(damaged)
+        assert _earlier_timings("tensorrt", cache) == b""
+
+
+def built(bundle):
+    build_engine(bundle, RTX)
+    return bundle
+
+
+def test_an_export_whose_engine_fails_leaves_the_old_bundle_and_its_engine(
+    bundle, request_, monkeypatch
+):
+    before = {path.name: path.read_bytes() for path in built(bundle).iterdir()}
+
+    def failing(*_):
+        raise ExportError("out of memory")
+
+    monkeypatch.setattr("export.engine.build", failing)
+    with pytest.raises(ExportError, match="out of memory"):
+        export_bundle(replace(request_, engine=RTX), bundle)
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_an_export_ships_its_engine_and_keeps_earlier_timings(bundle, request_, caplog):
+    built(bundle)
+    timing_cache_path(bundle, "tensorrt").write_bytes(with_digest(b"timings"))
+    asked = replace(request_, profile=PROFILES["rtx"])
+    result = export_bundle(replace(asked, engine=RTX), bundle)
+    assert read_engine_record(bundle, "tensorrt-rtx") == result.engine
+    assert "is of the graph that is replaced" not in caplog.text
+    export_bundle(asked, bundle)
+    assert "tensorrt-rtx.engine is of the graph that is replaced" in caplog.text
+    assert not engine_paths(bundle, "tensorrt-rtx")[0].exists()
+    assert read_timing_cache(timing_cache_path(bundle, "tensorrt")) == b"timings"
+
+
+def test_a_gpu_that_the_library_does_not_know_is_told_before_the_export(trt):
+    with pytest.raises(ExportError, match=r"cannot build for compute capability 1\.0; known: "):
+        find_builder(replace(RTX, compute_capability="1.0"))
+
+
+@pytest.mark.parametrize("names", [5, [[1]], [{}], "abc"])
+def test_a_manifest_whose_exceptions_are_no_names_is_damaged(bundle, names):
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["provenance"]["single_precision"] = names
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="single_precision is no list of names"):
+        build_engine(bundle, RTX)
 
 
 def test_a_bundle_that_cannot_be_written_is_told_before_the_build(bundle, monkeypatch):

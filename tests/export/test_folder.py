@@ -44,7 +44,7 @@ def test_a_kill_during_export_leaves_the_old_bundle(bundle, tmp_path):
     weights = f"{sys.modules['sfda_edge'].__path__[0]}/packaged_model"
     command = [sys.executable, "-m", "sfda_edge.cli", "export", weights, *images]
     process = subprocess.Popen([*command, "--out", str(bundle)], stderr=subprocess.DEVNULL)
-    part = tmp_path / ".bundle.part"
+    part = tmp_path / ".bundle.sfda-edge-new"
     while not part.exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -56,8 +56,8 @@ def test_a_kill_during_export_leaves_the_old_bundle(bundle, tmp_path):
 
 def test_what_a_kill_between_two_moves_left_is_put_back(bundle):
     before = read_manifest(bundle)
-    shutil.copytree(bundle, bundle.with_name(".bundle.part"))
-    bundle.rename(bundle.with_name(".bundle.old"))
+    shutil.copytree(bundle, bundle.with_name(".bundle.sfda-edge-new"))
+    bundle.rename(bundle.with_name(".bundle.sfda-edge-old"))
     with pytest.raises(ManifestError, match="is not a bundle"):
         read_manifest(bundle)
     with pytest.raises(ParityError, match="another graph"), replacing(bundle):
@@ -66,18 +66,40 @@ def test_what_a_kill_between_two_moves_left_is_put_back(bundle):
 
 
 def test_an_old_folder_beside_a_bundle_is_not_taken_for_it(bundle):
-    shutil.copytree(bundle, bundle.with_name(".bundle.old"))
+    shutil.copytree(bundle, bundle.with_name(".bundle.sfda-edge-old"))
     with replacing(bundle) as folder:
         (folder / "new").touch()
     assert [path.name for path in bundle.iterdir()] == ["new"]
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
+def test_of_two_exports_to_one_place_the_second_is_refused(bundle):
+    with replacing(bundle) as folder:
+        (folder / "first").touch()
+        with pytest.raises(ExportError, match="another export is writing"), replacing(bundle):
+            pass
+        assert (folder / "first").exists()
+    assert [path.name for path in bundle.iterdir()] == ["first"]
+    with replacing(bundle) as folder:
+        (folder / "second").touch()
+    assert [path.name for path in bundle.iterdir()] == ["second"]
+
+
+def test_folders_of_the_users_beside_a_bundle_are_left_alone(bundle):
+    for name in (".bundle.old", ".bundle.part"):
+        (bundle.parent / name).mkdir()
+        (bundle.parent / name / "thesis.txt").touch()
+    with replacing(bundle) as folder:
+        (folder / "new").touch()
+    for name in (".bundle.old", ".bundle.part"):
+        assert (bundle.parent / name / "thesis.txt").exists()
+
+
 def test_a_folder_that_cannot_be_replaced_is_put_back(bundle, monkeypatch):
     before = read_manifest(bundle)
 
     def refused(source, target):
-        if source.name == ".bundle.part":
+        if source.name == ".bundle.sfda-edge-new":
             raise OSError(5, "Input/output error")
         return source.rename(target)
 

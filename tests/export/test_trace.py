@@ -1,6 +1,7 @@
 """A real chain, made once by the command line, and what tracing says when a link is changed."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -12,9 +13,10 @@ from PIL import Image
 from export.engine import EngineRequest, build_engine
 from export.errors import ExportError
 from export.provenance import graph_sha256, provenance, recorded_run, settings_sha256, unadapted
+from export.timing_cache import with_digest
 from export.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
 from runtime.errors import ManifestError
-from runtime.manifest import MANIFEST_FILE
+from runtime.manifest import MANIFEST_FILE, file_sha256
 from sfda_edge import cli
 from sfda_edge.model_source import ModelFlags, load_source
 
@@ -129,9 +131,32 @@ def truncated(folder):
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def stripped(folder):
+    """A graph that says nothing of itself, and a manifest made to agree."""
+    path = folder / "bundle" / "model.onnx"
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    manifest = folder / "bundle" / MANIFEST_FILE
+    content = json.loads(manifest.read_text())
+    content["sha256"]["model.onnx"] = file_sha256(path)
+    manifest.write_text(json.dumps(content))
+
+
+def renamed(folder):
+    path = folder / "bundle" / MANIFEST_FILE
+    content = json.loads(path.read_text())
+    names = content["label_space"]["names"]
+    names[3], names[9] = names[9], names[3]
+    path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
+        (stripped, "graph content"),
+        (renamed, "manifest"),
+        (rewritten("bundle", MANIFEST_FILE, text=('"fp16"', '"int8"')), "manifest"),
         (grown("source", "model.safetensors"), "source weights"),
         (rewritten("run", "run.json", text=('share": 0.3', 'share": 0.9')), "recipe"),
         (rewritten("bundle", "manifest.json", text=('"seed": 0', '"seed": 1')), "recipe"),
@@ -188,6 +213,7 @@ def test_a_stranger_in_a_bundle_or_a_run_is_not_vouched_for(chain):
         ("bundle/manifest.json", {"provenance": {}}, "is damaged: no 'weights_sha256'"),
         ("bundle/manifest.json", {"model_file": "../run/run.json"}, "no sha256 for ../run"),
         ("run/run.json", {"inputs": {"weights": 1}}, "is damaged"),
+        ("bundle/manifest.json", {"provenance": {"weights_sha256": 5, "weights": "a"}}, "5 is no"),
     ],
 )
 def test_a_damaged_chain_says_so(chain, where, content, message):
@@ -195,6 +221,29 @@ def test_a_damaged_chain_says_so(chain, where, content, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
     with pytest.raises((ExportError, ManifestError), match=message):
         trace(path)
+
+
+def test_nothing_in_a_chain_acts_on_the_terminal(chain):
+    path = chain / "bundle" / MANIFEST_FILE
+    content = json.loads(path.read_text())
+    content["provenance"]["weights"] = "\x1b[31mred\nONNX file        matches   \ud800"
+    path.write_text(json.dumps(content))
+    line = of(trace(chain / "bundle"), "weights").line()
+    assert line.endswith(r"\x1b[31mred\nONNX file        matches   \ud800")
+    assert "\n" not in line
+
+
+def test_chains_without_end_and_things_that_are_no_files_are_refused(chain, tmp_path):
+    model = onnx.load(chain / "bundle" / "model.onnx")
+    onnx.helper.set_model_props(model, {"provenance": "[" * 100_000})
+    onnx.save(model, tmp_path / "deep.onnx")
+    with pytest.raises(ExportError, match="is damaged"):
+        trace(tmp_path / "deep.onnx")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ExportError, match="neither a file nor a folder"):
+        trace(tmp_path / "pipe.onnx")
+    with pytest.raises(ExportError, match="neither a bundle nor a run directory"):
+        trace(tmp_path)
 
 
 def test_a_path_out_of_the_bundle_is_not_followed(chain):
@@ -215,8 +264,17 @@ def test_an_engine_is_a_link_to_the_graph_that_it_was_built_from(chain):
     assert (link.state, "for 8.9" in link.note) == (MATCHES, True)
     record = bundle / "tensorrt-rtx.engine.json"
     content = json.loads(record.read_text())
-    record.write_text(json.dumps({**content, "model_sha256": "0" * 64}))
-    assert of(trace(bundle), "engine").note == "built from another ONNX file"
+    for change, note in (
+        ({"model_sha256": "0" * 64}, "built from another ONNX file"),
+        ({"precision": "int8"}, "its record says int8, the manifest fp16"),
+        ({"timing_cache_sha256": "0" * 64}, "tensorrt-rtx.timing is another"),
+    ):
+        (bundle / "tensorrt-rtx.timing").write_bytes(with_digest(b"timings"))
+        record.write_text(json.dumps({**content, **change}))
+        assert (of(trace(bundle), "engine").state, of(trace(bundle), "engine").note) == (
+            DIFFERS,
+            note,
+        )
     (bundle / "tensorrt-rtx.engine").write_bytes(b"x")
     assert "is not the engine that" in of(trace(bundle), "engine").note
 

@@ -1,4 +1,3 @@
-import builtins
 import importlib
 import json
 import subprocess
@@ -107,9 +106,26 @@ def test_libraries_in_several_versions_are_told():
     ]
     findings = nvidia.judge_libraries(map(Path, paths))
     assert [(finding.verdict, finding.text) for finding in findings] == [
-        ("ok", "libcudart 13"),
-        ("note", "libnvinfer in versions 10, 8"),
+        ("ok", "libcudart 13.0.48"),
+        (
+            "note",
+            "libnvinfer 10, 8.6.2 in 2 places: /usr/lib/libnvinfer.so.10, "
+            "/usr/lib/libnvinfer.so.8.6.2",
+        ),
     ]
+
+
+def test_two_copies_of_one_version_are_told_and_two_names_of_one_copy_are_not(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "libnvinfer.so.10.3.0").touch()
+        (tmp_path / folder / "libnvinfer.so.10").symlink_to("libnvinfer.so.10.3.0")
+    first = sorted((tmp_path / "a").iterdir())
+    (found,) = nvidia.judge_libraries(first)
+    assert (found.verdict, found.text) == ("ok", "libnvinfer 10.3.0")
+    (found,) = nvidia.judge_libraries([*first, *(tmp_path / "b").iterdir()])
+    assert found.verdict == "note"
+    assert "libnvinfer 10.3.0 in 2 places" in found.text
 
 
 @pytest.mark.parametrize(
@@ -143,19 +159,44 @@ def test_no_driver_is_no_gpu(monkeypatch):
     assert nvidia.find_gpu() is None
 
 
-def test_the_doctor_needs_numpy_alone(monkeypatch):
-    """What is broken must not break the doctor."""
-    real = builtins.__import__
+HEAVY = ("cv2", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch")
 
-    def without(name, *arguments, **keywords):
-        if name.split(".")[0] in {"cv2", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch"}:
-            raise ImportError(name)
+
+@pytest.mark.parametrize(
+    ("broken", "error", "problems"),
+    [
+        (HEAVY, ImportError, {"opencv", "onnxruntime"}),
+        (HEAVY, RuntimeError, {"opencv", "onnxruntime"}),  # of another ABI, driver or device
+        (("numpy",), ImportError, {"numpy"}),
+    ],
+)
+def test_what_is_broken_does_not_break_the_doctor(broken, error, problems):
+    code = f"""
+import builtins, importlib, sys
+real_import, real_module = builtins.__import__, importlib.import_module
+def wary(real):
+    def imported(name, *arguments, **keywords):
+        if name.split(".")[0] in {broken}:
+            raise {error.__name__}(name)
         return real(name, *arguments, **keywords)
+    return imported
+builtins.__import__, importlib.import_module = wary(real_import), wary(real_module)
+from runtime import doctor
+sys.exit(doctor.main(["--json"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    findings = json.loads(done.stdout)
+    assert problems <= {found["part"] for found in findings if found["verdict"] == "problem"}
+    assert "gpu" in {found["part"] for found in findings}
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setattr(importlib, "import_module", without)
-    findings = doctor.look(None)
-    assert verdicts(findings).count("problem") == 2
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m runtime.doctor | head -c 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_a_cpu_that_does_not_answer_is_a_problem(monkeypatch):

@@ -38,11 +38,29 @@ def test_an_edited_model_is_found(bundle):
         read_manifest(folder)
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "/etc/hostname", "a/b", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/etc/hostname", "a/b", "..", "", "\ud800", "a\nb", "\x1b[31m"]
+)
 def test_paths_stay_inside_the_bundle(bundle, name):
     folder, _ = bundle
     edit(folder, lambda c: c.update(model_file=name, sha256={name: "0"}))
     with pytest.raises(ManifestError, match="not a file of the bundle"):
+        read_manifest(folder)
+
+
+def test_a_name_that_no_file_can_have_is_an_error(bundle):
+    folder, _ = bundle
+    name = "a" * 300
+    edit(folder, lambda c: c.update(model_file=name, sha256={name: "0"}))
+    with pytest.raises(ManifestError, match="File name too long"):
+        read_manifest(folder)
+
+
+def test_a_key_that_comes_twice_is_an_error(bundle):
+    folder, _ = bundle
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text().replace('"schema"', '"precision": "int8",\n "schema"'))
+    with pytest.raises(ManifestError, match="'precision' comes twice"):
         read_manifest(folder)
 
 

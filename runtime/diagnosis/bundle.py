@@ -1,0 +1,50 @@
+"""A bundle: its files, and the engines beside its graph."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from runtime.diagnosis.finding import Finding
+from runtime.engine_file import LIBRARIES, engine_paths, read_engine_record, require_loadable
+from runtime.errors import BackendUnavailable, ManifestError
+from runtime.gpu import find_gpu
+from runtime.manifest import Manifest, read_manifest
+
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+def look(bundle_dir: Path) -> list[Finding]:
+    """Whether it is whole, and which of its engines could be loaded here."""
+    try:
+        manifest = read_manifest(bundle_dir)
+    except ManifestError as error:
+        return [Finding("bundle", "problem", str(error), "sfda-edge export makes a new one.")]
+    height, width = manifest.input_hw
+    text = f"{bundle_dir}: {manifest.precision} at {width}x{height}, whole"
+    findings = [Finding("bundle", "ok", text)]
+    for library in LIBRARIES:
+        if any(path.exists() for path in engine_paths(bundle_dir, library)):
+            findings.append(_engine(bundle_dir, library, manifest))
+    return findings
+
+
+def _engine(bundle_dir: Path, library: str, manifest: Manifest) -> Finding:
+    name, again = engine_paths(bundle_dir, library)[0].name, f"python -m export.engine {bundle_dir}"
+    try:
+        record = read_engine_record(bundle_dir, library)
+    except BackendUnavailable as error:
+        return Finding("engine", "problem", str(error), f"{again} --library {library}")
+    try:
+        require_loadable(bundle_dir, record, manifest, _version(library), find_gpu())
+    except BackendUnavailable as error:
+        advice = "Fine where it was built to be used on another machine."
+        return Finding("engine", "note", f"{name}: {error}", advice)
+    return Finding("engine", "ok", f"{name}: {record.precision}, for the GPU and library here")
+
+
+def _version(library: str) -> str:
+    try:
+        return getattr(importlib.import_module(_MODULES[library]), "__version__", "missing")
+    except Exception:  # libraries that do not fit the driver raise whatever they like
+        return "missing"
