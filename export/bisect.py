@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import onnx
+
 from export.parity import ParityReport
+
+Compare = Callable[[onnx.ModelProto], ParityReport]
 
 
 def first_failing(

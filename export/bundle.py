@@ -13,14 +13,15 @@ import onnx
 
 from export.card import model_card
 from export.coarse import measure_coarse
-from export.convert import eight_bits, half_precision, single_precision, with_full_labels
+from export.convert import ADVICE, eight_bits, half_precision, single_precision, with_full_labels
 from export.engine import build_engine
 from export.errors import ParityError
 from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
 from export.parity import ParityReport, require
 from export.picture import draw_card
+from export.precision import HalfPrecision
 from export.provenance import graph_sha256
-from export.quantize import int8_facts
+from export.quantize import Quantised, int8_facts
 from export.reference import Reference
 from export.request import ExportRequest
 from export.result import ExportResult
@@ -99,7 +100,7 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     _add_metadata(shipped, reference, chain)
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
-    parity, scores = _prove(folder, reference, graph)
+    parity, scores = _prove(folder, reference, converted or graph)
     result = ExportResult(
         num_nodes=len(shipped.graph.node),
         size_bytes=path.stat().st_size,
@@ -115,9 +116,14 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
 
 
 def _prove(
-    folder: Path, reference: Reference, graph: onnx.ModelProto
+    folder: Path, reference: Reference, made: HalfPrecision | Quantised | onnx.ModelProto
 ) -> tuple[ParityReport, BundleScores | None]:
     """Compare, score and draw with the written file, read as a device reads it.
+
+    Args:
+        folder: of the file.
+        reference: what it is compared with.
+        made: what was written: the conversion, or the graph in single precision itself.
 
     Raises:
         ParityError: it does not answer as the model does.
@@ -127,10 +133,11 @@ def _prove(
         report, scores = reference.compare(backend.answers), reference.scores(backend.infer)
         if scores is not None:
             report = replace(report, miou_change=scores.change)
-        if request.precision == "fp32":
-            _require(report, "the fp32 graph", reference, graph)
+        what = f"the {request.precision} graph"
+        if isinstance(made, onnx.ModelProto):
+            _require(report, what, reference, made)
         else:
-            require(report, f"the {request.precision} graph")
+            _require_converted(report, what, reference, made)
         before = reference.before()
         columns = {"before the adaptation": before} if before else {}
         columns[f"this file, {request.precision}"] = backend.infer
@@ -151,6 +158,27 @@ def _require(report: ParityReport, what: str, reference: Reference, graph: onnx.
         layer = reference.first_diverging(graph)
         culprit = f"; the first layer to compute something else is {layer}" if layer else ""
         raise ParityError(f"{error}{culprit}") from None
+
+
+def _require_converted(
+    report: ParityReport, what: str, reference: Reference, made: HalfPrecision | Quantised
+) -> None:
+    """The gate, which names the node that fails it first, by mIoU too where there are labels.
+
+    Raises:
+        ParityError: something is below its threshold.
+    """
+
+    def compare(some: onnx.ModelProto) -> ParityReport:
+        session = GraphSession(some)
+        return reference.scored(reference.compare(session), session)
+
+    try:
+        require(report, what)
+    except ParityError as error:
+        worst = made.first_failing(compare)
+        culprit = f"; the first layer to fail it is {worst}" if worst else ""
+        raise ParityError(f"{error}{culprit}. {ADVICE}") from None
 
 
 def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:

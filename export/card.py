@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.folder import PICTURE_FILE
+from export.quantize import timing_text
 from sfda_edge.models import ModelSpec
 
 _OUTPUTS = {
@@ -105,8 +106,8 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
             )
         lines.append(
             f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
-            f"{len(facts['kept'])} that harmed stay in floating point. Where it was exported: "
-            f"{facts['int8_ms']:.1f} ms a frame, {facts['fp32_ms']:.1f} ms in fp32."
+            f"{len(facts['kept'])} that harmed stay in floating point. In ONNX Runtime on the CPU "
+            f"that exported it, {timing_text(facts)}."
         )
     if "coarse_labels" in provenance:
         cost = provenance["coarse_labels"]

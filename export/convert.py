@@ -10,7 +10,6 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.bisect import first_failing
 from export.deploy import DeployModel
 from export.errors import ParityError
 from export.finetune import finetune
@@ -26,7 +25,7 @@ from sfda_edge.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 _PROBED = 8  # images that show how large values become
-_ADVICE = (
+ADVICE = (
     "Nothing was written: take a higher precision, or accept less with a threshold of the recipe "
     "(--set KEY=VALUE; sfda-edge recipes export lists them)"
 )
@@ -69,12 +68,9 @@ def half_precision(graph: onnx.ModelProto, reference: Reference) -> HalfPrecisio
     try:
         require(half.parity, "the fp16 graph, rounded as a GPU rounds,")
     except ParityError as error:
-        every = [node.name for node in graph.graph.node]
-        halved = [name for name in every if name not in set(half.single)]
-        worst = first_failing(
-            halved, lambda some: rounded([name for name in every if name not in set(some)])
-        )
-        raise ParityError(f"{error}; the first layer to fail it is {worst}. {_ADVICE}") from None
+        compare = lambda some: reference.compare(GraphSession(some))
+        worst = half.first_failing(compare, rounded=True)
+        raise ParityError(f"{error}; the first layer to fail it is {worst}. {ADVICE}") from None
     return half
 
 
@@ -96,7 +92,7 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         require(int8.parity, "the int8 graph")
     except ParityError as error:
         worst = int8.first_failing(lambda some: reference.compare(GraphSession(some)))
-        raise ParityError(f"{error}; the first layer to fail it is {worst}. {_ADVICE}") from None
+        raise ParityError(f"{error}; the first layer to fail it is {worst}. {ADVICE}") from None
     return int8
 
 
@@ -113,9 +109,7 @@ def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
 
 def _scored(int8: Quantised, reference: Reference) -> ParityReport:
     """Its report, with mIoU where there are labels: these decide whether to fine-tune."""
-    session = GraphSession(int8.graph)
-    scores = reference.scores(lambda image: session(image)["label_map"])
-    return replace(int8.parity, miou_change=scores.change) if scores else int8.parity
+    return reference.scored(int8.parity, GraphSession(int8.graph))
 
 
 def _finetuned(reference: Reference, steps: int) -> onnx.ModelProto:

@@ -103,6 +103,7 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
         precision=manifest.precision,
         proved_by=made.proved_by,
         layer_types=made.layer_types,
+        io_types=made.io_types,
         model_sha256=manifest.sha256[manifest.model_file],
         engine_sha256=made.sha256,
         timing_cache_sha256=made.timing_cache_sha256,
@@ -233,11 +234,12 @@ def describe(bundle_dir: Path, record: EngineRecord) -> str:
     """What was built, for people."""
     engine, _ = engine_paths(bundle_dir, record.library)
     kinds = ", ".join(f"{count} {kind}" for kind, count in record.layer_types.items())
+    ports = ", ".join(f"{name} {kind}" for name, kind in record.io_types.items())
     where = record.gpu or "no GPU here: it is not loaded, and not proved beyond its types"
     return (
         f"{engine}: {record.precision}, {record.library} {record.library_version}, compute "
         f"capability {record.compute_capability} ({where}), {record.build_s} s\n"
-        f"proved by the {record.proved_by}: {kinds}"
+        f"proved by the {record.proved_by}: {kinds}; {ports}"
     )
 
 

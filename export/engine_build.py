@@ -71,6 +71,7 @@ class Built:
     optimization_level: int
     proved_by: str
     layer_types: dict[str, int]
+    io_types: dict[str, str]
     seconds: float
 
     @property
@@ -142,6 +143,7 @@ def build(trt: Any, wanted: Build) -> Built:
         optimization_level=level,
         proved_by=proof,
         layer_types=dict(Counter(f"{layer.kind} {layer.type}" for layer in layers).most_common()),
+        io_types=io_types(network),
         seconds=time.monotonic() - began_s,
     )
 
@@ -292,6 +294,16 @@ def _monitor(trt: Any) -> Any:
                 sys.stderr.write("\r\033[K")
 
     return Monitor()
+
+
+def io_types(network: tensorrt.INetworkDefinition) -> dict[str, str]:
+    """Type and shape of each input and output, by name."""
+    ports = [network.get_input(index) for index in range(network.num_inputs)]
+    ports += [network.get_output(index) for index in range(network.num_outputs)]
+    return {
+        port.name: f"{_name_of(port.dtype)} {'x'.join(map(str, tuple(port.shape)))}"
+        for port in ports
+    }
 
 
 def typed_layers(network: tensorrt.INetworkDefinition) -> list[Layer]:

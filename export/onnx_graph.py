@@ -25,6 +25,7 @@ from sfda_edge.errors import line_of
 
 INPUT_NAME = "image"
 MOST_IMAGES = 64  # of a dynamic batch
+_LARGEST_WINDOW = 100_000  # of TensorRT's pooling
 NETWORK_SCOPE = "network.network"  # where DeployModel keeps the user's network
 
 
@@ -41,16 +42,20 @@ def pooling_matrix(size: int, pooled: int) -> np.ndarray:
 
 
 def _adaptive_average_pool(x: Any, output_size: Any) -> Any:
-    """``adaptive_avg_pool2d`` as one AveragePool, or as two products with constant matrices.
+    """``adaptive_avg_pool2d`` as one pooling, or as two products with constant matrices.
 
     The exporter's own form of sizes that do not divide is a Gather and an Add for every window
-    element. Pooling is separable and linear: rows · x · columns.
+    element. Pooling is separable and linear: rows · x · columns. A mean over everything is said to
+    be one: TensorRT makes a reduction of it, which takes any size, and half precision spares it.
     """
     size = [int(side) for side in x.shape[2:]]
     pooled = [int(side) for side in output_size]
-    if all(s % p == 0 for s, p in zip(size, pooled, strict=True)):
-        stride = [s // p for s, p in zip(size, pooled, strict=True)]
-        return op.AveragePool(x, kernel_shape=stride, strides=stride)
+    if pooled == [1, 1]:
+        return op.GlobalAveragePool(x)
+    window = [s // p for s, p in zip(size, pooled, strict=True)]
+    divides = all(s % p == 0 for s, p in zip(size, pooled, strict=True))
+    if divides and math.prod(window) < _LARGEST_WINDOW:
+        return op.AveragePool(x, kernel_shape=window, strides=window)
     rows = op.Constant(value=onnx.numpy_helper.from_array(pooling_matrix(size[0], pooled[0])))
     columns = op.Constant(
         value=onnx.numpy_helper.from_array(

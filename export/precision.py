@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.bisect import Compare, first_failing
 from export.errors import ExportError
 from export.onnx_graph import check_graph
 from export.parity import ParityReport
@@ -42,13 +43,27 @@ class HalfPrecision:
 
     Attributes:
         graph: computes in half precision but for ``single``.
+        source: the graph in single precision that it was made from.
         single: names of the nodes that stay in single precision.
         parity: of the graph, with every half result really rounded.
     """
 
     graph: onnx.ModelProto
+    source: onnx.ModelProto
     single: tuple[str, ...]
     parity: ParityReport
+
+    def first_failing(self, compare: Compare, *, rounded: bool = False) -> str | None:
+        """The node with which halving from front to back first fails; ``rounded`` as on a GPU."""
+        every = [node.name for node in self.source.graph.node]
+        halved = [name for name in every if name not in set(self.single)]
+        convert = emulate_half if rounded else to_fp16
+
+        def judge(some: Sequence[str]) -> ParityReport:
+            chosen = set(some)
+            return compare(convert(self.source, [name for name in every if name not in chosen]))
+
+        return first_failing(halved, judge)
 
 
 def to_half(
@@ -73,7 +88,7 @@ def to_half(
     """
     order = [node.name for node in graph.graph.node]
     kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge, glance)
-    return HalfPrecision(to_fp16(graph, kept), kept, report)
+    return HalfPrecision(to_fp16(graph, kept), graph, kept, report)
 
 
 def sensitive_nodes(graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> set[str]:

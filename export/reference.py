@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +88,11 @@ class Reference:
             return None
         before, model = self._torch_miou
         return BundleScores(len(labelled), before, model, miou(labelled, self._space, candidate))
+
+    def scored(self, report: ParityReport, candidate: Answering) -> ParityReport:
+        """A candidate's report, with what it loses of mIoU where there are labels."""
+        scores = self.scores(lambda image: candidate(image)["label_map"])
+        return replace(report, miou_change=scores.change) if scores else report
 
     @cached_property
     def _torch_miou(self) -> tuple[float | None, float]:

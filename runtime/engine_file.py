@@ -20,6 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "dict[str, int]": (dict,),
+    "dict[str, str]": (dict,),
     "int": (int,),
     "float": (int, float),
 }
@@ -37,6 +38,7 @@ class EngineRecord:
         precision: what was asked for, and proved.
         proved_by: ``engine inspector``, or ``typed network definition`` where no GPU could load it.
         layer_types: number of layers of each kind and type, such as ``CONVOLUTION HALF``.
+        io_types: type and shape of each input and output by name, such as ``UINT8 1x256x512x3``.
         model_sha256: of the ONNX file that it was built from.
         engine_sha256: of the engine file.
         timing_cache_sha256: of the measurements that it was built with; None without any.
@@ -54,6 +56,7 @@ class EngineRecord:
     precision: str
     proved_by: str
     layer_types: dict[str, int]
+    io_types: dict[str, str]
     model_sha256: str
     engine_sha256: str
     timing_cache_sha256: str | None

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import stream
 from benchmarks.timing import summarise, time_in_turn
+from runtime.packaged import BUNDLE_DIR
 
 
 def test_a_bundle_is_measured_on_the_labelled_clip(in_empty_folder, capsys):
@@ -95,3 +96,17 @@ def test_a_precision_that_failed_has_a_row(tmp_path, capsys):
     assert len(json.loads((tmp_path / "rows.json").read_text())["rows"]) == 1
     assert precisions.main(["--out", str(tmp_path / "rows.json")]) == 0
     assert "a 8x8 int8" in capsys.readouterr().out
+
+
+def test_an_engine_of_a_bundle_has_its_row(tmp_path, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13 (x86_64)")
+    from benchmarks import engines
+
+    files = sorted(path.name for path in BUNDLE_DIR.iterdir())
+    out = ["--out", str(tmp_path / "engines.json")]
+    assert engines.main([str(BUNDLE_DIR), "--compute-capability", "8.9", *out]) == 0
+    assert "34 CONVOLUTION FLOAT" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "engines.json").read_text())["rows"]
+    assert row["io_types"] == {"image": "UINT8 1x192x384x3", "label_map": "UINT8 1x192x384"}
+    assert sorted(path.name for path in BUNDLE_DIR.iterdir()) == files
+    assert engines.main([str(tmp_path), *out]) == 2

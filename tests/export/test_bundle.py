@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -93,8 +94,11 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert f"1 labelled images | – | 100.00 | {result.scores.shipped:.2f} |" in card
     strict = replace(asked, recipe=ExportRecipe(fp16_miou_loss=0.0))
-    with pytest.raises(ParityError, match=r"mIoU -0\.\d+ points, at most -0 wanted"):
+    with pytest.raises(ParityError, match=r"mIoU -0\.\d+ points, at most -0 wanted") as caught:
         export_bundle(strict, tmp_path / "bundle")
+    assert re.search(
+        r"the first layer to fail it is \S+/\S+\. Nothing was written", str(caught.value)
+    )
 
 
 def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
@@ -102,10 +106,13 @@ def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.label_agreement >= 0.975
     assert result.int8.num_quantised > len(result.int8.kept)
-    assert min(result.int8.int8_ms, result.int8.fp32_ms) > 0
+    times_ms = result.int8.int8_ms, result.int8.fp16_ms, result.int8.fp32_ms
+    assert min(times_ms) > 0
     graph = onnx.load(tmp_path / "bundle" / "model.onnx").graph
     assert "QuantizeLinear" in {node.op_type for node in graph.node}
-    assert "compute in int8, calibrated by" in (tmp_path / "bundle" / "card.md").read_text()
+    card = (tmp_path / "bundle" / "card.md").read_text()
+    assert "compute in int8, calibrated by" in card
+    assert f"a frame takes {times_ms[0]:.1f} ms in int8" in card
     with pytest.raises(ExportError, match="at least 8 target frames"):
         export_bundle(replace(asked, calibration=frames), tmp_path / "bundle")
 

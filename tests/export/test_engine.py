@@ -99,6 +99,12 @@ def test_an_engine_is_built_in_the_precision_of_the_graph(bundles, tmp_path, pre
     assert record.layer_types[f"CONVOLUTION {kind}"] == 34
     assert len([name for name in record.layer_types if name.startswith("CONVOLUTION")]) == 1
     engine, _ = engine_paths(folder, "tensorrt-rtx")
+    assert record.io_types == {
+        "image": "UINT8 1x96x192x3",
+        "label_map": "UINT8 1x96x192",
+        "confidence": "UINT8 1x96x192",
+        "health": f"FLOAT 1x{sum(read_manifest(folder).health_layout.values())}",
+    }
     assert record.engine_sha256 == file_sha256(engine)
     assert record.model_sha256 == read_manifest(folder).sha256["model.onnx"]
     assert (record.gpu, record.proved_by) == (None, "typed network definition")

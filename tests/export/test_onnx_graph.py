@@ -25,8 +25,19 @@ def test_the_pooling_matrix_is_torchs_adaptive_pooling(size, pooled):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("pooled", [(4, 5), (3, 3), (8, 10), (1, 1)])
-def test_pooling_is_one_node_or_two_products(pooled):
+@pytest.mark.parametrize(
+    ("pooled", "expected"),
+    [
+        ((4, 5), {"AveragePool": 1}),
+        ((8, 10), {"AveragePool": 1}),
+        ((2, 2), {"MatMul": 2}),  # too large a window
+        ((3, 3), {"MatMul": 2}),  # windows of several sizes
+        ((1, 1), {"GlobalAveragePool": 1}),
+    ],
+)
+def test_pooling_is_one_node_or_two_products(pooled, expected, monkeypatch):
+    monkeypatch.setattr("export.onnx_graph._LARGEST_WINDOW", 20)
+
     class Pool(nn.Module):
         def forward(self, x):
             return functional.adaptive_avg_pool2d(x, pooled)
@@ -34,6 +45,7 @@ def test_pooling_is_one_node_or_two_products(pooled):
     example = torch.randn(1, 2, 8, 10)
     graph = export_graph(Pool(), example)
     kinds = Counter(node.op_type for node in graph.graph.node)
+    assert {kind: n for kind, n in kinds.items() if kind in ("MatMul", *expected)} == expected
     assert not {"Gather", "Add"} & set(kinds)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     found = session.run(None, {"image": example.numpy()})[0]

@@ -16,7 +16,13 @@ from export.calibration import (
     require_frames,
 )
 from export.errors import ExportError
-from export.quantize import quantisable_nodes, quantised_graph, through_activations, to_int8
+from export.quantize import (
+    quantisable_nodes,
+    quantised_graph,
+    through_activations,
+    timing_text,
+    to_int8,
+)
 from export.session import GraphSession, float_tensors
 
 
@@ -55,6 +61,19 @@ def test_statistics_beside_the_label_map_stay_as_they_are():
     shape = helper.make_tensor_value_info("health", TensorProto.FLOAT, [1, 2, 1, 1])
     graph.graph.output.append(shape)
     assert [node.name for node in quantisable_nodes(graph)] == ["conv0", "conv1"]
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "verdict"),
+    [
+        ((3, 2, 4), "slower than fp16"),
+        ((5, 4, 3), "slower than fp16 and fp32"),
+        ((1, 2, 3), "the fastest"),
+    ],
+)
+def test_whether_int8_pays_is_said(times_ms, verdict):
+    facts = dict(zip(("int8_ms", "fp16_ms", "fp32_ms"), times_ms, strict=True))
+    assert timing_text(facts).endswith(f"int8 is {verdict}")
 
 
 IMAGE = np.linspace(-2, 5, 8, dtype=np.float32).reshape(1, 2, 4)

@@ -1,0 +1,96 @@
+"""python -m benchmarks.engines BUNDLE …: an engine of each, and what proves its precision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hardware import machine_line, machine_record
+from export.engine import EngineRequest, build_engine
+from export.engine_proof import multiplies
+from export.errors import ExportError
+from runtime.engine_file import LIBRARIES, engine_paths
+from runtime.errors import StreamError
+from runtime.manifest import read_manifest
+
+RESULTS = Path("benchmarks/results/engines.json")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engines", description="Build and prove an engine of each bundle."
+    )
+    parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE")
+    parser.add_argument(
+        "--library", choices=LIBRARIES, default="tensorrt-rtx", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--compute-capability", metavar="X.Y", help="to build for; the GPU that is here by default"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help="(%(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    request = EngineRequest(args.library, args.compute_capability)
+    try:
+        rows = [measure(bundle, request) for bundle in args.bundles]
+    except (ExportError, StreamError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if rows:
+        record = {"rows": rows, "machine": machine_record()}
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(text(json.loads(args.out.read_text(encoding="utf-8"))))
+    return 0
+
+
+def measure(bundle: Path, request: EngineRequest) -> dict[str, Any]:
+    """Build in a copy: bundles that are shipped are left as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(bundle, Path(folder) / "bundle")
+        record = build_engine(copy, request)
+        size = engine_paths(copy, request.library)[0].stat().st_size
+    manifest = read_manifest(bundle)
+    height, width = manifest.input_hw
+    return {
+        "network": manifest.provenance["architecture"],
+        "size": f"{width}x{height}",
+        "precision": record.precision,
+        "library": f"{record.library} {record.library_version}",
+        "compute_capability": record.compute_capability,
+        "gpu": record.gpu,
+        "proved_by": record.proved_by,
+        "layer_types": record.layer_types,
+        "io_types": record.io_types,
+        "bytes": size,
+        "build_s": record.build_s,
+    }
+
+
+def text(record: dict[str, Any]) -> str:
+    """The rows for a terminal."""
+    lines = [f"{'':<36}{'MB':>6}{'build s':>9}  layers that multiply, by type"]
+    for row in record["rows"]:
+        name = f"{row['network']} {row['size']} {row['precision']}"
+        cells = f"{row['bytes'] / 1e6:>6.1f}{row['build_s']:>9.1f}"
+        lines.append(f"{name:<36}{cells}  {_multiplying(row['layer_types'])}")
+    return "\n".join([*lines, machine_line(record["machine"])])
+
+
+def _multiplying(layer_types: dict[str, int]) -> str:
+    kinds = sorted(kind for kind in layer_types if multiplies(kind.partition(" ")[0]))
+    return ", ".join(f"{layer_types[kind]} {kind}" for kind in kinds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
