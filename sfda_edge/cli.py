@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sfda_edge.model_source import ModelFlags
     from sfda_edge.validation import Validation
 
-_IMAGES = "a folder, a video, camvid:FOLDER, or streetsynth:source|target|clip|FOLDER"
+_IMAGES = (
+    "a folder, a video, camvid:FOLDER, cityscapes:FOLDER, or streetsynth:source|target|clip|FOLDER"
+)
 # Which extra brings a library that a command found missing.
 EXTRAS = {
     "torch": "adapt",

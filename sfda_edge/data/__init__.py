@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtime.sources import VIDEO_SUFFIXES
 from sfda_edge.data.camvid import open_camvid
+from sfda_edge.data.cityscapes import open_cityscapes
 from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.streetsynth import PARTS, open_streetsynth
@@ -21,12 +22,13 @@ __all__ = ["DATASETS", "ImageSet", "absolute_spec", "open_images"]
 
 DATASETS: dict[str, Callable[[str], ImageSet]] = {
     "camvid": open_camvid,
+    "cityscapes": open_cityscapes,
     "streetsynth": open_streetsynth,
 }
 
 
 def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
-    """Open a folder of images, a video file, ``camvid:FOLDER`` or ``streetsynth:PART``.
+    """Open a folder of images, a video file, or a data set as ``NAME:WHERE``.
 
     Args:
         spec: what to open.

@@ -70,7 +70,8 @@ class SfdaRecipe:
         attention_weight: β, of L_DAD^ss (E8).
         target_attention_weight: τ, of L_DAD^st (E9).
         statistics_weight: of L_BNS (E3).
-        adversarial_weight: γ, of L_ADV (E14): a mean over patches, where our notes have a sum.
+        adversarial_weight: γ, of L_ADV (E14): a mean over patches, where our notes have a sum over
+            the batch_size · K² / 2 hard ones; multiply by that for the sum.
         patches_per_side: K; the paper finds 3 to 5 alike, 1 switches the patch module off.
         outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
         bounded_generator: maximise log(1 + L) instead of L, which has no bound (DFAD does so for

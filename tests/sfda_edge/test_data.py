@@ -47,6 +47,46 @@ def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
         open_images(str(images), labels)
 
 
+@pytest.fixture
+def cityscapes(tmp_path):
+    """Two images of two cities; one has the official scripts' labelTrainIds, one labelIds alone."""
+    images, labels = (tmp_path / kind / "val" for kind in ("leftImg8bit", "gtFine"))
+    for city, suffix, value in (("aachen", "labelTrainIds", 18), ("bochum", "labelIds", 33)):
+        for folder in (images / city, labels / city):
+            folder.mkdir(parents=True)
+        stem = f"{city}_000000_000019"
+        pixels = np.full((8, 16, 3), 100, np.uint8)
+        Image.fromarray(pixels).save(images / city / f"{stem}_leftImg8bit.png")
+        label_map = np.full((8, 16), value, np.uint8)
+        label_map[0] = 255 if suffix == "labelTrainIds" else 4
+        label_map[1, 0] = 0 if suffix == "labelTrainIds" else 7
+        Image.fromarray(label_map).save(labels / city / f"{stem}_gtFine_{suffix}.png")
+    return tmp_path
+
+
+def test_cityscapes_is_read_as_it_is_released(cityscapes):
+    images = open_images(f"cityscapes:{cityscapes}/leftImg8bit/val")
+    assert [s.name for s in images.samples] == [
+        f"{city}/{city}_000000_000019_leftImg8bit.png" for city in ("aachen", "bochum")
+    ]
+    first, second = (loaded.label_map for loaded in read_all(images, images.label_space))
+    np.testing.assert_array_equal(first, second)
+    assert images.label_space.names[first[4, 4]] == "bicycle"
+    assert images.label_space.names[first[1, 0]] == "road"
+    assert set(first[0]) == {255}
+    (cityscapes / "gtFine" / "val" / "bochum").rename(cityscapes / "elsewhere")
+    with pytest.raises(DataError, match="no label map for bochum/bochum_000000_000019"):
+        open_images(f"cityscapes:{cityscapes}/leftImg8bit/val")
+    (cityscapes / "gtFine").rename(cityscapes / "gone")
+    assert not open_images(f"cityscapes:{cityscapes}/leftImg8bit/val").labelled
+
+
+@pytest.mark.parametrize("where", ["", "/leftImg8bit", "/leftImg8bit/train", "/gtFine/val"])
+def test_what_is_not_a_split_of_cityscapes_says_what_is(cityscapes, where):
+    with pytest.raises(DataError, match="give a split's folder"):
+        open_images(f"cityscapes:{cityscapes}{where}")
+
+
 def spoil(folder):
     """A truncated image, a label of another size, an id outside the space."""
     path = folder / "images" / "0.png"
