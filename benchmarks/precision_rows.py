@@ -42,7 +42,7 @@ def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
         row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
         out = args.work / f"{facts['model']}-{facts['size']}-{precision}"
-        validation = args.validation and Validation(args.validation)
+        validation = args.validation and Validation(args.validation, args.validation_labels)
         flags = ExportFlags(precision, target=args.target, validation=validation)
         try:
             row |= _row(export_model(ModelFlags(run), flags, out))

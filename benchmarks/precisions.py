@@ -35,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--validation", metavar="IMAGES", help="labelled images to score on")
     parser.add_argument(
+        "--validation-labels", type=Path, metavar="DIR", help="of a plain folder of them"
+    )
+    parser.add_argument(
         "--work", type=Path, default=Path("work"), metavar="DIR", help="bundles (%(default)s)"
     )
     parser.add_argument("--target", default="cpu", metavar="PROFILE", help="as of export (cpu)")
