@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import silent
 from sfda_edge.data.target import TargetImages
+from sfda_edge.fabric import open_fabric
 from sfda_edge.models import ModelSpec, build_model
 from sfda_edge.task import AdaptationTask
 
@@ -48,10 +48,12 @@ def drawn_images(count: int, height: int = 40, width: int = 70) -> ImageSet:
 def make_task(tmp_path, tiny_model, tiny_spec):
     """Tasks on the tiny network and ten drawn images, each with a copy of the same weights."""
 
-    def make(model=None, spec=tiny_spec, count=10, seed=0, work=tmp_path / "work"):
+    def make(
+        model=None, spec=tiny_spec, count=10, seed=0, work=tmp_path / "work", precision="fp32"
+    ):
         target = TargetImages(drawn_images(count), spec.input_hw)
         model = copy.deepcopy(tiny_model) if model is None else model
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = open_fabric("cpu", precision)
         return AdaptationTask(model, spec, target, fabric, seed, work, lambda _t, _n: silent)
 
     return make

@@ -57,6 +57,18 @@ def test_each_recipe_runs_and_leaves_an_ordinary_network(name, make_task, tiny_m
     assert all(section.picture for section in run.method.illustrations())
 
 
+@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+def test_in_bfloat16_weights_and_losses_stay_what_they_are(name, make_task, tmp_path):
+    logged = []
+    for precision in ("fp32", "bf16"):
+        run = started(make_task(work=tmp_path / precision, precision=precision), name)
+        logged.append(run.step())
+        assert {tensor.dtype for tensor in run.method.model.parameters()} == {torch.float32}
+    plain, rounded = logged
+    assert rounded != plain  # the networks did compute in another precision
+    assert rounded == {key: pytest.approx(value, rel=0.2) for key, value in plain.items()}
+
+
 @pytest.mark.parametrize(("steps_done", "resumed_at"), [(3, 2), (5, 4)])
 @pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
 def test_a_killed_run_resumes_to_the_same_weights(
