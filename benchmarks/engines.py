@@ -40,7 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if not args.bundles and not args.out.is_file():
+        parser.error(f"name bundles: {args.out} holds no rows yet")
     request = EngineRequest(args.library, args.compute_capability)
     try:
         rows = [measure(bundle, request) for bundle in args.bundles]

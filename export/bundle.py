@@ -51,10 +51,10 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
     with replacing(out_dir) as folder:
         result = _write(folder, reference)
         _keep_timings(out_dir, folder)
-        if request.engine is None:
-            _say_what_goes(out_dir)
-            return result
-        return replace(result, engine=build_engine(folder, request.engine))
+        if request.engine is not None:
+            result = replace(result, engine=build_engine(folder, request.engine))
+        _say_what_goes(out_dir, folder)
+        return result
 
 
 def _keep_timings(old_dir: Path, folder: Path) -> None:
@@ -64,11 +64,11 @@ def _keep_timings(old_dir: Path, folder: Path) -> None:
             shutil.copyfile(timing_cache_path(old_dir, library), timing_cache_path(folder, library))
 
 
-def _say_what_goes(old_dir: Path) -> None:
-    """The engines of a bundle are of its graph alone, and go with it."""
+def _say_what_goes(old_dir: Path, folder: Path) -> None:
+    """The engines of a bundle are of its graph alone, and go with it where no new ones come."""
     for library in LIBRARIES:
         engine, _ = engine_paths(old_dir, library)
-        if engine.exists():
+        if engine.exists() and not engine_paths(folder, library)[0].exists():
             logger.warning(
                 "%s is of the graph that is replaced and goes with it; a new one: python -m "
                 "export.engine %s --library %s",

@@ -59,12 +59,15 @@ def replacing(out_dir: Path) -> Iterator[Path]:
         ExportError: the disk is full, the place cannot be written, or another export is writing it.
     """
     prefix = f".{out_dir.name}.sfda-edge"
-    part_dir, old_dir = out_dir.with_name(f"{prefix}-new"), out_dir.with_name(f"{prefix}-old")
+    part_dir, old_dir, lock = (out_dir.with_name(f"{prefix}-{e}") for e in ("new", "old", "lock"))
     try:
-        with _held(part_dir):
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        with _held(lock, out_dir):
             try:
                 if old_dir.exists() and not out_dir.exists():  # killed between a swap's two moves
                     old_dir.replace(out_dir)
+                shutil.rmtree(part_dir, ignore_errors=True)
+                part_dir.mkdir()
                 yield part_dir
                 _swap(part_dir, out_dir, old_dir)
             finally:
@@ -74,30 +77,34 @@ def replacing(out_dir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """An empty folder that no other process holds; the system lets go of it even after a kill.
+def _held(lock: Path, out_dir: Path) -> Iterator[None]:
+    """Hold a file that no other export holds; the system lets go of it even after a kill.
 
     Raises:
-        ExportError: another process holds it.
+        ExportError: another export holds it.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another export may have put it in its place between the two calls.
-            if not folder.exists() or os.fstat(handle).st_ino != folder.stat().st_ino:
-                continue
-            for left in folder.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield
-            return
-        except BlockingIOError:
-            raise ExportError(
-                f"another export is writing {folder}; wait for it, or choose another --out"
-            ) from None
+            _lock(handle, out_dir)
+            # Its last holder may have removed it between the two calls.
+            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
+                return
         finally:
             os.close(handle)
+
+
+def _lock(handle: int, out_dir: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ExportError(
+            f"another export is writing {out_dir}; wait for it, or choose another --out"
+        ) from None
 
 
 def _swap(part_dir: Path, out_dir: Path, old_dir: Path) -> None:

@@ -28,7 +28,8 @@ class Gate:
         label_agreement: share of pixels with the reference's label.
         class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
         miou_loss: how many points of mIoU may be lost when there are labels.
-        confidence_drift, health_drift: how far these answers may move, where they are asked for.
+        confidence_drift: how far the confidence, in [0, 1], may move on average, if asked for.
+        health_drift: how far any part of the health vector may, in the measure of ``_moved``.
     """
 
     label_agreement: float

@@ -22,7 +22,8 @@ class ExportRecipe:
         PRECISION_class_iou: IoU with the model of every class that is not too rare.
         PRECISION_miou_loss: points of mIoU that may be lost on labelled images.
         PRECISION_confidence_drift: mean absolute change of the confidence, if it is asked for.
-        PRECISION_health_drift: change of any part of the health vector, if it is asked for.
+        PRECISION_health_drift: mean change of any part of the health vector, if it is asked for:
+            of entropy and shares in [0, 1], of channel means relative to their length.
         calibration_images: frames that int8 is calibrated on, other than those of the gate.
         int8_finetune_steps: how long the network learns to be quantised when it loses too much
             otherwise; 0 for never.

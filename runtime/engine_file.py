@@ -16,11 +16,13 @@ from runtime.gpu import Gpu
 from runtime.manifest import PRECISIONS, Manifest, file_sha256
 
 LIBRARIES = ("tensorrt", "tensorrt-rtx")
+_SCHEMA = 2
+# Of a field, or of the values of a dictionary.
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
-    "dict[str, int]": (dict,),
-    "dict[str, str]": (dict,),
+    "dict[str, int]": (int,),
+    "dict[str, str]": (str,),
     "int": (int,),
     "float": (int, float),
 }
@@ -65,7 +67,7 @@ class EngineRecord:
     build_s: float
     platform: str = ""
     max_batch: int = 1
-    schema: int = field(default=1)
+    schema: int = field(default=_SCHEMA)
 
     def to_json(self) -> str:
         """The record as it is written."""
@@ -112,12 +114,15 @@ def read_engine_record(bundle_dir: Path, library: str) -> EngineRecord:
 
 def _checked(content: dict[str, Any], library: str) -> EngineRecord:
     """Build the record, or raise what is wrong with it."""
-    if content["schema"] != 1:
-        raise ValueError(f"schema {content['schema']}, this program reads 1")
+    if content["schema"] != _SCHEMA:
+        raise ValueError(f"schema {content['schema']}, this program reads {_SCHEMA}")
     record = EngineRecord(**content)
     for one in fields(EngineRecord):
         value = getattr(record, one.name)
-        if not isinstance(value, _KINDS[str(one.type)]) or isinstance(value, bool):
+        kind, nested = str(one.type), isinstance(value, dict)
+        parts = value.values() if nested else [value]
+        fits = all(isinstance(part, _KINDS[kind]) for part in parts)
+        if not fits or nested != kind.startswith("dict"):
             raise ValueError(f"{one.name} is {value!r}")
     if record.library != library:
         raise ValueError(f"it is of {record.library}")

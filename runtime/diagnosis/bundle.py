@@ -35,6 +35,9 @@ def _engine(bundle_dir: Path, library: str, manifest: Manifest) -> Finding:
         record = read_engine_record(bundle_dir, library)
     except BackendUnavailable as error:
         return Finding("engine", "problem", str(error), f"{again} --library {library}")
+    if record.model_sha256 != manifest.sha256[manifest.model_file]:
+        text = f"{name} was built from another ONNX file"
+        return Finding("engine", "problem", text, f"{again} --library {library}")
     try:
         require_loadable(bundle_dir, record, manifest, _version(library), find_gpu())
     except BackendUnavailable as error:

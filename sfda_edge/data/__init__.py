@@ -31,7 +31,7 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
     """Open a folder of images, a video file, or a data set as ``NAME:WHERE``.
 
     Args:
-        spec: what to open.
+        spec: what to open; a folder with ``/**`` behind it is read with its subfolders.
         labels_dir: a folder of index images with the images' names; for a plain folder or a video.
 
     Raises:
@@ -45,7 +45,7 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
             )
         return DATASETS[name](where)
     path = Path(spec)
-    if path.is_dir():
+    if path.is_dir() or path.name == "**":
         return open_folder(path, labels_dir)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return open_video(path, labels_dir)
@@ -60,5 +60,7 @@ def absolute_spec(spec: str) -> str:
     name, colon, where = spec.partition(":")
     if spec in {f"streetsynth:{part}" for part in PARTS}:
         return spec
-    prefix, path = (f"{name}:", where) if colon and name in DATASETS else ("", spec)
-    return prefix + (str(Path(path).resolve()) if Path(path).exists() else path)
+    prefix, where = (f"{name}:", where) if colon and name in DATASETS else ("", spec)
+    path = Path(where)
+    known = path.exists() or path.name == "**"
+    return prefix + (str(path.resolve()) if known else where)

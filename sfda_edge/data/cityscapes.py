@@ -25,7 +25,7 @@ def open_cityscapes(where: str) -> ImageSet:
     Raises:
         DataError: there is no such folder, or a label map is missing.
     """
-    folder = Path(where)
+    folder = Path(where).absolute()
     paths = sorted(folder.glob(f"*/*{_IMAGE}"))
     if folder.parent.name != "leftImg8bit" or not paths:
         raise DataError(

@@ -10,23 +10,29 @@ from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
+_DEEP = "**"
+
 
 def open_folder(
     images_dir: Path, labels_dir: Path | None = None, label_space: LabelSpace | None = None
 ) -> ImageSet:
-    """All images of a folder, or of its subfolders where it has none itself.
+    """All images of a folder; each needs ``labels_dir/<same name>.png`` when labels are given.
 
-    Each needs ``labels_dir/<same name>.png`` when labels are given, in the same subfolder.
+    Of a folder and a last part ``**`` those of its subfolders, too, with labels in the same ones.
 
     Raises:
         DataError: a folder is missing, holds no image, or a label map is missing.
     """
+    deep = images_dir.name == _DEEP
+    images_dir = images_dir.parent if deep else images_dir
     for folder in (images_dir, labels_dir):
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder} is not a folder")
-    paths = list_images(images_dir) or _of_subfolders(images_dir)
+    paths = _of_subfolders(images_dir) if deep else list_images(images_dir)
     if not paths:
-        raise DataError(f"{images_dir} holds no images")
+        below = 0 if deep else len(_of_subfolders(images_dir))
+        advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
+        raise DataError(f"{images_dir} holds no images{advice}")
     if labels_dir is not None:
         _require_labels(images_dir, paths, labels_dir)
     samples = (_sample(images_dir, path, labels_dir) for path in paths)
@@ -34,8 +40,13 @@ def open_folder(
 
 
 def _of_subfolders(folder: Path) -> list[Path]:
-    """Such as Cityscapes' cities and many a dataset's sequences, in order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    """Such as cities or sequences, in order; what is hidden is left alone."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _label_path(images_dir: Path, path: Path, labels_dir: Path) -> Path:

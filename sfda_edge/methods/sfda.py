@@ -160,6 +160,7 @@ class SfdaRecipe:
 
 
 MOST_PICTURES = 4
+# Times the source's own answers: nothing of the source is left in a student that is so far away.
 EXPLODED_ABOVE = 10.0
 
 
@@ -247,9 +248,14 @@ class Sfda(AdaptationMethod):
 
     def _teach_generator(self, target: Tensor, step: int) -> dict[str, float]:
         """E10."""
-        recipe = self.recipe
         self.model.requires_grad_(False)
-        fakes = self._fakes()
+        try:
+            return self._descend_generator(target, step)
+        finally:
+            self.model.requires_grad_(True)
+
+    def _descend_generator(self, target: Tensor, step: int) -> dict[str, float]:
+        recipe, fakes = self.recipe, self._fakes()
         seen: defaultdict[str, list[Tensor]] = defaultdict(list)
         with watching(self.source_norms, lambda name, x: seen[name].append(x)):
             source = self._source_sees(fakes)
@@ -266,11 +272,12 @@ class Sfda(AdaptationMethod):
             + recipe.target_attention_weight * likeness
         )
         self.generating.descend(loss, step)
-        self.model.requires_grad_(True)
         return {"generator": loss.item(), "statistics": statistics.item()}
 
     def _require_bounded(self, output: Tensor, logits: Tensor) -> None:
         """See that the two have not been driven apart without end.
+
+        Of logits alone: probabilities and attention have bounds of their own.
 
         Raises:
             CollapseError: their logits differ by many times the source's own size.

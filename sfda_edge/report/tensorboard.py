@@ -23,8 +23,8 @@ def with_tensorboard(progress: Progress, folder: Path, steps_done: int) -> Progr
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:
         from torch.utils.tensorboard import SummaryWriter
 
-        purged = steps_done + 1 if steps_done else None
-        with SummaryWriter(str(folder), purge_step=purged, flush_secs=_FLUSHED_EVERY_S) as writer:
+        first = steps_done + 1
+        with SummaryWriter(str(folder), purge_step=first, flush_secs=_FLUSHED_EVERY_S) as writer:
             for line in progress(steps):
                 for name, value in line.items():
                     if name != "step" and isinstance(value, int | float):

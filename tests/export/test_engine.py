@@ -304,12 +304,14 @@ def linked(engine, _record):
         (lambda engine, record: engine.write_bytes(b"x"), "is not the engine that"),
         (lambda engine, record: record.write_text("{"), "is damaged"),
         (lambda engine, record: record.write_text('{"schema": 9}'), "schema 9"),
-        (lambda engine, record: record.write_text('{"schema": 1, "a": 2}'), "is damaged"),
+        (lambda engine, record: record.write_text('{"schema": 2, "a": 2}'), "is damaged"),
         (lambda engine, record: engine.unlink(), "has no engine of tensorrt-rtx"),
         (edited(precision="bf16"), "precision 'bf16' is none of"),
         (edited(library="tensorrt"), "it is of tensorrt"),
         (edited(max_batch="four"), "max_batch is 'four'"),
         (edited(gpu=7), "gpu is 7"),
+        (edited(layer_types={"CONVOLUTION HALF": "many"}), "layer_types is"),
+        (edited(layer_types=3), "layer_types is"),
         (lambda engine, record: record.write_text("[" * 100_000), "is damaged"),
         (linked, "is a link"),
     ],
@@ -329,6 +331,8 @@ def test_the_doctor_looks_at_a_bundles_engines(bundle, monkeypatch, capsys):
     assert "compute capability of the GPU 8.9, here none" in found.text
     monkeypatch.setattr("runtime.diagnosis.bundle.find_gpu", lambda: Gpu("RTX 4090", "8.9"))
     assert bundle_doctor.look(bundle)[1].verdict == "ok"
+    edited(model_sha256="0" * 64)(*engine_paths(bundle, record.library))
+    assert bundle_doctor.look(bundle)[1].verdict == "problem"
     engine_paths(bundle, record.library)[0].write_bytes(b"x")
     assert cli.main(["doctor", "--bundle", str(bundle)]) == 2
     assert "is not the engine that" in capsys.readouterr().out
@@ -385,6 +389,9 @@ def test_an_export_ships_its_engine_and_keeps_earlier_timings(bundle, request_, 
     result = export_bundle(replace(asked, engine=RTX), bundle)
     assert read_engine_record(bundle, "tensorrt-rtx") == result.engine
     assert "is of the graph that is replaced" not in caplog.text
+    engine_paths(bundle, "tensorrt")[0].touch()
+    export_bundle(replace(asked, engine=RTX), bundle)
+    assert "tensorrt.engine is of the graph that is replaced" in caplog.text
     export_bundle(asked, bundle)
     assert "tensorrt-rtx.engine is of the graph that is replaced" in caplog.text
     assert not engine_paths(bundle, "tensorrt-rtx")[0].exists()

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -80,9 +81,39 @@ def test_of_two_exports_to_one_place_the_second_is_refused(bundle):
             pass
         assert (folder / "first").exists()
     assert [path.name for path in bundle.iterdir()] == ["first"]
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
     with replacing(bundle) as folder:
         (folder / "second").touch()
     assert [path.name for path in bundle.iterdir()] == ["second"]
+
+
+def test_many_exports_to_one_place_leave_one_whole_bundle(tmp_path):
+    """Each writes its name twice: whoever comes last, the two are of one export."""
+    refused, unexpected = [], []
+
+    def export(name):
+        try:
+            with replacing(tmp_path / "bundle") as folder:
+                (folder / "first").write_text(name)
+                time.sleep(0.001)
+                (folder / "second").write_text(name)
+        except ExportError as error:
+            (refused if "another export" in str(error) else unexpected).append(str(error))
+
+    def exporter(number):
+        for turn in range(60):
+            export(f"{number}.{turn}")
+
+    threads = [threading.Thread(target=exporter, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    assert 0 < len(refused) < 240
+    first, second = (tmp_path / "bundle" / name for name in ("first", "second"))
+    assert first.read_text() == second.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_folders_of_the_users_beside_a_bundle_are_left_alone(bundle):

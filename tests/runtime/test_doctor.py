@@ -192,7 +192,7 @@ sys.exit(doctor.main(["--json"]))
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    command = f"{sys.executable} -m runtime.doctor | head -c 1"
+    command = f"{sys.executable} -m runtime.doctor | true"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )

@@ -115,6 +115,8 @@ def test_what_is_logged_can_be_watched_while_the_run_goes_on(tmp_path):
     again = [{"step": 2, "loss": 0.125}]  # killed, and gone on from the first step
     assert list(with_tensorboard(silent, tmp_path, 1)(again)) == again
     assert scalars() == {"loss": [(1, 0.5), (2, 0.125)]}
+    assert list(with_tensorboard(silent, tmp_path, 0)(lines)) == lines  # and from the beginning
+    assert scalars() == {"loss": [(1, 0.5), (2, 0.25)]}
 
 
 def test_a_full_disk_during_the_run_keeps_the_last_checkpoint(tmp_path, make_task, monkeypatch):

@@ -38,13 +38,20 @@ def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
             shutil.copy(kind / f"{number}.png", kind / city)
         for path in kind.glob("*.png"):
             path.unlink()
-    found = open_images(str(images), labels)
+    (images / ".thumbnails").mkdir()
+    shutil.copy(images / "aachen" / "0.png", images / ".thumbnails")
+    with pytest.raises(DataError, match=r"its subfolders hold 3: .*images/\*\* takes them"):
+        open_images(str(images), labels)
+    assert absolute_spec(f"{images}/**") == f"{images.resolve()}/**"
+    found = open_images(f"{images}/**", labels)
     names = [sample.name for sample in found.samples]
     assert names == ["aachen/0.png", "bochum/0.png", "bochum/5.png"]
     assert len(list(read_all(found, None))) == 3
     (labels / "bochum" / "0.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images, first bochum/0\.png"):
-        open_images(str(images), labels)
+        open_images(f"{images}/**", labels)
+    with pytest.raises(DataError, match="is not a folder"):
+        open_images(f"{images}/nowhere/**")
 
 
 @pytest.fixture
@@ -64,7 +71,9 @@ def cityscapes(tmp_path):
     return tmp_path
 
 
-def test_cityscapes_is_read_as_it_is_released(cityscapes):
+def test_cityscapes_is_read_as_it_is_released(cityscapes, monkeypatch):
+    monkeypatch.chdir(cityscapes / "leftImg8bit")
+    assert open_images("cityscapes:val").labelled
     images = open_images(f"cityscapes:{cityscapes}/leftImg8bit/val")
     assert [s.name for s in images.samples] == [
         f"{city}/{city}_000000_000019_leftImg8bit.png" for city in ("aachen", "bochum")

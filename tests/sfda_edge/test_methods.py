@@ -329,6 +329,7 @@ def test_a_generator_that_drives_the_two_apart_without_end_stops_the_run(make_ta
     adapt(run, tmp_path)
     assert "the generator explodes" in run.stopped
     assert "times the size of the source's answers" in run.stopped
+    assert all(parameter.requires_grad for parameter in run.method.model.parameters())
 
 
 @pytest.mark.parametrize(
