@@ -32,6 +32,8 @@ from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE, Manifest, file_sha256
 
 logger = logging.getLogger(__name__)
+# A conversion, or the graph in single precision itself.
+Made = HalfPrecision | Quantised | onnx.ModelProto
 
 
 def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
@@ -85,7 +87,8 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     if request.answers.argmax == "coarse":
         cost = measure_coarse(graph, with_full_labels(request), request.images, space)
     if request.precision != "fp32":  # or the searches would look for a fault of the exporter's
-        _require(reference.compare(GraphSession(graph)), "the fp32 graph", reference, graph)
+        report = reference.compare(GraphSession(graph))
+        _require(report, "the fp32 graph", reference, graph)
     half = half_precision(graph, reference) if request.precision == "fp16" else None
     int8 = eight_bits(graph, reference) if request.precision == "int8" else None
     if int8:
@@ -116,14 +119,14 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
 
 
 def _prove(
-    folder: Path, reference: Reference, made: HalfPrecision | Quantised | onnx.ModelProto
+    folder: Path, reference: Reference, made: Made
 ) -> tuple[ParityReport, BundleScores | None]:
     """Compare, score and draw with the written file, read as a device reads it.
 
     Args:
         folder: of the file.
         reference: what it is compared with.
-        made: what was written: the conversion, or the graph in single precision itself.
+        made: what was written.
 
     Raises:
         ParityError: it does not answer as the model does.
@@ -133,11 +136,7 @@ def _prove(
         report, scores = reference.compare(backend.answers), reference.scores(backend.infer)
         if scores is not None:
             report = replace(report, miou_change=scores.change)
-        what = f"the {request.precision} graph"
-        if isinstance(made, onnx.ModelProto):
-            _require(report, what, reference, made)
-        else:
-            _require_converted(report, what, reference, made)
+        _require(report, f"the {request.precision} graph", reference, made)
         before = reference.before()
         columns = {"before the adaptation": before} if before else {}
         columns[f"this file, {request.precision}"] = backend.infer
@@ -146,8 +145,8 @@ def _prove(
     return report, scores
 
 
-def _require(report: ParityReport, what: str, reference: Reference, graph: onnx.ModelProto) -> None:
-    """The gate, which names the layer if ``graph``, in single precision, is at fault.
+def _require(report: ParityReport, what: str, reference: Reference, made: Made) -> None:
+    """The gate, which names the layer at fault.
 
     Raises:
         ParityError: something is below its threshold.
@@ -155,30 +154,21 @@ def _require(report: ParityReport, what: str, reference: Reference, graph: onnx.
     try:
         require(report, what)
     except ParityError as error:
-        layer = reference.first_diverging(graph)
-        culprit = f"; the first layer to compute something else is {layer}" if layer else ""
-        raise ParityError(f"{error}{culprit}") from None
+        raise ParityError(f"{error}{_culprit(reference, made)}") from None
 
 
-def _require_converted(
-    report: ParityReport, what: str, reference: Reference, made: HalfPrecision | Quantised
-) -> None:
-    """The gate, which names the node that fails it first, by mIoU too where there are labels.
-
-    Raises:
-        ParityError: something is below its threshold.
-    """
+def _culprit(reference: Reference, made: Made) -> str:
+    """The first layer that is wrong, or with which a conversion fails; empty when no layer is."""
+    if isinstance(made, onnx.ModelProto):
+        layer = reference.first_diverging(made)
+        return f"; the first layer to compute something else is {layer}" if layer else ""
 
     def compare(some: onnx.ModelProto) -> ParityReport:
         session = GraphSession(some)
         return reference.scored(reference.compare(session), session)
 
-    try:
-        require(report, what)
-    except ParityError as error:
-        worst = made.first_failing(compare)
-        culprit = f"; the first layer to fail it is {worst}" if worst else ""
-        raise ParityError(f"{error}{culprit}. {ADVICE}") from None
+    layer = made.first_failing(compare)
+    return f"; the first layer to fail it is {layer}. {ADVICE}" if layer else f". {ADVICE}"
 
 
 def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:
