@@ -86,8 +86,8 @@ class Reference:
         labelled = self.request.validation
         if not labelled:
             return None
-        before, model = self._torch_miou
-        return BundleScores(len(labelled), before, model, miou(labelled, self._space, candidate))
+        shipped = miou(labelled, self._space, candidate)
+        return BundleScores(len(labelled), *self._torch_miou, shipped)
 
     def scored(self, report: ParityReport, candidate: Answering) -> ParityReport:
         """A candidate's report, with what it loses of mIoU where there are labels."""
@@ -95,13 +95,13 @@ class Reference:
         return replace(report, miou_change=scores.change) if scores else report
 
     @cached_property
-    def _torch_miou(self) -> tuple[float | None, float]:
-        """Before the adaptation and after; at full size, coarse labels or not."""
+    def _torch_miou(self) -> tuple[float | None, float, float]:
+        """Before the adaptation, after it, and with labels taken as asked for."""
         labelled, before = self.request.validation, self.before()
-        return (
-            miou(labelled, self._space, before) if before else None,
-            miou(labelled, self._space, self._labels_of(self.request.model)),
-        )
+        model = asked = miou(labelled, self._space, self._labels_of(self.request.model))
+        if self.request.answers.argmax == "coarse":
+            asked = miou(labelled, self._space, lambda image: self.answers(image)["label_map"])
+        return miou(labelled, self._space, before) if before else None, model, asked
 
     def before(self) -> LabelMap | None:
         """What labels an image as before the adaptation, where that network is at hand."""

@@ -101,6 +101,18 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
     )
 
 
+def test_what_coarse_labels_cost_is_said_and_is_no_fault_of_the_graph(tmp_path, request_, frames):
+    predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
+    labelled = [(frame, predictor.label_map(frame)) for frame in frames[:2]]
+    asked = replace(request_, answers=Answers("coarse"), validation=labelled)
+    result = export_bundle(asked, tmp_path / "bundle")
+    assert result.scores.model == 100
+    assert result.scores.asked == pytest.approx(result.scores.shipped, abs=0.1)
+    assert result.scores.asked < 99
+    assert result.parity.miou_change == pytest.approx(0, abs=0.1)
+    assert f"{result.scores.asked:.2f} with coarse labels" in result.scores.line()
+
+
 def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
     asked = replace(request_, precision="int8", calibration=frames * 2)
     result = export_bundle(asked, tmp_path / "bundle")
