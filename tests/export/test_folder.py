@@ -1,5 +1,6 @@
 """A full disk and a kill at any time leave the old bundle whole."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,28 @@ def test_of_two_exports_to_one_place_the_second_is_refused(bundle):
     with replacing(bundle) as folder:
         (folder / "second").touch()
     assert [path.name for path in bundle.iterdir()] == ["second"]
+
+
+def test_a_lock_that_its_last_holder_removed_meanwhile_is_taken_anew(bundle, monkeypatch):
+    removed = []
+
+    def flock(handle, operation):
+        if not removed:
+            (lock,) = bundle.parent.glob("*-lock")
+            lock.unlink()
+            removed.append(lock)
+        fcntl_flock(handle, operation)
+
+    fcntl_flock = fcntl.flock
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        replacing(bundle) as folder,
+        pytest.raises(ExportError, match="another export"),
+        replacing(bundle),
+    ):
+        pass
+    assert removed
+    assert not folder.exists()
 
 
 def test_many_exports_to_one_place_leave_one_whole_bundle(tmp_path):

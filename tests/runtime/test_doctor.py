@@ -168,6 +168,7 @@ HEAVY = ("cv2", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch")
         (HEAVY, ImportError, {"opencv", "onnxruntime"}),
         (HEAVY, RuntimeError, {"opencv", "onnxruntime"}),  # of another ABI, driver or device
         (("numpy",), ImportError, {"numpy"}),
+        (("numpy",), RuntimeError, {"numpy", "onnxruntime"}),
     ],
 )
 def test_what_is_broken_does_not_break_the_doctor(broken, error, problems):

@@ -90,6 +90,23 @@ def test_cityscapes_is_read_as_it_is_released(cityscapes, monkeypatch):
     assert not open_images(f"cityscapes:{cityscapes}/leftImg8bit/val").labelled
 
 
+def test_labelids_are_those_of_the_official_scripts(cityscapes):
+    """Names beside numbers, as cityscapesScripts' labels.py lists them."""
+    official = {
+        **dict(zip(("road", "sidewalk", "building", "wall", "fence"), (7, 8, 11, 12, 13))),
+        **{"pole": 17, "traffic light": 19, "traffic sign": 20, "vegetation": 21, "terrain": 22},
+        **{"sky": 23, "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28},
+        **{"train": 31, "motorcycle": 32, "bicycle": 33},
+    }
+    path = cityscapes / "gtFine/val/bochum/bochum_000000_000019_gtFine_labelIds.png"
+    ids = np.arange(128, dtype=np.uint8).reshape(8, 16)
+    Image.fromarray(ids).save(path)
+    images = open_images(f"cityscapes:{cityscapes}/leftImg8bit/val")
+    found = images.samples[1].label_map().ravel()
+    names = {number: images.label_space.names[i] for number, i in enumerate(found) if i != 255}
+    assert names == {number: name for name, number in official.items()}
+
+
 @pytest.mark.parametrize("where", ["", "/leftImg8bit", "/leftImg8bit/train", "/gtFine/val"])
 def test_what_is_not_a_split_of_cityscapes_says_what_is(cityscapes, where):
     with pytest.raises(DataError, match="give a split's folder"):
