@@ -300,10 +300,11 @@ def io_types(network: tensorrt.INetworkDefinition) -> dict[str, str]:
     """Type and shape of each input and output, by name."""
     ports = [network.get_input(index) for index in range(network.num_inputs)]
     ports += [network.get_output(index) for index in range(network.num_outputs)]
-    return {
-        port.name: f"{_name_of(port.dtype)} {'x'.join(map(str, tuple(port.shape)))}"
-        for port in ports
-    }
+    return {port.name: f"{_name_of(port.dtype)} {_sides(port.shape)}" for port in ports}
+
+
+def _sides(shape: tensorrt.Dims) -> str:
+    return "x".join(str(shape[axis]) for axis in range(len(shape)))
 
 
 def typed_layers(network: tensorrt.INetworkDefinition) -> list[Layer]:
