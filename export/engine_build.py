@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from export.engine_proof import Layer, multiplies, require_precision
 from export.errors import ExportError
+from runtime.engine_file import LIBRARIES
 
 if TYPE_CHECKING:  # TensorRT for RTX has the same interface; tests compare the names we use
     import tensorrt
 
 logger = logging.getLogger("export.engine")
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _ADVICE = {
     "tensorrt": "on a Jetson it comes with JetPack (python3-libnvinfer); elsewhere: pip install "
     "tensorrt",
@@ -92,7 +92,7 @@ def load_library(name: str) -> Any:
         ExportError: it is not installed, or does not start.
     """
     try:
-        module = importlib.import_module(_MODULES[name])
+        module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError) as error:
         raise ExportError(f"{name} does not start ({error}): {_ADVICE[name]}") from None
     if not hasattr(module, "Builder"):  # an empty folder or stubs for type checkers

@@ -15,7 +15,8 @@ from runtime.errors import BackendUnavailable
 from runtime.gpu import Gpu
 from runtime.manifest import PRECISIONS, Manifest, file_sha256
 
-LIBRARIES = ("tensorrt", "tensorrt-rtx")
+# What builds and loads engines, and its Python module.
+LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _SCHEMA = 2
 # Of a field, or of the values of a dictionary.
 _KINDS: dict[str, tuple[type, ...]] = {

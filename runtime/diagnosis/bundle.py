@@ -11,8 +11,6 @@ from runtime.errors import BackendUnavailable, ManifestError
 from runtime.gpu import find_gpu
 from runtime.manifest import Manifest, read_manifest
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
 
 def look(bundle_dir: Path) -> list[Finding]:
     """Whether it is whole, and which of its engines could be loaded here."""
@@ -48,6 +46,6 @@ def _engine(bundle_dir: Path, library: str, manifest: Manifest) -> Finding:
 
 def _version(library: str) -> str:
     try:
-        return getattr(importlib.import_module(_MODULES[library]), "__version__", "missing")
+        return getattr(importlib.import_module(LIBRARIES[library]), "__version__", "missing")
     except Exception:  # libraries that do not fit the driver raise whatever they like
         return "missing"
