@@ -64,7 +64,9 @@ def half_precision(graph: onnx.ModelProto, reference: Reference) -> HalfPrecisio
     def glanced(single: Sequence[str]) -> ParityReport:
         return reference.glance(GraphSession(emulate_half(graph, single)))
 
-    half = to_half(graph, reference.request.images[:_PROBED], rounded, glanced)
+    half = to_half(
+        graph, reference.request.images[:_PROBED], rounded, glanced, progress_bar("fp16 search")
+    )
     try:
         require(half.parity, "the fp16 graph, rounded as a GPU rounds,")
     except ParityError as error:
@@ -104,6 +106,7 @@ def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         lambda some: reference.compare(GraphSession(some)),
         lambda some: reference.glance(GraphSession(some)),
         int32_bias=request.profile.engine is None,
+        progress=progress_bar("int8 search"),
     )
 
 

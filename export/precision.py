@@ -15,6 +15,7 @@ from export.onnx_graph import check_graph
 from export.parity import ParityReport
 from export.search import Judge, nodes_to_keep
 from export.session import float_tensors, largest_values
+from sfda_edge.data.loading import Progress, silent
 
 HALF_MAX, HALF_LEAST = 65504.0, 2.0**-14  # the largest and the least normal number
 # Frames to come may be brighter than these: what comes nearer to the largest half stays single.
@@ -67,7 +68,11 @@ class HalfPrecision:
 
 
 def to_half(
-    graph: onnx.ModelProto, images: Sequence[np.ndarray], judge: Judge, glance: Judge
+    graph: onnx.ModelProto,
+    images: Sequence[np.ndarray],
+    judge: Judge,
+    glance: Judge,
+    progress: Progress = silent,
 ) -> HalfPrecision:
     """Find which nodes must stay in single precision, and convert the others.
 
@@ -79,6 +84,7 @@ def to_half(
         images: target frames, (H, W, 3) uint8.
         judge: compares the graph, rounded, in which these nodes stay single.
         glance: the same on few images.
+        progress: wraps the search.
 
     Returns:
         the best that was found; its parity may have failed.
@@ -87,7 +93,7 @@ def to_half(
         ExportError: the converted graph is not valid ONNX.
     """
     order = [node.name for node in graph.graph.node]
-    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge, glance)
+    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge, glance, progress)
     return HalfPrecision(to_fp16(graph, kept), graph, kept, report)
 
 

@@ -18,6 +18,7 @@ from export.parity import ParityReport
 from export.precision import to_fp16
 from export.search import nodes_to_keep
 from export.session import float_tensors, median_ms
+from sfda_edge.data.loading import Progress, silent
 
 # What int8 kernels exist for, on CPUs and in TensorRT.
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
@@ -142,6 +143,7 @@ def to_int8(
     compare: Compare,
     glance: Compare,
     int32_bias: bool = True,
+    progress: Progress = silent,
 ) -> Quantised:
     """Calibrate by every rule, take the best, and keep what harms in floating point.
 
@@ -151,6 +153,7 @@ def to_int8(
         compare: judges a graph.
         glance: the same on few images.
         int32_bias: as ``quantised_graph``.
+        progress: wraps the search.
 
     Returns:
         the best that was found; its parity may have failed.
@@ -182,6 +185,7 @@ def to_int8(
         (),
         lambda some: compare(made(best, some)),
         lambda some: glance(made(best, some)),
+        progress,
     )
     quantised = tuple(name for name in order if name not in set(kept))
     multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]

@@ -19,7 +19,7 @@ from export.scores import BundleScores, LabelMap, miou
 from sfda_edge.evaluate import Predictor
 
 # So many of the gate's images are enough to guide a search.
-_GLANCED_AT = 4
+_GLANCED_AT = 2
 
 
 class Reference:

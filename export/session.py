@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ from export.errors import ExportError
 from export.onnx_graph import INPUT_NAME
 from runtime.backends.onnxruntime import EXACT_INT8, PROVIDER
 
-# Tensors that are looked at in one pass: all at once need the memory of a training step.
-_TENSORS_A_PASS = 48
+# Values that are looked at in one pass: all at once may need the memory of a training step.
+_BYTES_A_PASS = 2**30
 
 
 class GraphSession:
@@ -69,30 +70,49 @@ def float_tensors(graph: onnx.ModelProto) -> list[str]:
     Raises:
         ExportError: the shapes and types of the graph cannot be inferred.
     """
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    types = _tensor_types(graph)
+    made = [name for node in graph.graph.node for name in node.output]
+    return [name for name in made if name in types and types[name].elem_type in floats]
+
+
+def _tensor_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Type and shape of what is inside a graph."""
     try:
         inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
     except onnx.shape_inference.InferenceError as error:
         raise ExportError(f"the graph's types cannot be inferred: {error}") from None
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
     known = [*inferred.graph.value_info, *inferred.graph.output]
-    typed = {info.name for info in known if info.type.tensor_type.elem_type in floats}
-    made = [name for node in graph.graph.node for name in node.output]
-    return [name for name in made if name in typed]
+    return {info.name: info.type.tensor_type for info in known}
 
 
 def look_inside(
     graph: onnx.ModelProto, images: Sequence[np.ndarray], tensors: Sequence[str]
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """What the named tensors hold for each image; a tensor comes once an image, in any order."""
-    for start in range(0, len(tensors), _TENSORS_A_PASS):
+    for some in _passes(graph, tensors):
         opened = onnx.ModelProto()
         opened.CopyFrom(graph)
         del opened.graph.output[:]
-        some = tensors[start : start + _TENSORS_A_PASS]
         opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in some)
         session = GraphSession(opened)
         for image in images:
             yield session.whole(image)
+
+
+def _passes(graph: onnx.ModelProto, tensors: Sequence[str]) -> list[list[str]]:
+    """The tensors in as many lists as it takes for each to fit in ``_BYTES_A_PASS``."""
+    types, free = _tensor_types(graph), 0
+    passes: list[list[str]] = []
+    for name in tensors:
+        dims = types[name].shape.dim if name in types else ()
+        size = 4 * math.prod(dim.dim_value or 1 for dim in dims)
+        if not passes or size > free:
+            passes.append([])
+            free = _BYTES_A_PASS
+        passes[-1].append(name)
+        free -= size
+    return passes
 
 
 def largest_values(

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 SHOWN = ("loss", "score", "pixels_used")
 
 
-def progress_bar(title: str, total: int, done: int = 0) -> Progress:
-    """A display to wrap ``total`` steps in, of which ``done`` were done by an earlier run."""
+def progress_bar(title: str, total: int | None = None, done: int = 0) -> Progress:
+    """A display to wrap ``total`` steps in, of which ``done`` were done by an earlier run.
+
+    Without a total, steps that know their number say it.
+    """
     from tqdm import tqdm
 
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from export.onnx_graph import export_graph
 from export.parity import Gate, ParityReport
 from export.precision import emulate_half, sensitive_nodes, to_fp16, to_half
 from export.search import nodes_to_keep
-from export.session import GraphSession, float_tensors, largest_values
+from export.session import GraphSession, float_tensors, largest_values, look_inside
 
 
 def chain(*factors, resize=False):
@@ -139,7 +139,7 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
 
 
 def test_the_search_asks_the_gate_no_more_than_it_has_to(report):
-    asked = []
+    asked, ranked = [], []
 
     def glance(kept):
         return report(1.0 if "n7" in kept else 0.5)
@@ -148,12 +148,34 @@ def test_the_search_asks_the_gate_no_more_than_it_has_to(report):
         asked.append(kept)
         return glance(kept)
 
+    def progress(steps):
+        return (ranked.append(step) or step for step in steps)
+
     order = [f"n{index}" for index in range(24)]
-    assert nodes_to_keep(order, (), judge, glance)[0] == ("n7",)
-    assert [len(kept) for kept in asked] == [0, 2, 1]  # nothing, the best run, what is left of it
+    assert nodes_to_keep(order, (), judge, glance, progress)[0] == ("n7",)
+    assert [len(kept) for kept in asked] == [0, 12, 6, 3, 1]  # nothing, half, and what bisects it
+    assert ranked == order
     asked.clear()
-    assert nodes_to_keep(order, ("n7",), judge, glance)[0] == ("n7",)
+    assert nodes_to_keep(order, ("n7",), judge, glance, progress)[0] == ("n7",)
     assert asked == [("n7",)]
+    assert len(ranked) == 24  # nothing was ranked in vain
+
+
+@given(harms=st.lists(st.integers(0, 9), min_size=2, max_size=30), budget=st.integers(0, 60))
+def test_the_search_keeps_the_fewest_that_pass(report, harms, budget):
+    """Where harms add up, no smaller set of nodes passes than the worst of them."""
+    order = [f"n{index}" for index in range(len(harms))]
+
+    def judge(kept):
+        harm = sum(h for name, h in zip(order, harms, strict=True) if name not in kept)
+        return report(0.99 + (budget + 0.5 - harm) / 1e5)  # passes up to the budget
+
+    kept, found = nodes_to_keep(order, (), judge, judge)
+    left = [sum(sorted(harms)[: len(harms) - n]) for n in range(len(harms) // 2 + 1)]
+    fewest = next((n for n, harm in enumerate(left) if harm <= budget), None)
+    assert found.passed == (fewest is not None)
+    if fewest is not None:
+        assert len(kept) == fewest
 
 
 def test_what_mends_a_class_is_kept_though_agreement_falls():
@@ -181,7 +203,7 @@ def test_the_probe_sees_tensors_whose_first_axis_is_not_the_batch():
     assert largest_values(graph, [image], ["t"]) == {"t": 60000.0}
 
 
-def test_what_a_glance_takes_back_in_error_stays(report):
+def test_a_ranking_that_says_nothing_costs_nodes_and_not_the_gate(report):
     graph, images = chain(*[1.0] * 30), [np.ones((1, 1, 4), np.float32)]
 
     def judge(single):
@@ -212,6 +234,17 @@ def test_bisection_names_the_node_that_breaks_it(report, count, data):
     assert first_failing(names, judge) == culprit
     assert len(judged) <= 8
     assert first_failing(names, lambda _some: report(1.0)) is None
+
+
+@pytest.mark.parametrize(("bytes_a_pass", "passes"), [(1, 3), (40, 2), (2**30, 1)])
+def test_values_come_in_as_many_passes_as_memory_wants(monkeypatch, bytes_a_pass, passes):
+    monkeypatch.setattr("export.session._BYTES_A_PASS", bytes_a_pass)
+    graph, images = chain(2.0, 3.0), [np.full((1, 1, 4), i, np.float32) for i in (1, 2)]
+    seen = list(look_inside(graph, images, ["v0", "v1", "label_map"]))  # 16, 16 and 16 bytes
+    assert len(seen) == passes * len(images)
+    for tensor, factor in (("v0", 2), ("v1", 6), ("label_map", 6)):
+        values = [looked[tensor] for looked in seen if tensor in looked]
+        assert [float(value.max()) for value in values] == [factor, 2 * factor]
 
 
 def test_the_probe_sees_every_tensor_and_counts_what_is_no_number_as_infinite():
