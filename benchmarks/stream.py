@@ -55,6 +55,10 @@ class Round:
         """End-to-end throughput as a share of the engine's alone."""
         return self.pipeline.fps / self.engine.per_second
 
+    def line(self) -> str:
+        """Both rates, for people who wait."""
+        return f"engine {self.engine.per_second:.1f}, stream {self.pipeline.fps:.1f} frames/s"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
@@ -113,7 +117,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     machine = machine_record()
     with open_backend(args.backend, args.bundle, manifest, args.threads) as backend:
         images = _frames(args.source, manifest.input_hw)
-        rounds = [_round(args, manifest, backend, images) for _ in range(args.rounds)]
+        rounds: list[Round] = []
+        while len(rounds) < args.rounds:
+            rounds.append(_round(args, manifest, backend, images))
+            print(f"round {len(rounds)} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
         name = backend.name
     middle = sorted(rounds, key=lambda one: one.ratio)[len(rounds) // 2]
     height, width = manifest.input_hw

@@ -78,7 +78,7 @@ def _change(provenance: dict[str, Any]) -> list[str]:
         lines.append(f"| mIoU, {scores['num_images']} labelled images | {' | '.join(texts)} |")
     if label_free is not None:
         source, adapted = label_free["source"], label_free["adapted"]
-        lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | |")
+        lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | – |")
     table = [*lines, ""] if len(lines) > 2 else []
     if scores is None:
         table += ["Nobody gave labelled images (`--validation`) to score it on.", ""]

@@ -273,7 +273,10 @@ def _run(folder: Path) -> Iterator[Link]:
     run = read_run(folder)
     inputs, result = run.get("inputs", {}), run.get("result", {})
     if not (folder / RUN_FILE).is_file():
-        raise ExportError(f"{folder} is neither a bundle nor a run directory")
+        raise ExportError(
+            f"{folder} is neither a bundle nor a run directory; name what "
+            "sfda-edge export or sfda-edge adapt has made, or one of its files"
+        )
     if "adapted_sha256" not in result or "weights" not in inputs:
         raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
     source = Path(inputs["weights"])

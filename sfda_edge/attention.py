@@ -2,7 +2,8 @@
 
 DANet's maps (Fu et al., CVPR 2019) without its projections, as SFDA and the same authors' ZAQ use
 them. Features are scaled to unit length first, as in ZAQ: the softmax over raw products of ReLU
-features with hundreds of channels is one-hot and teaches nothing (INFERRED, method.md 1.5).
+features with hundreds of channels is one-hot and teaches nothing. SFDA's text does not say; this
+is our reading.
 """
 
 from __future__ import annotations

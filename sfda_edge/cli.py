@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -573,6 +574,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         code = args.run(args)
+        sys.stdout.flush()
     except SfdaEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -581,6 +583,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}: pip install 'sfda-edge[{EXTRAS[error.name]}]'", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a disk that is full, a file that may not be read
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ class PatchDiscriminator(nn.Module):
     The convolutions are ADVENT's (Vu et al., CVPR 2019). The condition enters as a projection
     (Miyato and Koyama, ICLR 2018): the product of the pooled features with the position's learned
     embedding is added to the unconditional answer. The paper says "conditional" with an embedding
-    of 256 and leaves the form open (method.md 1.3).
+    of 256 and leaves the form open.
 
     Args:
         channels: of the patch maps.

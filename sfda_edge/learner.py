@@ -51,7 +51,7 @@ class Learner:
 
 
 def segmentation_sgd(model: nn.Module, learning_rate: float) -> torch.optim.SGD:
-    """SFDA's optimiser of the segmentation network (method.md 1.3): Nesterov, decay 1e-4."""
+    """SFDA's optimiser of the segmentation network, as in the paper: Nesterov, decay 1e-4."""
     return torch.optim.SGD(
         model.parameters(), learning_rate, momentum=0.9, weight_decay=1e-4, nesterov=True
     )

@@ -54,8 +54,8 @@ def recipe_path(name_or_path: str) -> Path:
         Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
     )
     if not path.is_file():
-        known = ", ".join(recipe_names())
-        raise RecipeError(f"unknown recipe '{name_or_path}'; known: {known}, or a .toml file")
+        hint = _hint(name_or_path, recipe_names())
+        raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
     return path
 
 
@@ -83,13 +83,16 @@ def parse_recipe(settings: dict[str, Any], kind: type[T], overrides: tuple[str, 
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in merged:
         if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            raise RecipeError(f"unknown setting '{key}'; {hint}")
+            raise RecipeError(f"unknown setting '{key}'; {_hint(key, known)}")
     try:
         return msgspec.convert(merged, kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
         raise RecipeError(f"recipe: {error}") from None
+
+
+def _hint(found: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(found, known, 1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -50,8 +50,9 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return open_video(path, labels_dir)
     known = ", ".join(f"{name}:…" for name in DATASETS)
+    missing = "is not" if path.exists() else "does not exist; give"
     raise DataError(
-        f"'{spec}' is not a folder, a video file ({', '.join(VIDEO_SUFFIXES)}) or {known}"
+        f"'{spec}' {missing} a folder, a video file ({', '.join(VIDEO_SUFFIXES)}) or {known}"
     )
 
 

@@ -86,7 +86,7 @@ def adaptation_page(
         *_score_sections(scores, space),
         *_loss_sections(lines),
         *_judgement_sections(lines, guard, space),
-        _views_section(views),
+        views_section(views),
         *illustrations,
     ]
     return Page("Adaptation report", outcome, sections)
@@ -175,14 +175,22 @@ def _judgement_sections(
     ]
 
 
-def _views_section(views: Views) -> Section:
-    rows = [["view of the source model", "target's share in BatchNorm", "promised mIoU", ""]]
-    for view, promised in [*views.by_share.items(), *views.by_size.items()]:
-        height, width = view.size_hw
-        kept = "in the consensus" if view in map(unmirrored, views.kept) else ""
-        rows.append([f"{width}x{height}", f"{view.target_share:.1f}", f"{promised:.3f}", kept])
+def views_section(views: Views) -> Section:
+    """Which ways of looking at the target were compared, and which are in the consensus."""
+    rows = [["compared", "size", "target's share in BatchNorm", "promised mIoU", "consensus"]]
+    for compared, promises in (("shares", views.by_share), ("sizes", views.by_size)):
+        for view, promised in promises.items():
+            height, width = view.size_hw
+            ways = [
+                "in the mirror" if kept.mirrored else "as it is"
+                for kept in views.kept
+                if unmirrored(kept) == view and promises is views.by_size
+            ]
+            figures = f"{view.target_share:.1f}", f"{promised:.3f}", " and ".join(ways)
+            rows.append([compared, f"{width}x{height}", *figures])
     text = (
         "The mean IoU that the source model promises, without labels, in each way of looking at "
-        "the target: first shares of the target's statistics, then resolutions."
+        "the target: first shares of the target's statistics are compared with one another, then "
+        "sizes at the best share. The consensus is made of the two that see the target best."
     )
     return Section("Views", text, table=rows)

@@ -32,8 +32,11 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["evaluate", "--label-space", "camvid"], "--label-space is for weights without one"),
         (["adapt", "--model", ":x", "--label-space", "camvid", "--size", "8x8"], "unknown network"),
         (["adapt", "--images", "x" * 300], "File name too long"),
-        (["adapt", "--images", "nowhere"], "'nowhere' is not a folder"),
+        (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
+        (["adapt", "--images", cli.__file__], ".py' is not a folder, a video file"),
         (["adapt", "--method", "magic"], "unknown recipe 'magic'; known: bn"),
+        (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
+        (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
         (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
         (["adapt", "--weights", "no.pth"], "no.pth does not exist; name a run directory"),
         (["adapt", "--weights", cli.__file__], "so say what it is: --model, --label-space, --size"),
@@ -158,3 +161,12 @@ def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, com
     monkeypatch.setattr(cli, f"_{command}", pressed)
     assert cli.main([command]) == 130
     assert ("--resume" in capsys.readouterr().err) == promised
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """As in ``sfda-edge recipes | head -1``."""
+    command = [sys.executable, "-m", "sfda_edge.cli", "recipes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 1

@@ -181,7 +181,7 @@ def test_camvid(real_data):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nowhere", "'nowhere' is not a folder, a video file"),
+        ("nowhere", "'nowhere' does not exist; give a folder, a video file"),
         ("camvid:nowhere", "give a split's folder"),
         ("streetsynth:nowhere", "expected one of source, target, clip"),
         ("nothing.mp4", "is not a file"),

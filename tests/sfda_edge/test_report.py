@@ -1,7 +1,13 @@
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import torch
+
+from sfda_edge.report.adaptation import views_section
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.page import Page, Section, picture_url, write_page
+from sfda_edge.teacher import View
+from sfda_edge.views import Views
 
 
 def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
@@ -24,3 +30,23 @@ def test_rows_stand_under_their_titles_and_over_the_legend(three_classes):
     assert sheet.shape == (22 + 3 * 44 + lines_of_legend * 22, 60 + 4 + 60, 3)
     assert {tuple(c) for c in sheet[154:].reshape(-1, 3)} >= set(three_classes.palette)
     assert (sheet[30, 70] == 9).all()
+
+
+def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
+    small, large = View((4, 8), 0.3), View((6, 12), 0.3)
+    by_share = {View((4, 8), 0.0): 0.2, small: 0.4}
+    by_size = {small: 0.5, large: 0.6}
+    for second, expected in (
+        (small, ["in the mirror", "as it is"]),
+        (large, ["", "as it is and in the mirror"]),
+    ):
+        kept = large, replace(second, mirrored=True)
+        section = views_section(Views(kept, by_share, by_size, torch.zeros(0), ()))
+        assert section.table[1:3] == [
+            ["shares", "8x4", "0.0", "0.200", ""],
+            ["shares", "8x4", "0.3", "0.400", ""],
+        ]
+        assert section.table[3:] == [
+            ["sizes", "8x4", "0.3", "0.500", expected[0]],
+            ["sizes", "12x6", "0.3", "0.600", expected[1]],
+        ]
