@@ -118,9 +118,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with open_backend(args.backend, args.bundle, manifest, args.threads) as backend:
         images = _frames(args.source, manifest.input_hw)
         rounds: list[Round] = []
-        while len(rounds) < args.rounds:
+        for number in range(1, args.rounds + 1):
             rounds.append(_round(args, manifest, backend, images))
-            print(f"round {len(rounds)} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
+            print(f"round {number} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
         name = backend.name
     middle = sorted(rounds, key=lambda one: one.ratio)[len(rounds) // 2]
     height, width = manifest.input_hw

@@ -84,7 +84,7 @@ def to_half(
         images: target frames, (H, W, 3) uint8.
         judge: compares the graph, rounded, in which these nodes stay single.
         glance: the same on few images.
-        progress: wraps the search.
+        progress: wraps the search's ranking.
 
     Returns:
         the best that was found; its parity may have failed.

@@ -153,7 +153,7 @@ def to_int8(
         compare: judges a graph.
         glance: the same on few images.
         int32_bias: as ``quantised_graph``.
-        progress: wraps the search.
+        progress: wraps the search's ranking.
 
     Returns:
         the best that was found; its parity may have failed.

@@ -23,7 +23,8 @@ def nodes_to_keep(
     """Give nodes back to the higher precision until the gate is passed, and no more than it takes.
 
     Nodes are ranked by the harm that each does when it is converted alone; bisection finds how many
-    of the worst have to go back.
+    of the worst have to go back. Where the worse half does not pass, the ranking, which saw few
+    images, may be wrong: the other half is tried, too.
 
     Args:
         order: names of all nodes, as they run.
@@ -33,42 +34,44 @@ def nodes_to_keep(
         progress: wraps the ranking, a step a node.
 
     Returns:
-        the nodes to keep, in order, and their report; it may have failed.
+        the nodes to keep, in order, and their report; ``start`` and a failed one if none passes.
     """
 
-    def with_start(names: Collection[str]) -> tuple[str, ...]:
+    def kept(names: Collection[str]) -> tuple[str, ...]:
         return tuple(name for name in order if name in start or name in names)
 
-    report = judge(with_start(()))
+    report = judge(kept(()))
     free = [name for name in order if name not in start]
     most = int(_MOST_KEPT * len(order)) - (len(order) - len(free))
     if report.passed or most < 1:
-        return with_start(()), report
-    worst = _by_harm(free, with_start, glance, progress)
-    kept = with_start(worst[:most])
-    tried = judge(kept)
-    if not tried.passed:
-        return (kept, tried) if tried.merit > report.merit else (with_start(()), report)
-    failing, passing = 0, most
-    while passing - failing > 1:
-        middle = (passing + failing) // 2
-        fewer = with_start(worst[:middle])
-        found = judge(fewer)
-        if found.passed:
-            passing, kept, tried = middle, fewer, found
-        else:
-            failing = middle
-    return kept, tried
+        return kept(()), report
+    ranked = _by_harm(free, lambda name: glance(kept(set(free) - {name})), progress)
+    for some in (ranked[:most], ranked[most : 2 * most]):
+        if (enough := judge(kept(some))).passed:
+            judged = lambda count, some=some: judge(kept(some[:count]))
+            count, found = _fewest(len(some), enough, judged)
+            return kept(some[:count]), found
+    return kept(()), report
 
 
 def _by_harm(
-    free: Sequence[str],
-    with_start: Callable[[Collection[str]], tuple[str, ...]],
-    glance: Judge,
-    progress: Progress,
+    free: Sequence[str], alone: Callable[[str], ParityReport], progress: Progress
 ) -> list[str]:
-    """Nodes by how little a graph is worth in which each alone is converted, the worst first."""
-    merits = {}
-    for name in progress(free):
-        merits[name] = glance(with_start(set(free) - {name})).merit
+    """Nodes by what a graph is worth in which each alone is converted, the least first."""
+    merits = {name: alone(name).merit for name in progress(free)}
     return sorted(free, key=merits.__getitem__)
+
+
+def _fewest(
+    passing: int, report: ParityReport, judge: Callable[[int], ParityReport]
+) -> tuple[int, ParityReport]:
+    """A count that passes where one less fails, and its report, from a count that passes."""
+    failing = 0
+    while passing - failing > 1:
+        middle = (passing + failing) // 2
+        found = judge(middle)
+        if found.passed:
+            passing, report = middle, found
+        else:
+            failing = middle
+    return passing, report

@@ -15,7 +15,8 @@ from export.errors import ExportError
 from export.onnx_graph import INPUT_NAME
 from runtime.backends.onnxruntime import EXACT_INT8, PROVIDER
 
-# Values that are looked at in one pass: all at once may need the memory of a training step.
+# Values of an image that are looked at in one pass: all at once may need the memory of a training
+# step. What an exported graph holds has a known shape but for its first axis.
 _BYTES_A_PASS = 2**30
 
 
@@ -89,7 +90,11 @@ def _tensor_types(graph: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
 def look_inside(
     graph: onnx.ModelProto, images: Sequence[np.ndarray], tensors: Sequence[str]
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """What the named tensors hold for each image; a tensor comes once an image, in any order."""
+    """What the named tensors hold for each image; a tensor comes once an image, in any order.
+
+    Raises:
+        ExportError: the shapes and types of the graph cannot be inferred.
+    """
     for some in _passes(graph, tensors):
         opened = onnx.ModelProto()
         opened.CopyFrom(graph)

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import importlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from runtime.output import say
 
 if TYPE_CHECKING:
     from runtime.diagnosis.finding import Finding
@@ -42,10 +43,7 @@ def diagnose(bundle_dir: Path | None = None, as_json: bool = False) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what broken libraries say is no finding
         findings = look(bundle_dir)
     text = json.dumps([asdict(one) for one in findings], indent=1) if as_json else None
-    try:
-        print(text or "\n".join(map(line, findings)), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say(text or "\n".join(map(line, findings)))
     return 2 if any(finding.verdict == "problem" for finding in findings) else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.arguments import natural, positive
 from runtime.errors import StreamError
+from runtime.output import say
 
 if TYPE_CHECKING:
     from runtime.labels import LabelSpace
@@ -95,8 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}: {ADVICE[error.name]}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read our summary has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return 0
@@ -149,7 +147,10 @@ def stream(args: argparse.Namespace) -> None:
             pass
         finally:
             summary = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
-            print(summary.table(), file=sys.stderr if args.jsonl == "-" else sys.stdout)
+            if args.jsonl == "-":
+                print(summary.table(), file=sys.stderr)
+            else:
+                say(summary.table())
 
 
 def _require_other_files(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from runtime.arguments import positive
 from runtime.errors import StreamError
+from runtime.output import say
 from sfda_edge import __version__
 from sfda_edge.allocator import keep_freed_memory
 from sfda_edge.errors import SfdaEdgeError
@@ -426,7 +426,7 @@ def _adapt(args: argparse.Namespace) -> None:
             args.skip_bad,
         )
     )
-    print(f"adapted: {out_dir}")
+    say(f"adapted: {out_dir}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -444,7 +444,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             args.skip_bad,
         )
     )
-    print(evaluation.text())
+    say(evaluation.text())
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -465,21 +465,21 @@ def _export(args: argparse.Namespace) -> None:
         _engine_request(args) if args.engine else None,
     )
     result = export_model(_model_flags(args), flags, args.out)
-    print(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
-    print("\n".join(result.lines()))
+    say(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")
+    say("\n".join(result.lines()))
     if result.engine:
         from export.engine import describe
 
-        print(describe(args.out, result.engine))
+        say(describe(args.out, result.engine))
 
 
 def _trace(args: argparse.Namespace) -> int:
     from export.trace import DIFFERS, NOT_HERE, trace
 
     links = trace(args.file, args.origin)
-    print("\n".join(link.line() for link in links))
+    say("\n".join(link.line() for link in links))
     if any(link.state == NOT_HERE for link in links):
-        print("what is not here was not checked; --origin names the run or the weights")
+        say("what is not here was not checked; --origin names the run or the weights")
     return int(any(link.state == DIFFERS for link in links))
 
 
@@ -518,7 +518,7 @@ def _engine_request(args: argparse.Namespace) -> EngineRequest:
 def _recipes(args: argparse.Namespace) -> None:
     from sfda_edge.recipe import describe_recipes, read_recipe_text
 
-    print(read_recipe_text(args.name) if args.name else describe_recipes(), end="")
+    say(read_recipe_text(args.name) if args.name else describe_recipes(), end="")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -539,7 +539,7 @@ def _train(args: argparse.Namespace) -> None:
             args.skip_bad,
         )
     )
-    print(f"trained: {out_dir}")
+    say(f"trained: {out_dir}")
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -549,7 +549,7 @@ def _synth(args: argparse.Namespace) -> None:
     frames = synth.run(
         synth.SynthRequest(args.style, first, count, args.frames, args.out, args.clip)
     )
-    print(f"rendered {frames} frames to {args.out}")
+    say(f"rendered {frames} frames to {args.out}")
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -574,7 +574,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         code = args.run(args)
-        sys.stdout.flush()
     except SfdaEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -583,9 +582,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}: pip install 'sfda-edge[{EXTRAS[error.name]}]'", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever reads has seen enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:  # a disk that is full, a file that may not be read
         print(f"error: {error}", file=sys.stderr)
         return 2

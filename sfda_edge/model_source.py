@@ -15,7 +15,7 @@ from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.label_spaces import label_space
 from sfda_edge.models import Channels, ModelSpec, architecture, require_fits_frames
 from sfda_edge.packaged import MODEL_DIR
-from sfda_edge.run_directory import ADAPTED_FILE, LATEST, RUN_FILE
+from sfda_edge.run_directory import ADAPTED_FILE, LATEST, read_run
 
 logger = logging.getLogger(__name__)
 WEIGHTS_NAMES = (ADAPTED_FILE, "model.safetensors")
@@ -117,15 +117,12 @@ def _weights_file(path: Path) -> Path:
         return path
     found = next((path / name for name in WEIGHTS_NAMES if (path / name).is_file()), None)
     if found is None:
-        unfinished = (path / RUN_FILE).is_file()
-        raise CheckpointError(
-            f"{path} holds no weights ({' or '.join(WEIGHTS_NAMES)}); "
-            + (
-                "the run has not finished: --resume goes on with it"
-                if unfinished
-                else "name a run directory or a weights file"
-            )
+        advice = (
+            "the run has not finished: --resume goes on with it"
+            if read_run(path).get("state") == "running"
+            else "name a run directory or a weights file"
         )
+        raise CheckpointError(f"{path} holds no weights ({' or '.join(WEIGHTS_NAMES)}); {advice}")
     return found
 
 

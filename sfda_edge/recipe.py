@@ -53,10 +53,12 @@ def recipe_path(name_or_path: str) -> Path:
     path = (
         Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
     )
-    if not path.is_file():
-        hint = _hint(name_or_path, recipe_names())
-        raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
-    return path
+    if path.is_file():
+        return path
+    if name_or_path.endswith(".toml"):
+        raise RecipeError(f"{path} is not there; sfda-edge recipes lists those that ship with us")
+    hint = _hint(name_or_path, recipe_names())
+    raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
 
 
 def read_recipe_text(name: str) -> str:

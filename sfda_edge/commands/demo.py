@@ -14,6 +14,7 @@ from PIL import Image
 
 from runtime.backends import open_backend
 from runtime.manifest import read_manifest
+from runtime.output import say
 from runtime.overlay import Overlay
 from runtime.packaged import CLIP, CLIP_DIR
 from runtime.pipeline import Pipeline
@@ -83,7 +84,7 @@ def run(out_dir: Path, export: Export) -> DemoResult:
         time.monotonic() - started_s,
     )
     _write_page(out_dir, result)
-    print(_text(out_dir, result))
+    say(_text(out_dir, result))
     return result
 
 

@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from runtime.manifest import file_sha256
+from runtime.output import say
 from sfda_edge.data import ImageSet, absolute_spec, open_images
 from sfda_edge.data.loading import load_labelled
 from sfda_edge.errors import DataError
@@ -102,5 +103,5 @@ def _validate(
         return {}
     bar = progress_bar("validate", len(images))
     evaluation = evaluate(Predictor(trainer.model, spec, device), images, progress=bar)
-    print(evaluation.text())
+    say(evaluation.text())
     return {"validation_miou": round(evaluation.scores.miou, 5)}

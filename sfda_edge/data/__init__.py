@@ -50,10 +50,10 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return open_video(path, labels_dir)
     known = ", ".join(f"{name}:…" for name in DATASETS)
-    missing = "is not" if path.exists() else "does not exist; give"
-    raise DataError(
-        f"'{spec}' {missing} a folder, a video file ({', '.join(VIDEO_SUFFIXES)}) or {known}"
-    )
+    wanted = f"a folder, a video file ({', '.join(VIDEO_SUFFIXES)}) or {known}"
+    if not path.exists():
+        raise DataError(f"'{spec}' does not exist; give {wanted}")
+    raise DataError(f"'{spec}' is not {wanted}")
 
 
 def absolute_spec(spec: str) -> str:

@@ -18,7 +18,7 @@ from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
 from sfda_edge.report.page import Page, Section, picture_url
 from sfda_edge.task import AdaptationTask
-from sfda_edge.teacher import Teacher, unmirrored
+from sfda_edge.teacher import Teacher, View, unmirrored
 from sfda_edge.views import Views
 
 NUM_PICTURES = 4
@@ -181,16 +181,20 @@ def views_section(views: Views) -> Section:
     for compared, promises in (("shares", views.by_share), ("sizes", views.by_size)):
         for view, promised in promises.items():
             height, width = view.size_hw
-            ways = [
-                "in the mirror" if kept.mirrored else "as it is"
-                for kept in views.kept
-                if unmirrored(kept) == view and promises is views.by_size
-            ]
-            figures = f"{view.target_share:.1f}", f"{promised:.3f}", " and ".join(ways)
-            rows.append([compared, f"{width}x{height}", *figures])
+            ways = _ways(view, views.kept) if compared == "sizes" else ""
+            share = f"{view.target_share:.1f}"
+            rows.append([compared, f"{width}x{height}", share, f"{promised:.3f}", ways])
     text = (
         "The mean IoU that the source model promises, without labels, in each way of looking at "
         "the target: first shares of the target's statistics are compared with one another, then "
-        "sizes at the best share. The consensus is made of the two that see the target best."
+        "sizes at the best share. The consensus is made of the best as it is and of the next, if "
+        "that promises nearly as much, else the best again, in the mirror."
     )
     return Section("Views", text, table=rows)
+
+
+def _ways(view: View, kept: Sequence[View]) -> str:
+    """How a view stands in the consensus; empty if it does not."""
+    return " and ".join(
+        "in the mirror" if one.mirrored else "as it is" for one in kept if unmirrored(one) == view
+    )

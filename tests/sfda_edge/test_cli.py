@@ -35,6 +35,7 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
         (["adapt", "--images", cli.__file__], ".py' is not a folder, a video file"),
         (["adapt", "--method", "magic"], "unknown recipe 'magic'; known: bn"),
+        (["recipes", "mine.toml"], "mine.toml is not there; sfda-edge recipes lists"),
         (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
         (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
         (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
@@ -163,10 +164,26 @@ def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, com
     assert ("--resume" in capsys.readouterr().err) == promised
 
 
-def test_a_reader_who_has_seen_enough_is_no_error():
-    """As in ``sfda-edge recipes | head -1``."""
-    command = [sys.executable, "-m", "sfda_edge.cli", "recipes"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
-        listing.stdout.close()
-        assert listing.stderr.read() == b""
-    assert listing.returncode == 1
+@pytest.mark.parametrize("closed", ["| true", ">&-"])
+def test_that_nobody_reads_is_no_error(closed):
+    """As in ``sfda-edge recipes | head -1``, or where a daemon has no standard output."""
+    command = f"{sys.executable} -m sfda_edge.cli recipes {closed}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("running", "the run has not finished: --resume goes on with it"),
+        ("finished", "name a run directory or a weights file"),
+    ],
+)
+def test_a_run_without_weights_says_what_to_do(in_empty_folder, capsys, state, message):
+    (in_empty_folder / "run").mkdir()
+    (in_empty_folder / "run" / "run.json").write_text(json.dumps({"state": state}))
+    assert cli.main(["evaluate", "run"]) == 2
+    assert message in capsys.readouterr().err
