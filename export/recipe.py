@@ -40,7 +40,7 @@ class ExportRecipe:
     fp16_miou_loss: float = 0.5
     fp16_confidence_drift: float = 0.01
     fp16_health_drift: float = 0.02
-    int8_label_agreement: float = 0.975
+    int8_label_agreement: float = 0.985
     int8_class_iou: float = 0.7
     int8_miou_loss: float = 1.0
     int8_confidence_drift: float = 0.05

@@ -116,7 +116,7 @@ def test_what_coarse_labels_cost_is_said_and_is_no_fault_of_the_graph(tmp_path, 
 def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
     asked = replace(request_, precision="int8", calibration=frames * 2)
     result = export_bundle(asked, tmp_path / "bundle")
-    assert result.parity.label_agreement >= 0.975
+    assert result.parity.label_agreement >= 0.985
     assert result.int8.num_quantised > len(result.int8.kept)
     times_ms = result.int8.int8_ms, result.int8.fp16_ms, result.int8.fp32_ms
     assert min(times_ms) > 0
