@@ -34,22 +34,72 @@ def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     Raises:
         RunError: there is no run.
     """
-    facts = read_run(run).get("inputs", {})
+    facts = _facts(run)
+    rows = [_exported(run, precision, facts, args) for precision in args.precisions]
+    return _timed(rows, facts, args)
+
+
+def time_again(
+    run: Path, args: argparse.Namespace, recorded: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The recorded rows of a run, its bundles timed once more, on a machine that is idle now.
+
+    Raises:
+        RunError: there is no run, or no row of it.
+        ManifestError: a bundle is gone or damaged.
+    """
+    facts = _facts(run)
+    wanted = {"network": facts["model"], "size": facts["size"], "target": args.target}
+    rows = [row for row in recorded if wanted.items() <= row.items()]
+    rows = [row for row in rows if row["precision"] in args.precisions]
+    if not rows:
+        raise RunError(f"{args.out} has no rows of {run}; measure it without --time-again first")
+    for row in rows:
+        if "failed" not in row and row["sha256"] != _sha256(_bundle_dir(facts, row, args)):
+            raise RunError(
+                f"{_bundle_dir(facts, row, args)} is not the bundle that {args.out} has figures "
+                "of; measure it without --time-again"
+            )
+    return _timed(rows, facts, args)
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = read_run(run).get("inputs", {})
     if "method" not in facts:
         raise RunError(f"{run} is not a run of sfda-edge adapt")
-    rows, bundles = [], {}
-    for precision in args.precisions:
-        row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
-        row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
-        out = args.work / f"{facts['model']}-{facts['size']}-{precision}"
-        validation = args.validation and Validation(args.validation, args.validation_labels)
-        flags = ExportFlags(precision, target=args.target, validation=validation)
-        try:
-            row |= _row(export_model(ModelFlags(run), flags, out))
-            bundles[precision] = out
-        except ExportError as error:
-            row["failed"] = str(error)
-        rows.append(row)
+    return facts
+
+
+def _bundle_dir(facts: dict[str, Any], row: dict[str, Any], args: argparse.Namespace) -> Path:
+    work: Path = args.work
+    return work / f"{facts['model']}-{facts['size']}-{row['precision']}"
+
+
+def _sha256(bundle_dir: Path) -> str:
+    manifest = read_manifest(bundle_dir)
+    return manifest.sha256[manifest.model_file]
+
+
+def _exported(
+    run: Path, precision: str, facts: dict[str, Any], args: argparse.Namespace
+) -> dict[str, Any]:
+    row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
+    row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
+    out = _bundle_dir(facts, row, args)
+    validation = args.validation and Validation(args.validation, args.validation_labels)
+    flags = ExportFlags(precision, target=args.target, validation=validation)
+    try:
+        return row | _figures(export_model(ModelFlags(run), flags, out)) | {"sha256": _sha256(out)}
+    except ExportError as error:
+        return row | {"failed": str(error)}
+
+
+def _timed(
+    rows: list[dict[str, Any]], facts: dict[str, Any], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    bundles = {
+        row["precision"]: _bundle_dir(facts, row, args) for row in rows if "failed" not in row
+    }
     times_ms = _times_ms(bundles, facts["images"], args)
     for row in rows:
         if (precision := row["precision"]) in times_ms:
@@ -59,7 +109,7 @@ def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(result: ExportResult) -> dict[str, Any]:
+def _figures(result: ExportResult) -> dict[str, Any]:
     parity, scores, rounding = result.parity, result.scores, result.rounding
     row: dict[str, Any] = {
         "bytes": result.size_bytes,
@@ -90,7 +140,8 @@ def _times_ms(bundles: dict[str, Path], images: str, args: argparse.Namespace) -
     calls: dict[str, Callable[[], object]] = {
         name: partial(_next, backend.infer, cycle(frames)) for name, backend in opened.items()
     }
-    return {name: timing.p50_ms for name, timing in time_in_turn(calls, args.rounds).items()}
+    timings = time_in_turn(calls, args.rounds, args.calls)
+    return {name: timing.p50_ms for name, timing in timings.items()}
 
 
 def _next(infer: Callable[[np.ndarray], np.ndarray], frames: cycle[np.ndarray]) -> np.ndarray:

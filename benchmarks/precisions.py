@@ -3,7 +3,8 @@
 Each run is exported in every precision, through the gate; a row says how large the file is, how far
 its labels agree with torch's, what it scores on labelled images, and how long a frame takes in ONNX
 Runtime on this machine, all precisions timed in turn. A precision that fails its gate has a row,
-too.
+too. An export takes minutes to an hour, beside which other work may run; `--time-again` times its
+bundles when the machine is idle.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("work"), metavar="DIR", help="bundles (%(default)s)"
     )
     parser.add_argument("--target", default="cpu", metavar="PROFILE", help="as of export (cpu)")
-    parser.add_argument("--rounds", type=positive, default=5, help="of ten calls each, in turn (5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="of each bundle, in turn (5)")
+    parser.add_argument("--calls", type=positive, default=10, help="of a round (10)")
     parser.add_argument(
         "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+    )
+    parser.add_argument(
+        "--time-again", action="store_true", help="export nothing: new times for --out's rows"
     )
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="FILE", help="rows are added (%(default)s)"
@@ -60,9 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown precision {min(unknown)}; known: {', '.join(PRECISIONS)}")
     try:
         for run in args.runs:
-            from benchmarks.precision_rows import measure
+            from benchmarks.precision_rows import measure, time_again
 
-            _add(args.out, measure(run, args))
+            again = args.time_again
+            rows = time_again(run, args, _read(args.out)["rows"]) if again else measure(run, args)
+            _add(args.out, rows)
     except (SfdaEdgeError, StreamError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -83,6 +83,17 @@ def test_precisions_are_measured_side_by_side(in_empty_folder, capsys):
     assert by_precision["fp16"]["bytes"] < 0.7 * by_precision["fp32"]["bytes"]
     assert abs(by_precision["fp16"]["miou"] - by_precision["fp32"]["miou"]) <= 0.5
     assert "lite0_fpn_tiny 192x96 fp16" in capsys.readouterr().out
+    again = ["run", "--out", "rows.json", "--precisions", "fp32,fp16", "--time-again"]
+    assert precisions.main([*again, "--rounds", "1", "--calls", "1"]) == 0
+    timed = json.loads((in_empty_folder / "rows.json").read_text())["rows"]
+    assert [row["miou"] for row in timed] == [row["miou"] for row in rows]
+    assert all(a["p50_ms"] != b["p50_ms"] for a, b in zip(timed, rows, strict=True))
+    assert cli.main(["export", "run", "--out", "work/lite0_fpn_tiny-192x96-fp16"]) == 0
+    capsys.readouterr()
+    assert precisions.main(again) == 2
+    assert "is not the bundle" in capsys.readouterr().err
+    assert precisions.main([*again, "--target", "rtx"]) == 2
+    assert "has no rows of run" in capsys.readouterr().err
     assert precisions.main(["nowhere"]) == 2
     assert "is not a run" in capsys.readouterr().err
 
