@@ -60,7 +60,7 @@ def measure_row(
         checkpoints, scoring_s = _scored_checkpoints(run, scorer)
         adapt(run, Path(folder), progress_bar(recipe_name, run.method.num_steps))
     seconds = time.monotonic() - began_s - sum(scoring_s)
-    before = scorer.miou(run.source)
+    before = scorer.miou(run.original)
     return {
         "recipe": recipe_name,
         "seed": seed,

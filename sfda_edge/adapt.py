@@ -47,7 +47,8 @@ class Adaptation:
     Attributes:
         task: the target, the device.
         method: adapts the task's model.
-        source: a copy of the model before anything was learnt.
+        original: a copy of the model as it came; what "before" means to people.
+        source: a copy of the model before anything was learnt, its BatchNorm repaired.
         health: of the source's BatchNorm statistics, which were re-estimated if they were
             unusable; None for a network without.
         views: in which ways the source sees the target well.
@@ -58,6 +59,7 @@ class Adaptation:
 
     task: AdaptationTask
     method: AdaptationMethod
+    original: nn.Module
     source: nn.Module
     health: BatchNormHealth | None
     views: Views
@@ -150,6 +152,7 @@ def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptati
     the method prepared.
     """
     require_enough_images(task)
+    original = copy.deepcopy(task.model)
     health = ensure_healthy_batchnorm(task)
     method = method_type(task, recipe)  # after the repair: methods copy the source model
     require_shareable(method)
@@ -158,7 +161,7 @@ def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptati
     logger.info("views of the target: %s", views.text())
     guard = Guard(task, views)
     method.prepare(views)
-    return Adaptation(task, method, source, health, views, guard)
+    return Adaptation(task, method, original, source, health, views, guard)
 
 
 def require_shareable(method: AdaptationMethod) -> None:
@@ -196,10 +199,12 @@ def ensure_healthy_batchnorm(task: AdaptationTask) -> BatchNormHealth | None:
         logger.warning(
             "the checkpoint's BatchNorm statistics are unusable: with them the network answers "
             "%.1f effective classes, with each batch's own %.1f; the target's means are %.1f "
-            "stored deviations away. They are re-estimated on the target images",
+            "stored deviations away, its variances %.1f times others. They are re-estimated on the "
+            "target images",
             health.classes_stored,
             health.classes_batch,
             health.shift,
+            health.variance_factor,
         )
         statistics.mix_into(task.model, 1.0)
     return health

@@ -182,7 +182,7 @@ def _leave(
     task, guard = adaptation.task, adaptation.guard
     model, path = adaptation.method.model.eval(), directory.path / ADAPTED_FILE
     save_model(path, model, task.spec)
-    before = Predictor(adaptation.source, task.spec, task.device)
+    before = Predictor(adaptation.original, task.spec, task.device)
     after = Predictor(model, task.spec, task.device)
     teacher = Teacher(task, adaptation.source, adaptation.views.kept)
     comparison = compare(task, before, after, teacher)
@@ -234,16 +234,16 @@ def outcome_text(adaptation: Adaptation) -> str:
     """What was returned, and why, in one or two sentences."""
     guard, steps = adaptation.guard, adaptation.method.num_steps
     healthy = adaptation.health is None or adaptation.health.usable
-    repaired = " unchanged" if healthy else ", with its BatchNorm statistics repaired"
+    source = "source model" if healthy else "source model with its BatchNorm statistics repaired"
     text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
     if guard.best_step is None:
         return (
-            f"{text}Nothing was better than the source model by the label-free score "
-            f"({guard.source.score:.3f}): it is returned{repaired}."
+            f"{text}Nothing was better than the {source} by the label-free score "
+            f"({guard.source.score:.3f}): it is returned{' unchanged' if healthy else ''}."
         )
     return (
         f"{text}Returned: the model of step {guard.best_step} of {steps}; label-free score "
-        f"{guard.best.score:.3f}, source model {guard.source.score:.3f}."
+        f"{guard.best.score:.3f}, {source} {guard.source.score:.3f}."
     )
 
 

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from sfda_edge.adapt import ensure_healthy_batchnorm
@@ -20,6 +21,7 @@ from sfda_edge.class_map import load_class_map
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.label_spaces import label_space
+from sfda_edge.model_source import ModelFlags, load_source
 from sfda_edge.models import ModelSpec
 from sfda_edge.task import AdaptationTask
 
@@ -134,6 +136,17 @@ def test_the_shift_is_measured_in_source_deviations(tiny_model):
     assert statistics.shift() == pytest.approx(3.0, rel=1e-4)
 
 
+def test_variances_are_compared_either_way(tiny_model):
+    statistics = target_statistics(tiny_model, [torch.randn(2, 3, 4, 4)])
+    statistics.mix_into(tiny_model, 1.0)
+    assert statistics.variance_factor() == pytest.approx(1.0)
+    half = tiny_model[1].num_features // 2
+    tiny_model[1].running_var[:half] *= 9
+    tiny_model[1].running_var[half:] /= 9
+    tiny_model[1].eps = 0.0
+    assert statistics.variance_factor() == pytest.approx(9.0, rel=1e-3)
+
+
 def test_sums_are_kept_where_the_model_is(tiny_model):
     """A device without numbers stands for a GPU."""
     statistics = TargetStatistics(tiny_model.to("meta"))
@@ -144,6 +157,36 @@ def test_effective_classes_counts_equals_and_lone_ones():
     assert effective_classes(torch.full((4,), 0.25)) == pytest.approx(4)
     assert effective_classes(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1)
     assert effective_classes(torch.tensor([float("nan"), 0.5])) == 0.0
+
+
+@pytest.fixture
+def road_task(tmp_path, make_task):
+    """The packaged network on frames that show nothing but road, which it sees rightly."""
+    source, folder = load_source(ModelFlags(None)), tmp_path / "road"
+    folder.mkdir()
+    for index, sample in enumerate(open_images("streetsynth:source").samples[:8]):
+        image = sample.image()
+        height, width = image.shape[:2]
+        part = image[3 * height // 4 :, 2 * width // 5 : 3 * width // 5]
+        Image.fromarray(part).save(folder / f"{index}.png")
+    target, other = TargetImages(open_images(str(folder)), source.spec.input_hw), make_task()
+    return AdaptationTask(source.model, source.spec, target, other.fabric, 0, tmp_path, other.bars)
+
+
+def test_a_target_of_one_class_is_no_fault_of_the_checkpoint(road_task):
+    """Batch statistics make five classes of bare road; that is nonsense, and no reason to mend."""
+    before = {k: v.clone() for k, v in road_task.model.state_dict().items()}
+    health = ensure_healthy_batchnorm(road_task)
+    assert health.usable
+    assert health.classes_stored < 1.5 < 4 < health.classes_batch
+    after = road_task.model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_target_of_one_class_does_not_hide_a_broken_checkpoint(road_task):
+    for layer in batchnorm_layers(road_task.model).values():
+        layer.reset_running_stats()
+    assert not ensure_healthy_batchnorm(road_task).usable
 
 
 @pytest.fixture
