@@ -141,10 +141,14 @@ def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np
 
 
 def _labelled(source: SourceModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images and label maps at the input size."""
+    """Images and label maps at the input size; damaged ones are left out aloud.
+
+    Raises:
+        DataError: they cannot be scored.
+    """
     space = source.spec.answer_space
-    images = validation.open(space, skip_bad=True)
-    labelled = images.label_space or space
-    pictures, labels = load_labelled(images, labelled, source.spec.input_hw, skip_bad=True)
-    labels[labels == labelled.ignore_index] = space.ignore_index
+    images = validation.open(space)
+    pictures, labels = load_labelled(images, space, source.spec.input_hw, skip_bad=True)
+    if not (labels != space.ignore_index).any():
+        raise DataError(f"{images.title}: no pixel has a label that the model knows")
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))

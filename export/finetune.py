@@ -42,7 +42,7 @@ def finetune(
         steps: of Adam, each on a batch of frames, every other time mirrored.
         progress: wraps the steps.
     """
-    student = copy.deepcopy(model).eval().requires_grad_(True)
+    student = copy.deepcopy(model).eval()
     stacked = torch.from_numpy(np.stack(frames))
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(student.parameters(), lr=_LEARNING_RATE)

@@ -15,8 +15,12 @@ class ImageError(Exception):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; other files and subfolders are left alone."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    """The image files of a folder, by name; other files, hidden ones and subfolders are left alone.
+
+    Hidden are also the ``._name.png`` that macOS leaves beside each file on a foreign disk.
+    """
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def read_image(path: Path) -> np.ndarray:

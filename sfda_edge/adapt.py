@@ -247,7 +247,7 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
                 run.judge()  # what preparation alone, such as other statistics, has made of it
                 if rank() == 0:
                     run.save(checkpoint_path(out_dir))
-                    require_space(checkpoint_path(out_dir))
+                    require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
             for logged in progress(_steps(run, out_dir)):
                 metrics.write(json.dumps(logged) + "\n")
         except CollapseError as error:
@@ -273,14 +273,18 @@ def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
             saved_s = time.monotonic()
 
 
-def require_space(checkpoint: Path) -> None:
+def require_space(checkpoint: Path, others: int = 0) -> None:
     """See that later checkpoints, which grow and are written beside the last one, will fit.
+
+    Args:
+        checkpoint: the first.
+        others: bytes that the run will write beside them.
 
     Raises:
         RunError: the disk has too little left.
     """
     size, free = checkpoint.stat().st_size, shutil.disk_usage(checkpoint.parent).free
-    needed = 2 * _LARGEST_GROWTH * size - size
+    needed = 2 * _LARGEST_GROWTH * size - size + others
     if free < needed:
         raise RunError(
             f"the disk of {checkpoint.parent} has {free / 1e6:.0f} MB left and the run may need "

@@ -165,8 +165,16 @@ class TargetStatistics:
             count = features.numel() // features.shape[1]
             self.moments[name].update(count, *running_statistics(self.layers[name]))
 
-        with batch_normalisation(self.model, self.layers), watching(self.layers, take):
-            self.model(images)
+        try:
+            with batch_normalisation(self.model, self.layers), watching(self.layers, take):
+                self.model(images)
+        except ValueError as error:
+            if len(images) > 1:
+                raise
+            raise RecipeError(
+                f"the network cannot take the statistics of a single image ({error}); make "
+                "batch_size at least 2"
+            ) from None
 
     def _seen(self) -> Layers:
         """The layers that ran; an auxiliary head of training alone does not."""

@@ -566,6 +566,11 @@ def _doctor(args: argparse.Namespace) -> int:
     return diagnose(args.bundle, args.json)
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Torch's ways to say it, on a GPU and on a CPU."""
+    return any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 1 failed, 2 the user has to act."""
     args = build_parser().parse_args(arguments)
@@ -587,6 +592,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except StreamError as error:  # the demo streams, and export runs what it has written
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            f"error: {str(error).partition(chr(10))[0]}; a smaller --size or --set batch_size=… "
+            "takes less",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         resumes = "; --resume goes on with a run that had a checkpoint"

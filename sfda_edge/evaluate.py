@@ -16,7 +16,7 @@ from runtime.images import resize_image
 from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import LoadedImage, Progress, read_all, silent
-from sfda_edge.errors import DataError
+from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.inference import Normalise, class_matrix, enlarged, mapped_probabilities
 from sfda_edge.models import ModelSpec
 
@@ -80,7 +80,7 @@ class Predictor:
         matrix = class_matrix(spec)
         self.matrix = None if matrix is None else matrix.to(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def label_map(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB → (H, W) uint8."""
         small = torch.from_numpy(resize_image(image, self.spec.input_hw)).to(self.device)
@@ -117,35 +117,15 @@ def evaluate(
         watch: is shown each image with its prediction, for pictures.
 
     Raises:
-        DataError: the images have no labels, or labels of other classes than the model's.
+        DataError: the images have no labels, or none of one of the model's classes.
     """
     space = predictor.spec.answer_space
-    require_same_classes(images, space)
-    labels = images.label_space or space
-    confusion = ConfusionMatrix(space.num_classes, labels.ignore_index)
+    images = in_classes_of(images, space)
+    confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
     count = 0
-    for loaded in progress(read_all(images, labels, skip_bad)):
+    for loaded in progress(read_all(images, space, skip_bad)):
         label_map = predictor.label_map(loaded.image)
         confusion.update(loaded.label_map, label_map)
         watch(loaded, label_map)
         count += 1
     return Evaluation(space, confusion, count)
-
-
-def require_same_classes(images: ImageSet, space: LabelSpace) -> None:
-    """See that images can be scored.
-
-    Raises:
-        DataError: they have no labels, or labels of other classes than the model's.
-    """
-    if not images.labelled:
-        advice = "; --labels, or --validation-labels for --validation, names a folder of label maps"
-        known = images.label_space is not None  # a data set that finds its own
-        raise DataError(f"{images.title} has no labels{'' if known else advice}")
-    if images.label_space is None or images.label_space.names == space.names:
-        return
-    raise DataError(
-        f"the labels have {images.label_space.num_classes} classes "
-        f"({images.label_space.names[0]}, …) but the model answers {space.num_classes} "
-        f"({space.names[0]}, …); --map joins them, such as --map cityscapes-camvid"
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +49,23 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned."""
         self.optimizer.load_state_dict(state)
+
+
+@contextmanager
+def only_learning(network: nn.Module, parameters: Collection[nn.Parameter] = ()) -> Iterator[None]:
+    """Let no other parameter of the network record what it does; all are as before afterwards.
+
+    Some may have been fixed by whoever made the network.
+    """
+    learnt = {id(parameter) for parameter in parameters}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in learnt]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def segmentation_sgd(model: nn.Module, learning_rate: float) -> torch.optim.SGD:

@@ -39,6 +39,15 @@ def image_wise_max_square(probabilities: Tensor, ratio: float = 0.2) -> Tensor:
     return -mean_over(squares * weights, torch.ones_like(squares))
 
 
+def conditional(probabilities: Tensor) -> Tensor:
+    """(N, C, H, W) → the same, given that a pixel is of one of the classes: they sum to 1.
+
+    A class map may drop an output of the network. Without this an entropy would be lowest where
+    all is in the dropped one.
+    """
+    return probabilities / probabilities.sum(1, keepdim=True).clamp_min(1e-12)
+
+
 def entropy_map(probabilities: Tensor) -> Tensor:
     """−Σ_c p log p of every pixel: (N, C, H, W) → (N, H, W), in nats."""
     # At p = 0 the slope is infinite, and softmax's 0 times it no number.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfda_edge.losses import entropy_map
+from sfda_edge.losses import conditional, entropy_map
 
 
 def split_patches(maps: Tensor, per_side: int) -> Tensor:
@@ -18,7 +18,8 @@ def split_patches(maps: Tensor, per_side: int) -> Tensor:
 
 def patch_entropy(probabilities: Tensor, per_side: int) -> Tensor:
     """Mean entropy of each patch (E12): (N, C, H, W) → (N, K²)."""
-    return split_patches(entropy_map(probabilities)[:, None], per_side).mean((2, 3, 4))
+    entropies = entropy_map(conditional(probabilities))
+    return split_patches(entropies[:, None], per_side).mean((2, 3, 4))
 
 
 def easy_and_hard(entropies: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,4 +49,5 @@ def chosen(patches: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 def weighted_self_information(probabilities: Tensor) -> Tensor:
     """−p log p / log C (N, C, H, W): what ADVENT and IntraDA show their discriminators."""
     log_classes = torch.log(torch.tensor(float(probabilities.shape[1])))
-    return torch.special.entr(probabilities.clamp_min(1e-12)) / log_classes.to(probabilities.device)
+    given = conditional(probabilities).clamp_min(1e-12)
+    return torch.special.entr(given) / log_classes.to(probabilities.device)

@@ -103,6 +103,12 @@ def label_target(
     return PseudoLabels(paths)
 
 
+def label_bytes(task: AdaptationTask) -> int:
+    """What the labels of the whole target take on disk."""
+    height, width = task.half_hw
+    return len(task.target) * task.num_classes * height * width
+
+
 def label_round(task: AdaptationTask, name: str, label: Labelling | None) -> PseudoLabels:
     """The labels of a round, by a model that then moves on: made when it begins, read afterwards.
 

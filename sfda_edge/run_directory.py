@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -75,6 +76,13 @@ class RunDirectory:
         if facts.get("state") == "finished":
             raise RunError(f"{self.path} is finished; there is nothing to resume")
         return facts
+
+    def abandon(self) -> None:
+        """Leave nothing of a run that could not begin, so that a mended call can take its place."""
+        for name in (RUN_FILE, RECIPE_FILE):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else was put there meanwhile
+            self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result."""

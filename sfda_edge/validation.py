@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.labels import LabelSpace
 from sfda_edge.data import ImageSet, open_images
-from sfda_edge.data.loading import read_all
-from sfda_edge.evaluate import require_same_classes
-
-_TRIED = 16  # samples that show what is wrong with all
+from sfda_edge.data.loading import Progress, read_all, silent
+from sfda_edge.data.relabel import in_classes_of
+from sfda_edge.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -25,18 +24,31 @@ class Validation:
     images: str
     labels_dir: Path | None = None
 
-    def open(self, space: LabelSpace, skip_bad: bool = False) -> ImageSet:
-        """The images; one has been read with its labels, so that a slip shows before the work.
-
-        Args:
-            space: the model's classes.
-            skip_bad: damaged samples will be left out.
+    def open(self, space: LabelSpace) -> ImageSet:
+        """The images, with labels in a model's classes.
 
         Raises:
             DataError: there is nothing there, or no labels, or not of these classes.
         """
-        images = open_images(self.images, self.labels_dir)
-        require_same_classes(images, space)
-        first = replace(images, samples=images.samples[:_TRIED])
-        next(read_all(first, images.label_space or space, skip_bad))
+        return in_classes_of(open_images(self.images, self.labels_dir), space)
+
+    def opened_whole(
+        self, space: LabelSpace, skip_bad: bool = False, progress: Progress = silent
+    ) -> ImageSet:
+        """The images, after every one has been read: before hours of work, not after them.
+
+        Args:
+            space: a model's classes.
+            skip_bad: damaged samples will be left out.
+            progress: wraps the images.
+
+        Raises:
+            DataError: as ``open``; or samples are damaged, or no pixel is labelled.
+        """
+        images = self.open(space)
+        labelled = False
+        for loaded in progress(read_all(images, space, skip_bad)):
+            labelled |= bool((loaded.label_map != space.ignore_index).any())
+        if not labelled:
+            raise DataError(f"{images.title}: no pixel has a label that the model knows")
         return images

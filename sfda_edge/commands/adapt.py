@@ -14,8 +14,9 @@ import msgspec
 from runtime.manifest import file_sha256
 from sfda_edge.adapt import Adaptation, adapt, begin, checkpoint_path
 from sfda_edge.checkpoint import save_model
-from sfda_edge.data import absolute_spec, open_images
+from sfda_edge.data import ImageSet, absolute_spec, open_images
 from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.evaluate import Evaluation, Predictor, evaluate
 from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.guard import Verdict
@@ -88,7 +89,7 @@ def run(request: AdaptRequest) -> Path:
     fabric = open_fabric(request.device, request.precision)
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
-    _require_usable(request, source)
+    validation = _looked_at(request, source)
     target = _read_target(request, source)
     inputs = _inputs(request, source, method_name, recipe)
     inputs |= {"device": str(fabric.device), "target_sha256": target.sha256}
@@ -98,10 +99,16 @@ def run(request: AdaptRequest) -> Path:
         )
     fabric.barrier()
     work_dir = out_dir / WORK_DIR
-    task = AdaptationTask(
-        source.model, source.spec, target, fabric, recipe.seed, work_dir, progress_bar
-    )
-    adaptation = begin(task, METHODS[method_name][1], recipe)
+    try:
+        task = AdaptationTask(
+            source.model, source.spec, target, fabric, recipe.seed, work_dir, progress_bar
+        )
+        adaptation = begin(task, METHODS[method_name][1], recipe)
+    except SfdaEdgeError:
+        if rank() == 0 and not request.resume:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            directory.abandon()
+        raise
     if request.compiled:
         adaptation.method.compile()
     if request.resume and checkpoint_path(out_dir).exists():
@@ -112,7 +119,8 @@ def run(request: AdaptRequest) -> Path:
     adapt(adaptation, out_dir, bar)
     illustrations = adaptation.method.illustrations()  # all processes: networks may share batches
     if rank() == 0:
-        directory.finish(_leave(directory, adaptation, illustrations, request))
+        result = _leave(directory, adaptation, illustrations, validation, request.skip_bad)
+        directory.finish(result)
         directory.make_latest()
         shutil.rmtree(work_dir, ignore_errors=True)  # pseudo-labels, for a resumed run alone
     fabric.barrier()
@@ -139,16 +147,18 @@ def _say_defaults(request: AdaptRequest) -> None:
         logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
 
 
-def _require_usable(request: AdaptRequest, source: SourceModel) -> None:
-    """Find out now what would otherwise fail after the run.
+def _looked_at(request: AdaptRequest, source: SourceModel) -> ImageSet | None:
+    """The validation images: finds out now what would otherwise fail after the run.
 
     Raises:
-        DataError: the validation images are not there, not labelled, or of other classes.
+        DataError: they are not there, not labelled, damaged, or of other classes.
     """
-    if request.validation is not None:
-        request.validation.open(source.spec.answer_space, request.skip_bad)
     if request.tensorboard:
         importlib.import_module("tensorboard")
+    if request.validation is None:
+        return None
+    bar = progress_bar("look at the validation images", None)
+    return request.validation.opened_whole(source.spec.answer_space, request.skip_bad, bar)
 
 
 def _read_target(request: AdaptRequest, source: SourceModel) -> TargetImages:
@@ -176,7 +186,8 @@ def _leave(
     directory: RunDirectory,
     adaptation: Adaptation,
     illustrations: list[Section],
-    request: AdaptRequest,
+    validation: ImageSet | None,
+    skip_bad: bool,
 ) -> dict[str, Any]:
     """Write what a finished run leaves; returns its result for ``run.json``."""
     task, guard = adaptation.task, adaptation.guard
@@ -186,7 +197,7 @@ def _leave(
     after = Predictor(model, task.spec, task.device)
     teacher = Teacher(task, adaptation.source, adaptation.views.kept)
     comparison = compare(task, before, after, teacher)
-    scores = _scores(before, after, request)
+    scores = _scores(before, after, validation, skip_bad)
     lines = read_metrics(directory.path)
     outcome = outcome_text(adaptation)
     logger.info(outcome)
@@ -218,16 +229,12 @@ def _leave(
 
 
 def _scores(
-    before: Predictor, after: Predictor, request: AdaptRequest
+    before: Predictor, after: Predictor, images: ImageSet | None, skip_bad: bool
 ) -> tuple[Evaluation, Evaluation] | None:
-    if request.validation is None:
+    if images is None:
         return None
-    images = request.validation.open(before.spec.answer_space, request.skip_bad)
     bar = progress_bar("score", len(images))
-    return (
-        evaluate(before, images, request.skip_bad, bar),
-        evaluate(after, images, request.skip_bad, bar),
-    )
+    return evaluate(before, images, skip_bad, bar), evaluate(after, images, skip_bad, bar)
 
 
 def outcome_text(adaptation: Adaptation) -> str:

@@ -73,7 +73,8 @@ def run(request: TrainRequest) -> Path:
         raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
     validation = None
     if request.validation is not None:
-        validation = request.validation.open(space, request.skip_bad)
+        bar = progress_bar("look at the validation images", None)
+        validation = request.validation.opened_whole(space, request.skip_bad, bar)
     trainer = _trainer(recipe, spec, device)
     bar = progress_bar("read images", len(images))
     pictures, labels = load_labelled(images, space, spec.input_hw, request.skip_bad, bar)
@@ -84,7 +85,7 @@ def run(request: TrainRequest) -> Path:
     steps = progress_bar("train", recipe.steps, trainer.next_step)
     train(trainer, pictures, labels, out_dir, steps)
     result = {"weights_sha256": file_sha256(out_dir / WEIGHTS_FILE), "num_images": len(pictures)}
-    directory.finish({**result, **_validate(validation, trainer, spec, device)})
+    directory.finish({**result, **_validate(validation, trainer, spec, device, request.skip_bad)})
     return out_dir
 
 
@@ -97,11 +98,15 @@ def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trai
 
 
 def _validate(
-    images: ImageSet | None, trainer: Trainer, spec: ModelSpec, device: torch.device
+    images: ImageSet | None,
+    trainer: Trainer,
+    spec: ModelSpec,
+    device: torch.device,
+    skip_bad: bool,
 ) -> dict[str, float]:
     if images is None:
         return {}
     bar = progress_bar("validate", len(images))
-    evaluation = evaluate(Predictor(trainer.model, spec, device), images, progress=bar)
+    evaluation = evaluate(Predictor(trainer.model, spec, device), images, skip_bad, bar)
     say(evaluation.text())
     return {"validation_miou": round(evaluation.scores.miou, 5)}

@@ -64,14 +64,23 @@ def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> n
         raise DataError(
             f"{sample.name}: the label map is {_size(label_map)} but the image {_size(image)}"
         )
+    require_known(sample.name, label_map, space)
+    return label_map
+
+
+def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
+    """See that every label of a map is a class or ignored.
+
+    Raises:
+        DataError: one is not.
+    """
     found = np.unique(label_map)
     foreign = found[(found >= space.num_classes) & (found != space.ignore_index)]
     if foreign.size:
         raise DataError(
-            f"{sample.name}: label {', '.join(map(str, foreign[:5]))} is outside the "
+            f"{name}: label {', '.join(map(str, foreign[:5]))} is outside the "
             f"{space.num_classes} classes (ignored: {space.ignore_index})"
         )
-    return label_map
 
 
 def _size(array: np.ndarray) -> str:

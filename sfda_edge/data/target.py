@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -15,8 +16,16 @@ from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import Progress, read_all, silent
 from sfda_edge.errors import DataError
 
-MEMORY_BYTES = 4 << 30
 READERS = 2
+
+
+def _memory_bytes() -> int:
+    """4 GiB for images, or a quarter of what the machine has."""
+    try:
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        installed = 16 << 30
+    return min(4 << 30, installed // 4)
 
 
 class TargetImages:
@@ -28,6 +37,7 @@ class TargetImages:
         skip_bad: leave damaged images out.
         progress: wraps the first reading.
         memory_bytes: how much may be kept; what does not fit is decoded again when it is needed.
+            None for 4 GiB, or a quarter of the machine's memory where that is less.
 
     Raises:
         DataError: as ``read_all``; later too, from whatever asks for an image that is gone.
@@ -42,14 +52,15 @@ class TargetImages:
         size_hw: tuple[int, int],
         skip_bad: bool = False,
         progress: Progress = silent,
-        memory_bytes: int = MEMORY_BYTES,
+        memory_bytes: int | None = None,
     ) -> None:
         self.size_hw = size_hw
         self._samples: list[Sample] = []
         self._kept: list[np.ndarray] = []
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="target")
         by_name = {sample.name: sample for sample in images.samples}
-        fits = memory_bytes // (3 * size_hw[0] * size_hw[1])
+        most_bytes = _memory_bytes() if memory_bytes is None else memory_bytes
+        fits = most_bytes // (3 * size_hw[0] * size_hw[1])
         digest = hashlib.sha256()
         for number, loaded in enumerate(progress(read_all(images, None, skip_bad))):
             small = resize_image(loaded.image, size_hw)

@@ -48,6 +48,10 @@ class AdaptationMethod(ABC):
     def finish(self) -> None:  # noqa: B027
         """Leave the model as it is to be used; called once after the last step."""
 
+    def bytes_to_come(self) -> int:
+        """What the method will still write into the task's ``work_dir``."""
+        return 0
+
     def compile(self) -> None:
         """Let ``torch.compile`` speed up the network that learns."""
         self.model.compile()

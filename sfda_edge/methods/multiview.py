@@ -29,6 +29,7 @@ from sfda_edge.processes import own_rows
 from sfda_edge.pseudo_labels import (
     Labelling,
     PseudoLabels,
+    label_bytes,
     label_round,
     label_target,
     sharpened,
@@ -152,6 +153,10 @@ class MultiView(AdaptationMethod):
             return (seen + self.first_labels.read(images, half_hw, device)) / 2
 
         return label
+
+    def bytes_to_come(self) -> int:
+        """The second round's labels; the first's are there already."""
+        return label_bytes(self.task) if self.recipe.second_round_from < 1 else 0
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn the teacher's labels on augmented, mixed images."""

@@ -18,7 +18,7 @@ from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import masked_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import PseudoLabels, label_round
+from sfda_edge.pseudo_labels import PseudoLabels, label_bytes, label_round
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views
@@ -99,6 +99,10 @@ class SelfTraining(AdaptationMethod):
             name = f"round{number + 1}"
             self.labels = label_round(self.task, name, self._probabilities if begins else None)
         return self.labels
+
+    def bytes_to_come(self) -> int:
+        """The labels of every round."""
+        return self.recipe.rounds * label_bytes(self.task)
 
     @torch.no_grad()
     def _probabilities(self, indices: Sequence[int]) -> Tensor:

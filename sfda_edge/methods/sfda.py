@@ -31,7 +31,7 @@ from sfda_edge.errors import RecipeError
 from sfda_edge.features import FeatureTap, feature_layer
 from sfda_edge.generator import Generator
 from sfda_edge.guard import CollapseError
-from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
+from sfda_edge.learner import Learner, only_learning, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import (
     attention_divergence,
     batch_moments,
@@ -248,11 +248,8 @@ class Sfda(AdaptationMethod):
 
     def _teach_generator(self, target: Tensor, step: int) -> dict[str, float]:
         """E10."""
-        self.model.requires_grad_(False)
-        try:
+        with only_learning(self.model):
             return self._descend_generator(target, step)
-        finally:
-            self.model.requires_grad_(True)
 
     def _descend_generator(self, target: Tensor, step: int) -> dict[str, float]:
         recipe, fakes = self.recipe, self._fakes()
@@ -364,9 +361,8 @@ class Sfda(AdaptationMethod):
     def _adversarial(self, probabilities: Tensor) -> Tensor:
         """−log D(k, hard): hard patches should look easy (E14, the practical reading of ADVENT)."""
         patches, _, hard = self._patches(probabilities)
-        self.discriminator.requires_grad_(False)
-        answers = self.discriminator(*chosen(patches, hard))
-        self.discriminator.requires_grad_(True)
+        with only_learning(self.discriminator):
+            answers = self.discriminator(*chosen(patches, hard))
         return functional.softplus(-answers).mean()
 
     def _teach_discriminator(self, probabilities: Tensor, step: int) -> float:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sfda_edge.batchnorm import require_batchnorm
-from sfda_edge.learner import Learner
-from sfda_edge.losses import entropy_map
+from sfda_edge.errors import RecipeError
+from sfda_edge.learner import Learner, only_learning
+from sfda_edge.losses import conditional, entropy_map
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import mean_over, own_rows
 from sfda_edge.recipe import require
@@ -58,10 +59,13 @@ class Tent(AdaptationMethod):
             for parameter in (layer.weight, layer.bias)
             if isinstance(parameter, nn.Parameter)
         ]
-        self.model.requires_grad_(False)
-        for parameter in affine:
-            parameter.requires_grad_(True)
+        if not affine:
+            raise RecipeError(
+                "tent learns the scales and shifts of BatchNorm layers, and this network's have "
+                "none (affine=False); method bn works without"
+            )
         optimizer = torch.optim.Adam(affine, recipe.learning_rate)
+        self._affine = affine
         self.learner = Learner(task.fabric, optimizer)
 
     def prepare(self, views: Views) -> None:
@@ -70,15 +74,12 @@ class Tent(AdaptationMethod):
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Lower the entropy of one batch."""
-        logits = self.task.logits(self.model, self.task.inputs(own_rows(images)))
-        entropy = entropy_map(self.task.probabilities(logits))
+        with only_learning(self.model, self._affine):
+            logits = self.task.logits(self.model, self.task.inputs(own_rows(images)))
+        entropy = entropy_map(conditional(self.task.probabilities(logits)))
         loss = mean_over(entropy, torch.ones_like(entropy))
         self.learner.descend(loss, step)
         return {"loss": loss.item(), "pixels_used": 1.0}
-
-    def finish(self) -> None:
-        """Hand over a network whose parameters can all be trained again."""
-        self.model.requires_grad_(True)
 
     def state(self) -> dict[str, Any]:
         """Adam's moments."""

@@ -159,7 +159,7 @@ def _require_channels(spec: ModelSpec) -> None:
         raise CheckpointError("--std must not hold 0: values are divided by it")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what a network keeps for later could not be learnt through
 def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
     """Run a network of the user's once, on a grey picture.
 

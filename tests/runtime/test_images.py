@@ -22,6 +22,13 @@ def test_png_round_trip(tmp_path, picture):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
 
 
+def test_what_is_hidden_is_no_image(tmp_path, picture):
+    """macOS leaves ._a.png, which is none, beside a.png on disks of others."""
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"Mac OS X")
+    assert list_images(tmp_path) == [tmp_path / "a.png"]
+
+
 def test_grey_and_transparent_images_become_rgb(tmp_path, picture):
     for mode in ("L", "RGBA", "P"):
         Image.fromarray(picture).convert(mode).save(tmp_path / "a.png")

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sfda_edge.adapt import _steps, adapt, batch_indices, begin, checkpoint_path
 from sfda_edge.data.loading import silent
 from sfda_edge.errors import RunError
+from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.report.tensorboard import with_tensorboard
 
@@ -84,6 +85,28 @@ def test_a_disk_that_would_be_full_later_is_found_before_anything_is_learnt(
     assert run.next_step == 0
     monkeypatch.setattr("shutil.disk_usage", usage(5 * size + 1000))
     adapt(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "rounds"),
+    [
+        ("default", "second_round_from=0.5", 1),
+        ("default", "second_round_from=1", 0),
+        ("selftrain", "rounds=2", 2),
+    ],
+)
+def test_labels_that_are_to_come_need_room_too(
+    name, setting, rounds, tmp_path, make_task, monkeypatch
+):
+    _, recipe = load_method_recipe(name, None, (setting, "steps=4", "batch_size=2"))
+    run = begin(make_task(count=10), METHODS[name][1], recipe)
+    assert run.method.bytes_to_come() == rounds * 10 * 3 * 16 * 32
+    run.save(checkpoint_path(tmp_path))
+    size = checkpoint_path(tmp_path).stat().st_size
+    free = 5 * size + rounds * 10 * 3 * 16 * 32 - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+    with pytest.raises(RunError, match="MB left and the run may need"):
+        adapt(run, tmp_path)
 
 
 @pytest.mark.parametrize(

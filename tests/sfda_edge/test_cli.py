@@ -164,6 +164,29 @@ def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, com
     assert ("--resume" in capsys.readouterr().err) == promised
 
 
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory. Tried to allocate 2 GiB", "DefaultCPUAllocator: can't allocate"]
+)
+def test_too_little_memory_is_said(monkeypatch, capsys, words):
+    def fails(_args):
+        raise RuntimeError(f"{words} memory\nand a long trace")
+
+    monkeypatch.setattr(cli, "_adapt", fails)
+    assert cli.main(["adapt"]) == 2
+    said = capsys.readouterr().err
+    assert "a smaller --size" in said
+    assert "long trace" not in said
+
+
+def test_a_failure_of_ours_keeps_its_trace(monkeypatch):
+    def fails(_args):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli, "_adapt", fails)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli.main(["adapt"])
+
+
 @pytest.mark.parametrize("closed", ["| true", ">&-"])
 def test_that_nobody_reads_is_no_error(closed):
     """As in ``sfda-edge recipes | head -1``, or where a daemon has no standard output."""

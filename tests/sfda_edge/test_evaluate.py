@@ -1,11 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from runtime.labels import LabelSpace
 from sfda_edge.class_map import load_class_map
-from sfda_edge.data import open_images
+from sfda_edge.data import ImageSet, open_images
+from sfda_edge.data.folder import open_folder
+from sfda_edge.data.images import Sample
+from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.errors import DataError
 from sfda_edge.evaluate import Predictor, evaluate
 from sfda_edge.label_spaces import LABEL_SPACES
@@ -69,6 +75,45 @@ def test_images_without_labels_are_an_error(labelled_folder, raw_spec):
         evaluate(Predictor(GreyReader(), raw_spec, CPU), images)
 
 
+def test_classes_that_the_model_does_not_have_are_not_scored(labelled_folder, caplog):
+    """Of sky, road, car, the model knows car and sky, and calls them 0 and 1."""
+
+    class Known(nn.Module):
+        def forward(self, images):
+            labels = (images[:, 0] < 150).long()
+            return functional.one_hot(labels, 2).permute(0, 3, 1, 2).float() * 10
+
+    space = LabelSpace(("car", "sky"), ((255, 0, 0), (0, 0, 255)), 200)
+    spec = ModelSpec("known", space, (24, 40), (0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
+    own = LabelSpace(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)))
+    images = open_folder(labelled_folder / "images", labelled_folder / "labels", own)
+    caplog.set_level("INFO", "sfda_edge")
+    evaluation = evaluate(Predictor(Known(), spec, CPU), images)
+    assert "not scored: labels of road" in caplog.text
+    labels = np.stack([sample.label_map() for sample in images.samples])
+    assert evaluation.scores.miou == 1.0
+    assert evaluation.confusion.counts.sum() == (labels != 1).sum()
+
+
+def test_synthias_classes_are_scored_on_cityscapes_labels():
+    names = [LABEL_SPACES[name].names for name in ("cityscapes16", "cityscapes")]
+    labels = np.arange(20, dtype=np.uint8)[None] % 20
+    labels[0, 19] = 255
+    sample = Sample("street", lambda: labels, lambda: labels)
+    images = ImageSet("streets", (sample,), LABEL_SPACES["cityscapes"])
+    found = in_classes_of(images, LABEL_SPACES["cityscapes16"]).samples[0].label_map()[0]
+    for number, name in enumerate(names[1]):
+        assert found[number] == (names[0].index(name) if name in names[0] else 255)
+    assert found[19] == 255
+    foreign = replace(sample, label_map=lambda: np.full((1, 1), 40, np.uint8))
+    with pytest.raises(DataError, match="street: label 40 is outside the 19 classes"):
+        in_classes_of(replace(images, samples=(foreign,)), LABEL_SPACES["cityscapes16"]).samples[
+            0
+        ].label_map()
+
+
 def test_labels_of_other_classes_are_an_error_that_names_the_map(raw_spec):
-    with pytest.raises(DataError, match=r"the labels have 11 classes.*--map"):
-        evaluate(Predictor(GreyReader(), raw_spec, CPU), open_images("streetsynth:source"))
+    other = LabelSpace(("sky", "road", "boat"), raw_spec.label_space.palette)
+    spec = replace(raw_spec, label_space=other)
+    with pytest.raises(DataError, match=r"answers 3 classes.*have 11.*without boat; --map"):
+        evaluate(Predictor(GreyReader(), spec, CPU), open_images("streetsynth:source"))

@@ -12,6 +12,7 @@ from sfda_edge.losses import (
     attention_divergence,
     batch_moments,
     batchnorm_statistics_loss,
+    conditional,
     entropy_map,
     image_wise_max_square,
     masked_cross_entropy,
@@ -41,6 +42,17 @@ def test_max_square_is_e1(probabilities):
             float(image[k, y, x]) ** 2 for k in range(c) for y in range(h) for x in range(w)
         ) / (h * w)
     assert max_square(probabilities).item() == pytest.approx(-total / n, rel=1e-5)
+
+
+def test_what_a_class_map_drops_is_no_certainty():
+    """All in the dropped output is no answer at all; the entropy of what is left decides."""
+    left = torch.tensor([0.25, 0.25]).view(1, 2, 1, 1)  # half of the network's answer was dropped
+    assert entropy_map(conditional(left)).item() == pytest.approx(math.log(2), rel=1e-5)
+    nothing = torch.tensor([1e-6, 1e-6]).view(1, 2, 1, 1).requires_grad_()
+    entropy_map(conditional(nothing)).sum().backward()
+    assert nothing.grad.abs().max() < 1e-3  # no pull towards the dropped output, or away from it
+    whole = (3 * torch.randn(2, 4, 6, 8)).softmax(1)
+    torch.testing.assert_close(conditional(whole), whole)
 
 
 def test_image_wise_max_square_weighs_rare_classes_more(probabilities):

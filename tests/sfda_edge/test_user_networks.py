@@ -10,6 +10,7 @@ import pytest
 import torch
 import user_network
 from PIL import Image
+from safetensors.torch import load_file
 
 from runtime.backends import open_backend
 from runtime.labels import LabelSpace
@@ -112,6 +113,59 @@ def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
     assert "--validation-labels goes with --validation IMAGES" in errors
 
 
+def test_a_network_that_keeps_what_it_made_for_a_size_can_learn(
+    weights, labelled_folder, in_empty_folder
+):
+    path, model = weights("Positioned")
+    few = ["--set", "steps=2", "--set", "batch_size=2"]
+    images = ["--images", str(labelled_folder / "images")]
+    assert cli.main(["adapt", "--weights", path, *model, *images, *few, "--out", "run"]) == 0
+    assert read_run(in_empty_folder / "run")["state"] == "finished"
+
+
+@pytest.mark.parametrize("method", ["sfda", "tent", "default"])
+def test_parameters_that_its_maker_fixed_stay(method, weights, labelled_folder, in_empty_folder):
+    path, model = weights("Smoothed")
+    images = ["--images", str(labelled_folder / "images")]
+    few = ["--set", "steps=2", "--set", "batch_size=2", "--out", "run"]
+    small = ["--set", "fake_hw=[16,32]", "--set", "noise_size=8"] if method == "sfda" else []
+    few += ["--method", method, *small]
+    assert cli.main(["adapt", "--weights", path, *model, *images, *few]) == 0
+    state = load_file(in_empty_folder / "run" / "adapted.safetensors")
+    assert (state["kernel"] == torch.full((3, 1, 3, 3), 1 / 9)).all()
+
+
+def test_a_run_that_cannot_begin_leaves_its_folder_free(
+    weights, labelled_folder, in_empty_folder, capsys
+):
+    path, model = weights("plain_norm")
+    call = ["adapt", "--weights", path, *model, "--images", str(labelled_folder / "images")]
+    few = ["--set", "steps=2", "--out", "run"]
+    assert cli.main([*call, *few, "--method", "tent"]) == 2
+    assert "this network's have none (affine=False)" in capsys.readouterr().err
+    assert cli.main([*call, "--method", "bn", "--set", "batch_size=1", "--out", "other"]) == 0
+    assert cli.main([*call, *few, "--set", "seed=-1"]) == 2
+    assert cli.main([*call, *few, "--set", "batch_size=2"]) == 0
+    assert cli.main([*call, *few, "--set", "batch_size=2"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_one_bad_label_is_said_before_the_run(weights, labelled_folder, in_empty_folder, capsys):
+    path, model = weights("build")
+    labels = labelled_folder / "labels"
+    Image.fromarray(np.full((24, 40), 77, np.uint8)).save(labels / "4.png")
+    images = ["--images", str(labelled_folder / "images")]
+    scored = ["--validation", images[1], "--validation-labels", str(labels)]
+    assert cli.main(["adapt", "--weights", path, *model, *images, *scored, "--out", "run"]) == 2
+    assert "4.png: label 77 is outside the 3 classes" in capsys.readouterr().err
+    assert not (in_empty_folder / "run").exists()
+    for number in range(6):
+        Image.fromarray(np.full((24, 40), 255, np.uint8)).save(labels / f"{number}.png")
+    for command in (["adapt", "--weights", path, "--out", "run"], ["export", path]):
+        assert cli.main([*command, *model, *images, *scored]) == 2
+        assert "no pixel has a label that the model knows" in capsys.readouterr().err
+
+
 def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder, capsys):
     path, model = weights("Undecided")
     images = ["--images", str(labelled_folder / "images")]
@@ -134,7 +188,7 @@ def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder,
         ("of_other_classes", [], "answers with (1, 5, 24, 40); logits (1, 3, h, w) are wanted"),
         ("in_two_parts", [], "called with 3, the number of classes, raised TypeError"),
         ("unfinished", [], "raised KeyError: 'layer5'\n  at "),
-        ("unfinished", [], 'user_network.py:106: raise KeyError("layer5")'),
+        ("unfinished", [], 'user_network.py:107: raise KeyError("layer5")'),
         ("no_network", [], "called with 3 returned int; a torch.nn.Module is wanted"),
     ],
 )

@@ -1,5 +1,6 @@
 """A network as a user would bring it: --model user_network:build."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -108,3 +109,38 @@ def unfinished(num_classes: int) -> nn.Module:
 
 def no_network(num_classes: int) -> int:
     return num_classes
+
+
+class Smoothed(nn.Module):
+    """Begins with a kernel that nobody shall train."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.full((3, 1, 3, 3), 1 / 9), requires_grad=False)
+        self.network = build(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(functional.conv2d(images, self.kernel, padding=1, groups=3))
+
+
+class Positioned(nn.Module):
+    """Adds an encoding of the position that it makes when it first sees a size."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.network = build(num_classes)
+        self.weight = nn.Parameter(torch.ones(()))
+        self.made: dict[tuple[int, ...], Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = tuple(images.shape[2:])
+        if size not in self.made:
+            self.made[size] = torch.linspace(0, 1, size[0])[:, None].expand(size)
+        return self.network(images + self.weight * self.made[size])
+
+
+def plain_norm(num_classes: int) -> nn.Module:
+    """BatchNorm without scales and shifts."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, num_classes, 1)
+    )

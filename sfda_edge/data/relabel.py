@@ -1,0 +1,65 @@
+"""Labels of a data set in the classes of a model, found by their names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from runtime.labels import LabelSpace
+from sfda_edge.data.images import ImageSet, Reader, Sample, require_known
+from sfda_edge.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
+    """The images with their labels in a model's classes, so that the model can be scored on them.
+
+    A class of the labels that the model does not have is ignored, aloud: so are Cityscapes'
+    terrain, truck and train for the 16 classes of SYNTHIA. Labels of a plain folder are the
+    model's classes by their numbers.
+
+    Raises:
+        DataError: there are no labels, or none of one of the model's classes.
+    """
+    if not images.labelled:
+        advice = "; --labels, or --validation-labels for --validation, names a folder of label maps"
+        known = images.label_space is not None  # a data set that finds its own
+        raise DataError(f"{images.title} has no labels{'' if known else advice}")
+    own = images.label_space
+    if own is None:
+        return images
+    if missing := [name for name in space.names if name not in own.names]:
+        raise DataError(
+            f"the model answers {space.num_classes} classes ({_some(space.names)}) and the labels "
+            f"have {own.num_classes} ({_some(own.names)}), without {_some(missing)}; --map joins "
+            "them, such as --map cityscapes-camvid"
+        )
+    if lost := [name for name in own.names if name not in space.names]:
+        logger.info("not scored: labels of %s, which the model does not have", _some(lost))
+    table = np.full(256, space.ignore_index, np.uint8)
+    for number, name in enumerate(own.names):
+        if name in space.names:
+            table[number] = space.names.index(name)
+    samples = (_relabelled(sample, own, table) for sample in images.samples)
+    return replace(images, samples=tuple(samples), label_space=space)
+
+
+def _relabelled(sample: Sample, own: LabelSpace, table: np.ndarray) -> Sample:
+    assert sample.label_map is not None
+    return replace(sample, label_map=partial(_read, sample.name, sample.label_map, own, table))
+
+
+def _read(name: str, label_map: Reader, own: LabelSpace, table: np.ndarray) -> np.ndarray:
+    labels = label_map()
+    require_known(name, labels, own)
+    return table[labels]
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (" …" if len(listed) > most else "")
