@@ -17,7 +17,7 @@ from export.convert import ADVICE, eight_bits, half_precision, single_precision,
 from export.engine import build_engine
 from export.errors import ParityError
 from export.folder import CARD_FILE, MODEL_FILE, PICTURE_FILE, replacing, require_replaceable
-from export.parity import ParityReport, require
+from export.parity import ParityReport, require, require_same_in_a_batch
 from export.picture import draw_card
 from export.precision import HalfPrecision
 from export.provenance import graph_sha256
@@ -25,7 +25,7 @@ from export.quantize import Quantised, int8_facts
 from export.reference import Reference
 from export.request import ExportRequest
 from export.result import ExportResult
-from export.scores import BundleScores
+from export.scores import BundleScores, LabelMap
 from export.session import GraphSession
 from runtime.backends import open_backend
 from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
@@ -104,6 +104,8 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
     parity, scores = _prove(folder, reference, converted or graph)
+    if request.dynamic_batch:
+        require_same_in_a_batch(GraphSession(shipped), request.images, parity.gate)
     result = ExportResult(
         num_nodes=len(shipped.graph.node),
         size_bytes=path.stat().st_size,
@@ -137,12 +139,17 @@ def _prove(
         if scores is not None:
             report = replace(report, miou_change=scores.change)
         _require(report, f"the {request.precision} graph", reference, made)
-        before = reference.before()
-        columns = {"before the adaptation": before} if before else {}
-        columns[f"this file, {request.precision}"] = backend.infer
-        space = request.spec.answer_space
-        draw_card(folder / PICTURE_FILE, request.images, space, columns)
+        if request.pictures:
+            _draw(folder / PICTURE_FILE, reference, backend.infer)
     return report, scores
+
+
+def _draw(path: Path, reference: Reference, shipped: LabelMap) -> None:
+    """Frames as they are, as the model saw them before the adaptation, and as the file does."""
+    request, before = reference.request, reference.before()
+    columns = {"before the adaptation": before} if before else {}
+    columns[f"this file, {request.precision}"] = shipped
+    draw_card(path, request.images, request.spec.answer_space, columns)
 
 
 def _require(report: ParityReport, what: str, reference: Reference, made: Made) -> None:
@@ -175,9 +182,11 @@ def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) ->
     """Card and manifest, which names and hashes the files."""
     request = reference.request
     outputs, batch = request.answers.names, "N" if request.dynamic_batch else "1"
-    card = model_card(request.spec, request.precision, outputs, batch, provenance)
+    picture = PICTURE_FILE if request.pictures else None
+    card = model_card(request.spec, request.precision, outputs, batch, provenance, picture)
     (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
-    hashes = {n: file_sha256(folder / n) for n in (MODEL_FILE, CARD_FILE, PICTURE_FILE)}
+    files = [MODEL_FILE, CARD_FILE, *([picture] if picture else [])]
+    hashes = {name: file_sha256(folder / name) for name in files}
     manifest = replace(_manifest(reference), sha256=hashes, provenance=provenance)
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
 

@@ -27,13 +27,15 @@ def require_frames(images: Sequence[np.ndarray]) -> None:
         images: (H, W, 3) uint8.
 
     Raises:
-        ExportError: too few, or noise: a model calibrated on random data is silently garbage.
+        ExportError: too few that differ, or noise: a model calibrated on random data is silently
+            garbage.
     """
-    if len(images) < LEAST_FRAMES:
+    different = len({image.tobytes() for image in images})
+    if different < LEAST_FRAMES:
         raise ExportError(
-            f"int8 is calibrated on at least {LEAST_FRAMES} target frames beside those that it is "
-            f"judged by, and {len(images)} are left for it; give {2 * LEAST_FRAMES} or more with "
-            "--images"
+            f"int8 is calibrated on at least {LEAST_FRAMES} different target frames beside those "
+            f"that it is judged by, and {different} are left for it; give {2 * LEAST_FRAMES} or "
+            "more with --images"
         )
     correlation = float(np.median([_neighbours(image) for image in images]))
     if correlation < _LEAST_CORRELATION:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from export.folder import PICTURE_FILE
 from export.quantize import timing_text
 from sfda_edge.models import ModelSpec
 
@@ -34,6 +33,7 @@ def model_card(
     outputs: Sequence[str],
     batch: str,
     provenance: dict[str, Any],
+    picture: str | None,
 ) -> str:
     """Markdown with what the model takes and answers, where it came from, and how it was proved."""
     height, width = spec.input_hw
@@ -49,7 +49,7 @@ def model_card(
     for name in outputs:
         what = _OUTPUTS[name].format(batch=batch, height=height, width=width)
         lines.append(f"- Output `{name}`: {what}.")
-    lines += ["", "## Before and after", "", *_change(provenance)]
+    lines += ["", "## Before and after", "", *_change(provenance, picture)]
     lines += ["", "## How it was proved", "", *_proof(provenance)]
     lines += ["", "## Where it came from", ""]
     lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
@@ -67,7 +67,7 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _change(provenance: dict[str, Any]) -> list[str]:
+def _change(provenance: dict[str, Any], picture: str | None) -> list[str]:
     """What the adaptation and the export changed, in numbers and a picture."""
     scores = provenance.get("scores", provenance.get("run_scores"))
     label_free = provenance.get("label_free_score")
@@ -82,7 +82,8 @@ def _change(provenance: dict[str, Any]) -> list[str]:
     table = [*lines, ""] if len(lines) > 2 else []
     if scores is None:
         table += ["Nobody gave labelled images (`--validation`) to score it on.", ""]
-    return [*table, f"![frames and what it says of them]({PICTURE_FILE})"]
+    shown = f"![frames and what it says of them]({picture})"
+    return [*table, shown if picture else "Without pictures: `--no-pictures`."]
 
 
 def _proof(provenance: dict[str, Any]) -> list[str]:

@@ -44,6 +44,7 @@ class ExportFlags:
         recipe: thresholds, by name or file.
         overrides: ``KEY=VALUE`` of the recipe.
         engine: to build from the graph; None for none.
+        pictures: whether the card shows target frames.
     """
 
     precision: str = "fp32"
@@ -55,6 +56,7 @@ class ExportFlags:
     recipe: str = "export"
     overrides: tuple[str, ...] = ()
     engine: EngineRequest | None = None
+    pictures: bool = True
 
 
 def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> ExportResult:
@@ -93,6 +95,7 @@ def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> Export
         flags.dynamic_batch,
         recipe,
         provenance(source, run) | {"target": flags.target},
+        flags.pictures,
         unadapted(source, run),
         flags.engine,
     )

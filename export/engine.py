@@ -18,6 +18,7 @@ from typing import Any
 
 from export.engine_build import Build, build, load_library, named_capability
 from export.errors import ExportError
+from export.folder import held
 from export.timing_cache import read_timing_cache, with_digest
 from runtime.arguments import positive
 from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
@@ -77,6 +78,7 @@ def build_engine(bundle_dir: Path, request: EngineRequest) -> EngineRecord:
             for, or did not do what was asked.
     """
     manifest = read_manifest(bundle_dir)
+    _require_parsable(manifest)
     _require_writable(bundle_dir)
     library, gpu, capability = find_builder(request)
     engine_path, record_path = engine_paths(bundle_dir, request.library)
@@ -135,6 +137,20 @@ def _single_precision(manifest: Manifest) -> tuple[str, ...]:
             "the bundle's manifest is damaged: single_precision is no list of names; export anew"
         )
     return tuple(names)
+
+
+def _require_parsable(manifest: Manifest) -> None:
+    """See that the graph was written for TensorRT, where that matters.
+
+    Raises:
+        ExportError: its int8 has biases in int32, which TensorRT refuses with words of its own.
+    """
+    target = manifest.provenance.get("target")
+    if manifest.precision == "int8" and target == "cpu":
+        raise ExportError(
+            "this int8 bundle is for --target cpu: its biases are integers, which TensorRT does "
+            "not take. Export it again with the --target of the device, such as jetpack6 or rtx"
+        )
 
 
 def _require_writable(folder: Path) -> None:
@@ -220,7 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.library, args.compute_capability, args.workspace_mib, args.max_batch
     )
     try:
-        record = build_engine(args.bundle, request)
+        read_manifest(args.bundle)  # or a lock would be left beside what is no bundle
+        with held(args.bundle.resolve()):
+            record = build_engine(args.bundle, request)
+    except OSError as error:
+        print(f"error: cannot write beside {args.bundle}: {error.strerror}", file=sys.stderr)
+        return 2
     except (ExportError, StreamError) as error:
         print(f"error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)

@@ -128,7 +128,8 @@ def build(trt: Any, wanted: Build) -> Built:
     else:
         raise ExportError(
             f"{trt.__name__} cannot build this graph: {messages.reason()}; if the machine ran out "
-            "of memory, try a smaller --workspace-mib; if the builder wants more, a larger one"
+            "of memory, try python -m export.engine BUNDLE with a smaller --workspace-mib; if the "
+            "builder wants more, with a larger one"
         )
     timings = config.get_timing_cache() if wanted.timing_cache is not None else None
     cached = bytes(timings.serialize()) if timings is not None else b""

@@ -25,6 +25,11 @@ def require_replaceable(out_dir: Path) -> None:
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise ExportError(f"{out_dir} is a file; choose another --out")
+    if os.path.ismount(out_dir):
+        raise ExportError(
+            f"a file system is mounted at {out_dir}, which cannot be replaced by a finished "
+            f"bundle; choose a folder in it, such as --out {out_dir}/bundle"
+        )
     if not out_dir.exists() or not any(out_dir.iterdir()):
         return
     ours = {MODEL_FILE, CARD_FILE, PICTURE_FILE, MANIFEST_FILE}
@@ -58,11 +63,10 @@ def replacing(out_dir: Path) -> Iterator[Path]:
     Raises:
         ExportError: the disk is full, the place cannot be written, or another export is writing it.
     """
-    prefix = f".{out_dir.name}.sfda-edge"
-    part_dir, old_dir, lock = (out_dir.with_name(f"{prefix}-{e}") for e in ("new", "old", "lock"))
+    part_dir, old_dir = (_beside(out_dir, what) for what in ("new", "old"))
     try:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
-        with _held(lock, out_dir):
+        with held(out_dir):
             try:
                 if old_dir.exists() and not out_dir.exists():  # killed between a swap's two moves
                     old_dir.replace(out_dir)
@@ -76,13 +80,21 @@ def replacing(out_dir: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write {out_dir}: {error.strerror or error}") from None
 
 
+def _beside(out_dir: Path, what: str) -> Path:
+    return out_dir.with_name(f".{out_dir.name}.sfda-edge-{what}")
+
+
 @contextlib.contextmanager
-def _held(lock: Path, out_dir: Path) -> Iterator[None]:
-    """Hold a file that no other export holds; the system lets go of it even after a kill.
+def held(out_dir: Path) -> Iterator[None]:
+    """Let nobody else write a bundle: no export, no build of an engine.
+
+    By a file beside it, of which the system lets go even after a kill.
 
     Raises:
-        ExportError: another export holds it.
+        ExportError: another holds it.
+        OSError: the file cannot be made.
     """
+    lock = _beside(out_dir, "lock")
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -103,7 +115,7 @@ def _lock(handle: int, out_dir: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ExportError(
-            f"another export is writing {out_dir}; wait for it, or choose another --out"
+            f"another program is writing {out_dir}; wait for it, or choose another place"
         ) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import ParityError
+from export.session import GraphSession
 from runtime.confusion import ConfusionMatrix
 from runtime.labels import LabelSpace
 
@@ -268,6 +269,34 @@ def border_band(labels: np.ndarray, width: int) -> np.ndarray:
         near[:, step:] |= right
         near[:, :-step] |= right
     return near
+
+
+_MOST_TOGETHER = 3
+
+
+def require_same_in_a_batch(
+    session: GraphSession, images: Sequence[np.ndarray], gate: Gate
+) -> None:
+    """See that an image's labels do not depend on which others are beside it.
+
+    Args:
+        session: of a graph with a dynamic batch.
+        images: (H, W, 3) uint8.
+        gate: says how many labels may differ.
+
+    Raises:
+        ParityError: they do.
+    """
+    together = np.stack([*images[: _MOST_TOGETHER - 1], images[-1]])
+    found = session.of_batch(together)["label_map"]
+    alone = np.stack([session(image)["label_map"] for image in together])
+    agreement = float((found == alone).mean())
+    if agreement < gate.label_agreement:
+        raise ParityError(
+            f"in a batch of {len(together)} images the graph gives {100 * agreement:.3f} % of the "
+            "labels that it gives one by one: the network mixes the images of a batch. Export "
+            "without --dynamic-batch"
+        )
 
 
 def require(report: ParityReport, what: str) -> None:

@@ -20,6 +20,7 @@ from sfda_edge.data.loading import Progress, silent
 HALF_MAX, HALF_LEAST = 65504.0, 2.0**-14  # the largest and the least normal number
 # Frames to come may be brighter than these: what comes nearer to the largest half stays single.
 _HEADROOM = 4.0
+_PROBED = 2  # images that show whether a value is finite
 # Sums over many values and exponentials: the field's experience on real devices, where a half sum
 # is also accumulated in half (NVIDIA/TensorRT#2564, #4111, #1262; mit-han-lab/efficientvit#116).
 _SINGLE_KINDS = {
@@ -93,7 +94,8 @@ def to_half(
         ExportError: the converted graph is not valid ONNX.
     """
     order = [node.name for node in graph.graph.node]
-    kept, report = nodes_to_keep(order, sensitive_nodes(graph, images), judge, glance, progress)
+    single = finite_in_half(graph, images[:_PROBED], sensitive_nodes(graph, images))
+    kept, report = nodes_to_keep(order, single, judge, glance, progress)
     return HalfPrecision(to_fp16(graph, kept), graph, kept, report)
 
 
@@ -118,6 +120,38 @@ def sensitive_nodes(graph: onnx.ModelProto, images: Sequence[np.ndarray]) -> set
         if node.op_type in _SINGLE_KINDS or unfit & {*node.input, *node.output}:
             found.add(node.name)
     return found
+
+
+def finite_in_half(
+    graph: onnx.ModelProto, images: Sequence[np.ndarray], single: set[str]
+) -> set[str]:
+    """``single`` and what else it takes for no value to become NaN or infinite in half.
+
+    Label maps do not show such values, and the peaks in single precision do not either: a quotient
+    of two numbers that half precision rounds to 0 is none.
+
+    Args:
+        graph: in single precision.
+        images: target frames.
+        single: nodes that stay in single precision.
+
+    Raises:
+        ExportError: values are not finite whatever stays in single precision.
+    """
+    tensors = float_tensors(graph)
+    exact = largest_values(graph, images, tensors)
+    finite = [name for name in tensors if np.isfinite(exact[name])]
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    while True:
+        found = largest_values(emulate_half(graph, single), images, finite)
+        broken = next((name for name in finite if not np.isfinite(found[name])), None)
+        if broken is None:
+            return single
+        node = makers[broken]
+        wanted = {node.name, *(makers[n].name for n in node.input if n in makers)} - single
+        if not wanted:
+            raise ExportError(f"{node.name} is not finite in half precision, nor what it reads")
+        single = single | wanted
 
 
 def _unfit(constant: np.ndarray) -> bool:

@@ -8,13 +8,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 from torch import nn
 
+from export.errors import ExportError
 from runtime.manifest import file_sha256
 from sfda_edge.checkpoint import load_model
 from sfda_edge.model_source import SourceModel
-from sfda_edge.run_directory import read_run
+from sfda_edge.run_directory import RUN_FILE, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,20 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     Args:
         source: the model that is exported.
         run: that made it, or nothing.
+
+    Raises:
+        ExportError: the run's record lacks something.
     """
+    try:
+        return _chain(source, run)
+    except (KeyError, TypeError) as error:
+        raise ExportError(
+            f"{source.path.parent / RUN_FILE} is damaged or of an older version ({error} is not "
+            "there): adapt again, or export a copy of the weights without it"
+        ) from None
+
+
+def _chain(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "architecture": source.spec.architecture,
         "weights": source.path.name,
@@ -47,7 +62,7 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
         "method": inputs["method"],
         "recipe": inputs["recipe"],
         "recipe_sha256": settings_sha256(inputs["recipe"]),
-        "target_images": Path(inputs["images"]).name,
+        "target_images": images_name(inputs["images"]),
         "target_num_images": result["num_images"],
         "target_sha256": inputs["target_sha256"],
         "returned": result["returned"],
@@ -56,7 +71,9 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
             "adapted": result["best"]["score"],
         },
     }
-    return facts | _run_scores(result.get("validation", []))
+    # Scores are of what the run knew: another size or class map would have others.
+    same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
+    return facts | (_run_scores(result.get("validation", [])) if same else {})
 
 
 def _run_scores(validation: list[dict[str, Any]]) -> dict[str, Any]:
@@ -67,6 +84,12 @@ def _run_scores(validation: list[dict[str, Any]]) -> dict[str, Any]:
     before, adapted = (round(100 * miou, 2) for miou in mious)
     num_images = validation[0]["num_images"]
     return {"run_scores": {"num_images": num_images, "before": before, "model": adapted}}
+
+
+def images_name(images: str) -> str:
+    """The last part of where images come from, and the one before it of ``FOLDER/**``."""
+    path = Path(images)
+    return path.name if path.name != "**" else f"{path.parent.name}/**"
 
 
 def settings_sha256(settings: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import onnx
 
 from export.bisect import Compare, first_failing
 from export.calibration import RULES, Limits, calibrate, require_frames
+from export.errors import ExportError
 from export.onnx_graph import check_graph
 from export.parity import ParityReport
 from export.precision import to_fp16
@@ -80,7 +81,7 @@ class Int8Facts:
         kept: names of nodes that stay in floating point.
         num_quantised: nodes in int8.
         int8_ms, fp16_ms, fp32_ms: median time of a frame in ONNX Runtime here, measured in turn;
-            fp16 with every node in half.
+            fp16 with every node in half, None where the graph cannot be in half.
         finetune_steps: that the network had learnt to be quantised for; 0 if that was not needed.
     """
 
@@ -89,7 +90,7 @@ class Int8Facts:
     kept: tuple[str, ...]
     num_quantised: int
     int8_ms: float
-    fp16_ms: float
+    fp16_ms: float | None
     fp32_ms: float
     finetune_steps: int
 
@@ -112,26 +113,27 @@ class Int8Facts:
 
 def timing_text(facts: dict[str, Any]) -> str:
     """The times of a record of ``Int8Facts``, and whether int8 pays, for people."""
-    int8_ms, fp16_ms, fp32_ms = (facts[f"{name}_ms"] for name in ("int8", "fp16", "fp32"))
-    faster = [name for name, ms in (("fp16", fp16_ms), ("fp32", fp32_ms)) if ms < int8_ms]
+    times_ms = {name: facts[f"{name}_ms"] for name in ("int8", "fp16", "fp32")}
+    times_ms = {name: ms for name, ms in times_ms.items() if ms is not None}
+    faster = [name for name, ms in times_ms.items() if ms < times_ms["int8"]]
     verdict = f"slower than {' and '.join(faster)}" if faster else "the fastest"
-    return (
-        f"a frame takes {int8_ms:.1f} ms in int8, {fp16_ms:.1f} ms in fp16, {fp32_ms:.1f} ms in "
-        f"fp32: int8 is {verdict}"
-    )
+    listed = ", ".join(f"{ms:.1f} ms in {name}" for name, ms in times_ms.items())
+    return f"a frame takes {listed}: int8 is {verdict}"
 
 
 def int8_facts(found: Quantised, images: Sequence[np.ndarray]) -> Int8Facts:
     """Facts of a search's result; times it against what it came from, and that in half."""
-    graphs = found.graph, to_fp16(found.source), found.source
-    int8_ms, fp16_ms, fp32_ms = median_ms(graphs, images)
+    graphs = [found.graph, found.source]
+    with contextlib.suppress(ExportError):  # some graphs have no half: those with control flow
+        graphs.append(to_fp16(found.source))
+    int8_ms, fp32_ms, *fp16_ms = median_ms(graphs, images)
     return Int8Facts(
         found.rule,
         {rule: round(value, 6) for rule, value in found.tried.items()},
         found.kept,
         len(found.quantised),
         round(int8_ms, 3),
-        round(fp16_ms, 3),
+        round(fp16_ms[0], 3) if fp16_ms else None,
         round(fp32_ms, 3),
         found.finetune_steps,
     )

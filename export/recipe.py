@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from export.calibration import LEAST_FRAMES
@@ -68,7 +69,10 @@ class ExportRecipe:
             )
             drifts = gate.miou_loss, gate.confidence_drift, gate.health_drift
             names = ", ".join(f"{precision}_{name}" for name in _AT_MOST)
-            require(min(drifts) >= 0, f"{names} must not be below 0")
+            require(
+                all(math.isfinite(drift) and drift >= 0 for drift in drifts),
+                f"{names} must be numbers of at least 0",
+            )
 
     def gate(self, precision: str) -> Gate:
         """The thresholds of a precision."""

@@ -33,6 +33,7 @@ class ExportRequest:
         dynamic_batch: whether the graph takes any number of images at once.
         recipe: the gate.
         provenance: where the model came from, for the manifest and the card.
+        pictures: whether the card shows target frames, which then go with the bundle.
         before: the network before it was adapted, for the card.
         engine: to build from the graph and ship beside it; None for none.
     """
@@ -48,5 +49,6 @@ class ExportRequest:
     dynamic_batch: bool = False
     recipe: ExportRecipe = field(default_factory=ExportRecipe)
     provenance: dict[str, Any] = field(default_factory=dict)
+    pictures: bool = True
     before: nn.Module | None = None
     engine: EngineRequest | None = None

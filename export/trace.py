@@ -13,7 +13,7 @@ import onnx
 
 from export.errors import ExportError
 from export.folder import MODEL_FILE
-from export.provenance import graph_sha256, settings_sha256
+from export.provenance import graph_sha256, images_name, settings_sha256
 from export.timing_cache import read_timing_cache
 from runtime.engine_file import (
     LIBRARIES,
@@ -220,10 +220,17 @@ def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
     what, name = "manifest", "the same chain as the graph's"
     differing = [key for key, value in within.items() if manifest.provenance.get(key) != value]
     differing += [key for key, value in manifest.interface().items() if facts.get(key) != value]
+    if _input_hw(graph) != manifest.input_hw:
+        differing.append("input size")
     if not differing:
         return Link(what, name, settings_sha256(within), MATCHES)
     note = f"{manifest.model_file} has another {', '.join(differing)}"
     return Link(what, name, settings_sha256(within), DIFFERS, note)
+
+
+def _input_hw(graph: onnx.ModelProto) -> tuple[int, ...]:
+    """Of its input (N, H, W, 3)."""
+    return tuple(dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim[1:3])
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
@@ -277,13 +284,17 @@ def _run(folder: Path) -> Iterator[Link]:
             f"{folder} is neither a bundle nor a run directory; name what "
             "sfda-edge export or sfda-edge adapt has made, or one of its files"
         )
+    if "recipe" in inputs and "weights" not in inputs:
+        raise ExportError(
+            f"{folder} is a run of sfda-edge train, where a chain begins; name what was made of it"
+        )
     if "adapted_sha256" not in result or "weights" not in inputs:
         raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
     source = Path(inputs["weights"])
     yield _file("source weights", source.name, inputs["weights_sha256"], source)
     facts = {
         "target_sha256": inputs["target_sha256"],
-        "target_images": Path(inputs["images"]).name,
+        "target_images": images_name(inputs["images"]),
         "target_num_images": result["num_images"],
     }
     yield _target_images(facts, inputs)

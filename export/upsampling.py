@@ -42,9 +42,9 @@ class SplitNetwork(nn.Module):
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.last = _last_enlargement(network, example)
-        answer = network(example)
-        if self.last and not torch.equal(self.enlarge(self.coarse(example)), answer):
+        self.last = _last_enlargement(network, example.clone())  # it may change its input in place
+        answer = network(example.clone())
+        if self.last and not torch.equal(self.enlarge(self.coarse(example.clone())), answer):
             self.last = None
         height, width = example.shape[2:]
         if answer.shape[2:] != (height, width):

@@ -201,9 +201,18 @@ def _add_export(commands) -> None:
         metavar="IMAGES",
         help="frames to prove it on (default: those it was adapted to)",
     )
+    parser.add_argument(
+        "--no-pictures",
+        action="store_false",
+        dest="pictures",
+        help="no target frames in the bundle: they may be private",
+    )
     _add_validation_flags(parser, "on which mIoU may not fall")
     parser.add_argument(
-        "--recipe", default="export", metavar="NAME", help="the gate's thresholds (%(default)s)"
+        "--recipe",
+        default="export",
+        metavar="NAME|FILE",
+        help="the gate's thresholds (%(default)s)",
     )
     _add_set_flag(parser)
     parser.add_argument(
@@ -463,6 +472,7 @@ def _export(args: argparse.Namespace) -> None:
         args.recipe,
         tuple(args.overrides),
         _engine_request(args) if args.engine else None,
+        args.pictures,
     )
     result = export_model(_model_flags(args), flags, args.out)
     say(f"{args.out}: {precision}, {result.num_nodes} nodes, {result.size_bytes / 1e6:.1f} MB")

@@ -111,9 +111,10 @@ class RunDirectory:
 def read_run(folder: Path) -> dict[str, Any]:
     """The facts of a run, or nothing where there is no run."""
     try:
-        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _circumstances() -> dict[str, Any]:

@@ -67,9 +67,9 @@ def read_all(
     more = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     listed = "\n  ".join(problems[:_LISTED]) + more
     if not skip_bad or len(problems) == len(images):
+        advice = "" if skip_bad or len(problems) == len(images) else " (--skip-bad leaves them out)"
         raise DataError(
-            f"{len(problems)} of {len(images)} samples cannot be used (--skip-bad leaves them out):"
-            f"\n  {listed}"
+            f"{len(problems)} of {len(images)} samples cannot be used{advice}:\n  {listed}"
         )
     logger.warning("left out %d of %d samples:\n  %s", len(problems), len(images), listed)
 

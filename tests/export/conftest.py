@@ -34,6 +34,12 @@ def frames(packaged) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def calibration(frames) -> list[np.ndarray]:
+    """The frames and their mirror images: as many as int8 wants at least."""
+    return [*frames, *(np.ascontiguousarray(frame[:, ::-1]) for frame in frames)]
+
+
+@pytest.fixture(scope="session")
 def graph(packaged) -> onnx.ModelProto:
     """The packaged model's, in single precision with label maps alone; never changed."""
     deploy = DeployModel(packaged.model, packaged.spec).eval()

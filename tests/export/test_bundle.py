@@ -77,6 +77,29 @@ def test_a_dynamic_batch_is_streamed_image_by_image(tmp_path, request_, frames):
     assert "uint8 RGB, (N, 96, 192, 3)" in (tmp_path / "bundle" / "card.md").read_text()
 
 
+def test_a_network_that_mixes_the_images_of_a_batch_has_no_dynamic_one(tmp_path, request_):
+    class Comparing(nn.Module):
+        def forward(self, images):
+            return network(images - images.mean())
+
+    network = request_.model
+    mixing = replace(request_, model=Comparing().eval())
+    export_bundle(mixing, tmp_path / "bundle")
+    with pytest.raises(ParityError, match=r"in a batch of 3 images .* without --dynamic-batch"):
+        export_bundle(replace(mixing, dynamic_batch=True), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_bundle_without_pictures_holds_no_frames(tmp_path, request_):
+    export_bundle(replace(request_, pictures=False), tmp_path / "bundle")
+    names = {path.name for path in (tmp_path / "bundle").iterdir()}
+    assert names == {"model.onnx", "card.md", "manifest.json"}
+    card = (tmp_path / "bundle" / "card.md").read_text()
+    assert "--no-pictures" in card
+    assert "card.jpg" not in card
+    assert read_manifest(tmp_path / "bundle").model_file == "model.onnx"
+
+
 def test_a_lone_graph_says_what_it_is(tmp_path, request_):
     export_bundle(request_, tmp_path / "bundle")
     model = onnx.load(tmp_path / "bundle" / "model.onnx")
@@ -113,8 +136,8 @@ def test_what_coarse_labels_cost_is_said_and_is_no_fault_of_the_graph(tmp_path, 
     assert f"{result.scores.asked:.2f} with coarse labels" in result.scores.line()
 
 
-def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
-    asked = replace(request_, precision="int8", calibration=frames * 2)
+def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames, calibration):
+    asked = replace(request_, precision="int8", calibration=calibration)
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.label_agreement >= 0.985
     assert result.int8.num_quantised > len(result.int8.kept)
@@ -125,17 +148,17 @@ def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames):
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "compute in int8, calibrated by" in card
     assert f"a frame takes {times_ms[0]:.1f} ms in int8" in card
-    with pytest.raises(ExportError, match="at least 8 target frames"):
+    with pytest.raises(ExportError, match="at least 8 different target frames"):
         export_bundle(replace(asked, calibration=frames), tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_graph_that_answers_differently_is_not_shipped(
-    tmp_path, request_, frames, monkeypatch, graph, precision
+    tmp_path, request_, frames, monkeypatch, graph, precision, calibration
 ):
     export_bundle(request_, tmp_path / "bundle")
     before = read_manifest(tmp_path / "bundle")
-    request_ = replace(request_, precision=precision, calibration=frames * 2)
+    request_ = replace(request_, precision=precision, calibration=calibration)
     # As if the exporter had written one layer in a wrong way.
     wrong = onnx.ModelProto()
     wrong.CopyFrom(graph)
@@ -261,5 +284,8 @@ def test_the_recipe_is_checked():
         load_recipe("export", ExportRecipe, ("fp16_class_iou=2",))
     with pytest.raises(RecipeError, match="calibration_images must be at least 8, got 4"):
         load_recipe("export", ExportRecipe, ("calibration_images=4",))
+    for value in ("nan", "inf", "-1"):
+        with pytest.raises(RecipeError, match="fp16_health_drift must be numbers of at least 0"):
+            load_recipe("export", ExportRecipe, (f"fp16_health_drift={value}",))
     with pytest.raises(RecipeError, match="int8_finetune_steps must not be below 0, got -1"):
         load_recipe("export", ExportRecipe, ("int8_finetune_steps=-1",))

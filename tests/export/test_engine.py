@@ -18,6 +18,7 @@ from export.engine import EngineRequest, _earlier_timings, build_engine, find_bu
 from export.engine_build import load_library, parse_inspection, typed_layers
 from export.engine_proof import Layer, require_precision
 from export.errors import ExportError
+from export.folder import held
 from export.precision import sensitive_nodes, to_fp16
 from export.profiles import PROFILES
 from export.recipe import ExportRecipe
@@ -60,14 +61,14 @@ def trt():
 
 
 @pytest.fixture(scope="module")
-def bundles(trt, packaged, frames, tmp_path_factory):
+def bundles(trt, packaged, frames, tmp_path_factory, calibration):
     """A bundle of each precision, never changed."""
     folder = tmp_path_factory.mktemp("bundles")
     request = ExportRequest(
         packaged.model,
         packaged.spec,
         frames,
-        calibration=frames * 2,
+        calibration=calibration,
         answers=Answers(confidence=True, health=True),
         profile=PROFILES["rtx"],
         recipe=ExportRecipe(int8_label_agreement=0, int8_class_iou=0),  # no search here
@@ -224,6 +225,22 @@ def test_what_cannot_be_built_here_says_what_to_do(bundle, monkeypatch, request_
     with pytest.raises(ExportError, match=message):
         build_engine(bundle, request_for)
     assert not engine_paths(bundle, request_for.library)[0].exists()
+
+
+def test_an_int8_bundle_for_a_cpu_says_what_to_export(bundle):
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["precision"], content["provenance"]["target"] = "int8", "cpu"
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match=r"int8 bundle is for --target cpu.*such as jetpack6"):
+        build_engine(bundle, RTX)
+
+
+def test_two_builds_in_one_bundle_do_not_mix(bundle, capsys):
+    call = [str(bundle), "--library", "tensorrt-rtx", "--compute-capability", "8.9"]
+    with held(bundle):
+        assert main(call) == 2
+    assert "another program is writing" in capsys.readouterr().err
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
 def test_a_builder_that_is_not_here_is_said_before_the_export(monkeypatch, capsys, in_empty_folder):

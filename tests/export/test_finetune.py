@@ -104,10 +104,12 @@ def test_a_network_learns_to_be_quantised_and_the_model_stays(packaged, frames):
     assert learnt.keys() == before.keys()
 
 
-def test_what_loses_too_much_is_finetuned_and_says_so(tmp_path, request_, frames, monkeypatch):
+def test_what_loses_too_much_is_finetuned_and_says_so(
+    tmp_path, request_, frames, monkeypatch, calibration
+):
     monkeypatch.setattr("export.search._MOST_KEPT", 0.0)  # everything in int8
     recipe = ExportRecipe(int8_label_agreement=0.0, int8_class_iou=0.0)
-    asked = replace(request_, precision="int8", calibration=frames * 2, recipe=recipe)
+    asked = replace(request_, precision="int8", calibration=calibration, recipe=recipe)
     plain = export_bundle(asked, tmp_path / "bundle").parity.label_agreement
     recipe = replace(recipe, int8_label_agreement=plain + 1e-4, int8_finetune_steps=12)
     result = export_bundle(replace(asked, recipe=recipe), tmp_path / "bundle")
@@ -117,7 +119,7 @@ def test_what_loses_too_much_is_finetuned_and_says_so(tmp_path, request_, frames
 
 
 def test_labels_say_that_it_loses_too_much_where_there_are_any(
-    tmp_path, request_, frames, monkeypatch, caplog
+    tmp_path, request_, frames, monkeypatch, caplog, calibration
 ):
     monkeypatch.setattr("export.search._MOST_KEPT", 0.0)
     caplog.set_level("INFO")
@@ -126,7 +128,7 @@ def test_labels_say_that_it_loses_too_much_where_there_are_any(
     recipe = ExportRecipe(
         int8_label_agreement=0, int8_class_iou=0, int8_miou_loss=0, int8_finetune_steps=1
     )
-    asked = replace(request_, precision="int8", calibration=frames * 2, recipe=recipe)
+    asked = replace(request_, precision="int8", calibration=calibration, recipe=recipe)
     with pytest.raises(ParityError, match=r"at most -0 wanted.*first layer to fail it is \S+/\S+"):
         export_bundle(replace(asked, validation=validation), tmp_path / "bundle")
     assert "int8 loses too much (mIoU -" in caplog.text

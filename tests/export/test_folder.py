@@ -78,7 +78,7 @@ def test_an_old_folder_beside_a_bundle_is_not_taken_for_it(bundle):
 def test_of_two_exports_to_one_place_the_second_is_refused(bundle):
     with replacing(bundle) as folder:
         (folder / "first").touch()
-        with pytest.raises(ExportError, match="another export is writing"), replacing(bundle):
+        with pytest.raises(ExportError, match="another program is writing"), replacing(bundle):
             pass
         assert (folder / "first").exists()
     assert [path.name for path in bundle.iterdir()] == ["first"]
@@ -102,7 +102,7 @@ def test_a_lock_that_its_last_holder_removed_meanwhile_is_taken_anew(bundle, mon
     monkeypatch.setattr("fcntl.flock", flock)
     with (
         replacing(bundle) as folder,
-        pytest.raises(ExportError, match="another export"),
+        pytest.raises(ExportError, match="another program"),
         replacing(bundle),
     ):
         pass
@@ -121,7 +121,7 @@ def test_many_exports_to_one_place_leave_one_whole_bundle(tmp_path):
                 time.sleep(0.001)
                 (folder / "second").write_text(name)
         except ExportError as error:
-            (refused if "another export" in str(error) else unexpected).append(str(error))
+            (refused if "another program" in str(error) else unexpected).append(str(error))
 
     def exporter(number):
         for turn in range(60):
@@ -137,6 +137,12 @@ def test_many_exports_to_one_place_leave_one_whole_bundle(tmp_path):
     first, second = (tmp_path / "bundle" / name for name in ("first", "second"))
     assert first.read_text() == second.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_mounted_file_system_is_said_before_the_work(bundle, request_, monkeypatch):
+    monkeypatch.setattr("os.path.ismount", lambda path: path == bundle)
+    with pytest.raises(ExportError, match=r"mounted at .*such as --out .*/bundle/bundle"):
+        export_bundle(request_, bundle)
 
 
 def test_folders_of_the_users_beside_a_bundle_are_left_alone(bundle):

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from google.protobuf.message import DecodeError
 from torch import nn
 from torch.nn import functional
 
@@ -132,6 +133,27 @@ def test_a_simplified_graph_that_answers_differently_is_not_taken(graph, monkeyp
     monkeypatch.setattr("export.simplify.onnx.load", other)
     assert simplified(graph) is graph
     assert "has another label_map" in caplog.text
+
+
+def broken(_path):
+    raise DecodeError("Error parsing message")
+
+
+def renamed(path):
+    found = onnx.load_model(path)
+    for node in found.graph.node:
+        for index, name in enumerate(node.output):
+            if name == "label_map":
+                node.output[index] = "labels"
+    found.graph.output[0].name = "labels"
+    return found
+
+
+@pytest.mark.parametrize("load", [broken, renamed])
+def test_whatever_onnxslim_leaves_the_original_stays(graph, monkeypatch, caplog, load):
+    monkeypatch.setattr("export.simplify.onnx.load", load)
+    assert simplified(graph) is graph
+    assert "the graph stays as exported" in caplog.text
 
 
 def test_an_unknown_target_is_named():

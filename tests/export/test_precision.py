@@ -11,7 +11,7 @@ from export.deploy import Answers, DeployModel
 from export.errors import ExportError
 from export.onnx_graph import export_graph
 from export.parity import Gate, ParityReport
-from export.precision import emulate_half, sensitive_nodes, to_fp16, to_half
+from export.precision import emulate_half, finite_in_half, sensitive_nodes, to_fp16, to_half
 from export.search import nodes_to_keep
 from export.session import GraphSession, float_tensors, largest_values, look_inside
 
@@ -99,6 +99,19 @@ def test_nodes_kept_single_are_exact_and_the_others_half(single):
         assert (f"{constant}_half" in kinds) != kept[name]
         assert (constant in kinds) == kept[name]
     assert kinds["scales"] == TensorProto.FLOAT
+
+
+def test_a_quotient_of_what_half_rounds_to_nothing_stays_single():
+    """Both are 1e-9 times the image, which half precision has not: 0 / 0 shows in no label map."""
+    graph = chain(1e-9, 1.0)
+    graph.graph.node.insert(2, helper.make_node("Div", ["v0", "v1"], ["q"], name="quotient"))
+    graph.graph.node[3].input[0] = "q"
+    frame = [np.full((1, 1, 4), 50.0, np.float32)]
+    assert np.isnan(run(emulate_half(graph), [50] * 4)).all()
+    single = finite_in_half(graph, frame, set())
+    assert single == {"conv0", "conv1", "quotient"}
+    np.testing.assert_allclose(run(emulate_half(graph, single), [50] * 4), 1.0)
+    assert finite_in_half(chain(2.0), frame, set()) == set()
 
 
 def test_fp16_really_computes_in_fp16_and_keeps_what_must_not(packaged, frames):

@@ -182,6 +182,15 @@ def test_every_changed_link_differs(chain, change, what, capsys):
     assert DIFFERS in capsys.readouterr().out
 
 
+def test_a_manifest_of_another_size_differs(chain):
+    rewritten("bundle", "manifest.json", text=('"input_hw": [\n  32,', '"input_hw": [\n  64,'))(
+        chain
+    )
+    link = of(trace(chain / "bundle"), "manifest")
+    assert link.state == DIFFERS
+    assert "another input size" in link.note
+
+
 def test_a_lone_graph_and_a_run_are_traced_too(chain):
     graph = shutil.copy(chain / "bundle" / "model.onnx", chain / "lone.onnx")
     links = trace(chain / "lone.onnx", chain / "run" / "adapted.safetensors")
@@ -302,6 +311,9 @@ def test_a_folder_that_is_no_origin_is_refused(chain):
     (chain / "run" / "run.json").write_text('{"inputs": {}}')
     with pytest.raises(ExportError, match="holds no finished adaptation"):
         trace(chain / "run")
+    (chain / "run" / "run.json").write_text('{"inputs": {"recipe": {}, "images": "x"}}')
+    with pytest.raises(ExportError, match="a run of sfda-edge train, where a chain begins"):
+        trace(chain / "run")
 
 
 def test_hashes_are_of_what_matters_alone():
@@ -324,6 +336,12 @@ def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
     run["result"]["validation"] = scored
     expected = {"num_images": 2, "before": 25.0, "model": 50.0}
     assert provenance(source, run)["run_scores"] == expected
+    larger = replace(source, spec=replace(source.spec, input_hw=(64, 128)))
+    assert "run_scores" not in provenance(larger, run)  # they are of the run's own size
+    del run["result"]["returned"]
+    with pytest.raises(ExportError, match=r"run\.json is damaged or of an older version"):
+        provenance(source, run)
+    run["result"]["returned"] = "source"
     assert unadapted(source, run) is not None
     grown("source", "model.safetensors")(chain)
     assert unadapted(source, run) is None

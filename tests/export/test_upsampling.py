@@ -45,6 +45,19 @@ def test_a_scale_that_is_no_ratio_of_the_sizes_is_kept():
     torch.testing.assert_close(split.enlarge(split.coarse(x)), Scaling()(x), rtol=0, atol=0)
 
 
+def test_a_network_that_changes_its_input_in_place_still_has_its_coarse_grid():
+    class Centring(nn.Module):
+        def forward(self, x):
+            small = x.sub_(1)[:, :, ::2, ::2] * 2
+            return functional.interpolate(small, x.shape[2:], mode="bilinear")
+
+    x = torch.randn(1, 2, 8, 8)
+    split = SplitNetwork(Centring(), x.clone())
+    assert split.enlarges
+    expected = Centring()(x.clone())
+    torch.testing.assert_close(split.enlarge(split.coarse(x.clone())), expected)
+
+
 def test_a_change_in_place_after_the_interpolation_is_seen():
     """The tensor that is answered is the interpolation's own, and holds something else."""
 
