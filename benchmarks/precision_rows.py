@@ -28,85 +28,73 @@ from sfda_edge.validation import Validation
 _FRAMES = 8
 
 
-def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of a run, one a precision.
+def export_row(run: Path, precision: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Export a run in a precision, and say what came of it; all but the time.
 
     Raises:
         RunError: there is no run.
     """
-    facts = _facts(run)
-    rows = [_exported(run, precision, facts, args) for precision in args.precisions]
-    return _timed(rows, facts, args)
+    row = _begun(run, args) | {"precision": precision, "scored_on": args.validation}
+    validation = args.validation and Validation(args.validation, args.validation_labels)
+    flags = ExportFlags(
+        precision, target=args.target, validation=validation, overrides=tuple(args.overrides)
+    )
+    out = _bundle_dir(row, args)
+    try:
+        result = export_model(ModelFlags(run, size_hw=args.size), flags, out)
+    except ExportError as error:
+        return row | {"failed": str(error)}
+    return row | _figures(result) | {"sha256": _sha256(out)}
 
 
-def time_again(
+def timed_rows(
     run: Path, args: argparse.Namespace, recorded: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The recorded rows of a run, its bundles timed once more, on a machine that is idle now.
+    """The recorded rows of a run, with the times of their bundles, taken in turn.
 
     Raises:
-        RunError: there is no run, or no row of it.
+        RunError: there is no run, or no row of it, or a row is of another bundle.
         ManifestError: a bundle is gone or damaged.
     """
-    facts = _facts(run)
-    wanted = {"network": facts["model"], "size": facts["size"], "target": args.target}
+    wanted = _begun(run, args)
     rows = [row for row in recorded if wanted.items() <= row.items()]
     rows = [row for row in rows if row["precision"] in args.precisions]
     if not rows:
         raise RunError(f"{args.out} has no rows of {run}; measure it without --time-again first")
-    for row in rows:
-        if "failed" not in row and row["sha256"] != _sha256(_bundle_dir(facts, row, args)):
+    exported = [row for row in rows if "failed" not in row]
+    for row in exported:
+        if row["sha256"] != _sha256(_bundle_dir(row, args)):
             raise RunError(
-                f"{_bundle_dir(facts, row, args)} is not the bundle that {args.out} has figures "
-                "of; measure it without --time-again"
+                f"{_bundle_dir(row, args)} is not the bundle that {args.out} has figures of; "
+                "measure it without --time-again"
             )
-    return _timed(rows, facts, args)
+    bundles = {row["precision"]: _bundle_dir(row, args) for row in exported}
+    times_ms = _times_ms(bundles, read_run(run)["inputs"]["images"], args)
+    for row in exported:
+        row["p50_ms"] = round(times_ms[row["precision"]], 2)
+        if "fp32" in times_ms:
+            row["times_fp32"] = round(times_ms[row["precision"]] / times_ms["fp32"], 3)
+    return rows
 
 
-def _facts(run: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = read_run(run).get("inputs", {})
+def _begun(run: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """What all rows of a run have in common."""
+    facts = read_run(run).get("inputs", {})
     if "method" not in facts:
         raise RunError(f"{run} is not a run of sfda-edge adapt")
-    return facts
+    size = facts["size"] if args.size is None else f"{args.size[1]}x{args.size[0]}"
+    row = {"network": facts["model"], "size": size, "method": facts["method"]}
+    return row | {"target": args.target}
 
 
-def _bundle_dir(facts: dict[str, Any], row: dict[str, Any], args: argparse.Namespace) -> Path:
+def _bundle_dir(row: dict[str, Any], args: argparse.Namespace) -> Path:
     work: Path = args.work
-    return work / f"{facts['model']}-{facts['size']}-{row['precision']}"
+    return work / f"{row['network']}-{row['size']}-{row['precision']}"
 
 
 def _sha256(bundle_dir: Path) -> str:
     manifest = read_manifest(bundle_dir)
     return manifest.sha256[manifest.model_file]
-
-
-def _exported(
-    run: Path, precision: str, facts: dict[str, Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    row = {"network": facts["model"], "size": facts["size"], "method": facts["method"]}
-    row |= {"precision": precision, "target": args.target, "scored_on": args.validation}
-    out = _bundle_dir(facts, row, args)
-    validation = args.validation and Validation(args.validation, args.validation_labels)
-    flags = ExportFlags(precision, target=args.target, validation=validation)
-    try:
-        return row | _figures(export_model(ModelFlags(run), flags, out)) | {"sha256": _sha256(out)}
-    except ExportError as error:
-        return row | {"failed": str(error)}
-
-
-def _timed(
-    rows: list[dict[str, Any]], facts: dict[str, Any], args: argparse.Namespace
-) -> list[dict[str, Any]]:
-    bundles = {
-        row["precision"]: _bundle_dir(facts, row, args) for row in rows if "failed" not in row
-    }
-    times_ms = _times_ms(bundles, facts["images"], args)
-    for row in rows:
-        if (precision := row["precision"]) in times_ms:
-            row["p50_ms"] = round(times_ms[precision], 2)
-            if "fp32" in times_ms:
-                row["times_fp32"] = round(times_ms[precision] / times_ms["fp32"], 3)
-    return rows
 
 
 def _figures(result: ExportResult) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from benchmarks.hardware import machine_line, machine_record
 from runtime.arguments import natural, positive
 from runtime.errors import StreamError
 from runtime.manifest import PRECISIONS
+from sfda_edge.cli import size_hw
 from sfda_edge.errors import SfdaEdgeError
 
 RESULTS = Path("benchmarks/results/precisions.json")
@@ -35,6 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--precisions", default=",".join(PRECISIONS), metavar="NAMES", help="(%(default)s)"
     )
     parser.add_argument("--validation", metavar="IMAGES", help="labelled images to score on")
+    parser.add_argument("--size", type=size_hw, metavar="WxH", help="input size (the runs' own)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="of the export's recipe",
+    )
     parser.add_argument(
         "--validation-labels", type=Path, metavar="DIR", help="of a plain folder of them"
     )
@@ -65,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown precision {min(unknown)}; known: {', '.join(PRECISIONS)}")
     try:
         for run in args.runs:
-            from benchmarks.precision_rows import measure, time_again
+            from benchmarks.precision_rows import export_row, timed_rows
 
-            again = args.time_again
-            rows = time_again(run, args, _read(args.out)["rows"]) if again else measure(run, args)
-            _add(args.out, rows)
+            for precision in () if args.time_again else args.precisions:
+                _add(args.out, [export_row(run, precision, args)])
+            _add(args.out, timed_rows(run, args, _read(args.out)["rows"]))
     except (SfdaEdgeError, StreamError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -115,7 +125,7 @@ def text(record: dict[str, Any]) -> str:
             _cell(row["rounded_agreement"] and 100 * row["rounded_agreement"], 10, 3),
             _cell(row["miou_torch"], 7, 2),
             _cell(row["miou"], 7, 2),
-            _cell(row["p50_ms"], 8, 1),
+            _cell(row.get("p50_ms"), 8, 1),
             _cell(row.get("times_fp32"), 8, 2),
         ]
         lines.append(f"{name:<36}{''.join(cells)}")
