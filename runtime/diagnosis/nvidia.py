@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def look() -> list[Finding]:
     else:
         text = f"{gpu.name}, compute capability {gpu.compute_capability}"
         findings = [Finding("gpu", "ok", text), *_driver()]
-    findings += judge_libraries(_libraries())
+    libraries = [*_loaders(), *_of_search_path(), *_of_packages()]
+    findings += judge_libraries(libraries)
+    if gpu is not None:
+        findings += judge_missing(libraries)
     findings += [_module("tensorrt", "tensorrt"), _module("tensorrt-rtx", "tensorrt_rtx")]
     bindings = installed(_BINDINGS)
     if gpu and not bindings:
@@ -62,7 +66,20 @@ def _advice(name: str) -> str:
     )
 
 
-def _libraries() -> list[Path]:
+def _of_search_path() -> list[Path]:
+    """What LD_LIBRARY_PATH puts before everything else."""
+    folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    return [path for folder in folders for path in Path(folder).glob("lib*.so.*")]
+
+
+def _of_packages() -> list[Path]:
+    """What wheels of pip bring along, such as ``nvidia/cuda_runtime/lib``."""
+    folders = {path for entry in sys.path if (path := Path(entry)).name.endswith("-packages")}
+    patterns = ("tensorrt*_libs/lib*.so.*", "nvidia/*/lib/lib*.so.*")
+    return [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _loaders() -> list[Path]:
     """What the loader finds: several versions of one library explain many odd errors."""
     # Debian keeps it where the PATH of users does not go.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -92,6 +109,24 @@ def judge_libraries(paths: Iterable[Path]) -> list[Finding]:
         else:
             findings.append(Finding("cuda", "ok", f"{name} {listed}"))
     return findings
+
+
+_MENDED_BY = {
+    "libcudart": "the CUDA runtime: on a Jetson sudo apt install nvidia-jetpack, elsewhere pip "
+    "install nvidia-cuda-runtime-cu12 (or -cu13), of the CUDA that onnxruntime-gpu asks for.",
+    "libcudnn": "cuDNN, which ONNX Runtime's CUDA provider needs: on a Jetson sudo apt install "
+    "nvidia-jetpack, elsewhere pip install nvidia-cudnn-cu12 (or -cu13).",
+}
+
+
+def judge_missing(paths: Iterable[Path]) -> list[Finding]:
+    """A note for each library that ONNX Runtime on a GPU wants and that is nowhere."""
+    there = {match[1] for path in paths if (match := _LIBRARY.match(path.name))}
+    return [
+        Finding("cuda", "note", f"{name} is not found", f"Without it no CUDA provider: {mending}")
+        for name, mending in _MENDED_BY.items()
+        if name not in there
+    ]
 
 
 def _version_in(name: str) -> str:

@@ -7,8 +7,7 @@ at the deployment size learns these labels, sharpened, on strongly augmented ima
 the rarer a class, the more. Once the student knows better, its moving average looks at the target
 in the same views, and half of the labels are its own from then on. The answer is that average.
 
-Each part earns its place in ``benchmarks/results/adaptation.md``, where the rows of what did not
-help are too.
+What each part brings, and what did not help, is in ``benchmarks/results/adaptation.md``.
 """
 
 from __future__ import annotations

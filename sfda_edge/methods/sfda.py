@@ -9,7 +9,8 @@ hard patches learn to look like easy ones. With S̃ the source model, S the stud
     min_S max_D  L_TAR + α L_MAE + β L_DAD^ss + γ L_ADV                           (E15)
 
 The equations' numbers are those of our notes; the paper has no published code. What it leaves open
-is a setting, with the reason beside it.
+is a setting, with the reason beside it. Probabilities are those of the classes asked for: where a
+class map joins the network's outputs, L_TAR, entropies and D see the joined ones.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class SfdaRecipe:
         steps, batch_size, seed: as they say; the paper's 120 epochs of 8 are ``recipes``' business.
         learning_rate: of SGD, decaying as (1 − progress)^0.9.
         target_weight: of L_TAR (E1). As written it outweighs the other terms many times and drives
-            everything into frequent classes within a few hundred steps; MaxSquare's own setting
-            is 0.1 / (2 C).
+            everything into frequent classes within tens of steps; MaxSquare's own setting is
+            0.1 / (2 C).
         output_weight: α, of L_MAE (E4).
         attention_weight: β, of L_DAD^ss (E8).
         target_attention_weight: τ, of L_DAD^st (E9).

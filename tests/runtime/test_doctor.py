@@ -9,6 +9,7 @@ import pytest
 
 from runtime import doctor
 from runtime.diagnosis import jetson, nvidia, onnxruntime, opencv
+from runtime.gpu import Gpu
 from runtime.packaged import BUNDLE_DIR
 
 
@@ -113,6 +114,26 @@ def test_libraries_in_several_versions_are_told():
             "/usr/lib/libnvinfer.so.8.6.2",
         ),
     ]
+
+
+def test_libraries_of_wheels_and_of_the_search_path_are_seen(tmp_path, monkeypatch):
+    packages, other = tmp_path / "site-packages", tmp_path / "other"
+    for folder, name in (
+        (packages / "tensorrt_libs", "libnvinfer.so.10"),
+        (packages / "nvidia" / "cuda_runtime" / "lib", "libcudart.so.12"),
+        (other, "libnvinfer.so.8"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    monkeypatch.setattr("sys.path", [str(packages)])
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(other))
+    monkeypatch.setattr(nvidia, "_loaders", list)
+    monkeypatch.setattr(nvidia, "find_gpu", lambda: Gpu("Orin", "8.7"))
+    monkeypatch.setattr(nvidia, "cuda_of_driver", lambda: None)
+    found = {f.text.split()[0] + " " + f.text.split()[1]: f for f in nvidia.look() if f.advice}
+    assert "libnvinfer 10, 8 in 2 places" in found["libnvinfer 10,"].text
+    assert "nvidia-cudnn-cu12" in found["libcudnn is"].advice
+    assert "libcudart is" not in found
 
 
 def test_two_copies_of_one_version_are_told_and_two_names_of_one_copy_are_not(tmp_path):
