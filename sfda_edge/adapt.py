@@ -111,6 +111,7 @@ class Adaptation:
         verdict = self.guard.consider(self.method.model, self.next_step)
         return {
             "score": verdict.score,
+            "accuracy": verdict.accuracy,
             "confidence": verdict.confidence,
             "class_shares": [round(share, 5) for share in verdict.class_shares],
         }

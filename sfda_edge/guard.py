@@ -6,7 +6,9 @@ itself answers in the mirror. The first half knows what the source knew, and no 
 into agreeing, for it is fixed before anything is learnt: a model that drifts away loses there. The
 second half sees what the source could not know: a model that has understood the target answers
 alike when it is mirrored. Its answers count as labels, not as probabilities, or entropy methods
-would score by being sure. Every class weighs the same in both, so a collapse loses nearly all.
+would score by being sure. Every class weighs the same in both, so a collapse loses nearly all. But
+classes can be made up, too, where a target shows little but road: a model that expects a tenth more
+wrong pixels than the source, by the same truth, is not better whatever its score.
 How well this ranks models: ``benchmarks/results/adaptation.md``.
 """
 
@@ -24,10 +26,12 @@ from torch import Tensor, nn
 from sfda_edge.batchnorm import effective_classes
 from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
-from sfda_edge.views import PROBE_BATCH, Views, expected_miou, frequent_classes
+from sfda_edge.views import PROBE_BATCH, Views, expected, frequent_classes
 
 # A run has collapsed when its answers hold less than this share of the source's effective classes.
 COLLAPSED_BELOW = 0.5
+# So many times the source's expected errors are the most of a model that may be better.
+MOST_ERRORS = 1.1
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Verdict:
 
     Attributes:
         score: expected mIoU, in [0, 1]; 0 when the answers are not numbers.
+        accuracy: expected share of right pixels, in [0, 1].
         class_shares: of the pixels, one a class.
         confidence: mean highest probability.
     """
 
     score: float
+    accuracy: float
     class_shares: tuple[float, ...]
     confidence: float
 
@@ -107,10 +113,11 @@ class Guard:
         truth = self._views.consensus / 2
         half = torch.full_like(mirrored, 0.5, dtype=truth.dtype)
         truth.scatter_add_(1, mirrored[:, None], half[:, None])
-        found["score"] = expected_miou(labels, truth, self._counted)
+        found["score"], found["accuracy"] = expected(labels, truth, self._counted)
         found = averaged(found)  # or processes would keep, and stop at, different models
         confidence, score = found.pop("confidence"), found.pop("score")
-        return Verdict(score if math.isfinite(confidence) else 0.0, (*found.values(),), confidence)
+        score = score if math.isfinite(confidence) else 0.0
+        return Verdict(score, found.pop("accuracy"), (*found.values(),), confidence)
 
     def consider(self, model: nn.Module, step: int) -> Verdict:
         """Judge a checkpoint and keep it when it is the best so far.
@@ -126,7 +133,8 @@ class Guard:
             raise CollapseError(
                 f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
             )
-        if verdict.score > self.best.score:
+        errs_more = 1 - verdict.accuracy > MOST_ERRORS * (1 - self.source.accuracy)
+        if verdict.score > self.best.score and not errs_more:
             self.best, self.best_step = verdict, step
             self._weights = _copied(model)
         return verdict
@@ -141,7 +149,7 @@ class Guard:
         return {
             "weights": self._weights,
             "best_step": self.best_step,
-            "best": (best.score, best.class_shares, best.confidence),
+            "best": (best.score, best.accuracy, best.class_shares, best.confidence),
         }
 
     def restore(self, state: dict[str, Any]) -> None:

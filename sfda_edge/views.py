@@ -10,6 +10,12 @@ errors. So a view's *promise* is the mean IoU to expect if the truth were drawn 
 probabilities and half from the mean of all other views (``benchmarks/results/adaptation.md`` has
 the figures on five tasks). It holds before anything is learnt: a network that learns from its own
 answers grows sure of them, right or wrong, so the guard asks learners in another way.
+
+The mean over classes has a blind spot: where a target shows little but road, views that make five
+classes of it promise more than the one that sees road, which has nothing to say of the other four.
+So a view that expects clearly less *accuracy* than another, by the same truth, is out; and where
+the model sees less than half of the classes that replaced statistics make of the target, and those
+do not even agree with their mirror image, its own statistics alone are looked through.
 """
 
 from __future__ import annotations
@@ -17,11 +23,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sfda_edge.batchnorm import batchnorm_layers
+from sfda_edge.batchnorm import batchnorm_layers, effective_classes
 from sfda_edge.errors import RunError
 from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
@@ -34,8 +41,26 @@ SCALES = (0.75, 1.0, 1.25, 1.5, 2.0)
 # Two views are kept, one of them in the mirror: a third costs as much again and adds little. The
 # second is the best once more when no other promises at least this share of the best one's.
 KEPT_ABOVE = 0.9
+# Views that expect less accuracy than the best by more than this are out.
+ACCURACY_SLACK = 0.03
+# Replaced statistics that show more than twice the classes and agree less than this with themselves
+# in the mirror (mean IoU) make them up: 0.32 to 0.35 on bare road and sky, 0.68 on frames that are
+# 33 times too dark, where the model alone sees one class, wrongly.
+FEW_CLASSES_SHARE, CONSISTENT_FROM = 0.5, 0.5
 # A class in a smaller share of the pixels is too rare for its IoU to say anything.
 RARE_SHARE = 5e-4
+
+
+class Promise(NamedTuple):
+    """What to expect of labels, without labels.
+
+    Attributes:
+        miou: mean over classes, in [0, 1].
+        accuracy: share of the pixels, in [0, 1].
+    """
+
+    miou: float
+    accuracy: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +76,8 @@ class Views:
     """
 
     kept: tuple[View, ...]
-    by_share: dict[View, float]
-    by_size: dict[View, float]
+    by_share: dict[View, Promise]
+    by_size: dict[View, Promise]
     consensus: Tensor
     probe: tuple[int, ...]
 
@@ -61,13 +86,13 @@ class Views:
         return ", ".join(
             f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored} with "
             f"{view.target_share:.1f} of its statistics "
-            f"(promises mIoU {self.by_size[unmirrored(view)]:.2f})"
+            f"(promises mIoU {self.by_size[unmirrored(view)].miou:.2f})"
             for view in self.kept
         )
 
 
-def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor) -> float:
-    """The mean IoU to expect of label maps if the truth were drawn from probabilities.
+def expected(labels: Tensor, truth: Tensor, counted: Tensor) -> Promise:
+    """What to expect of label maps if the truth were drawn from probabilities.
 
     With q the probabilities and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
     Σ q_c + Σ [ŷ = c] − Σ q_c [ŷ = c]. Where the truth is unsure between two classes, either answer
@@ -85,7 +110,7 @@ def expected_miou(labels: Tensor, truth: Tensor, counted: Tensor) -> float:
     worth = truth.gather(1, labels[:, None]).flatten().double()
     both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
     ious = both / (in_truth + answered - both).clamp_min(1e-9)
-    return float(ious[counted].mean())
+    return Promise(float(ious[counted].mean()), float(worth.mean()))
 
 
 def frequent_classes(probabilities: Tensor) -> Tensor:
@@ -110,13 +135,17 @@ def find_views(task: AdaptationTask) -> Views:
             "--precision fp32"
         )
     by_share = _promises(seen)
-    best = max(by_share, key=lambda view: by_share[view])
+    best = ranked_views(by_share)[0]
+    if at_input_size[0] in seen and _makes_classes_up(task, seen, probe):
+        logger.info("the target shows few classes: its own statistics are not used")
+        best = at_input_size[0]
     sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     seen = {best: seen[best], **_seen(task, others, probe)}
     by_size = _promises(seen)
-    ranked = sorted(by_size, key=lambda view: -by_size[view])
-    near = [view for view in ranked[1:] if by_size[view] >= KEPT_ABOVE * by_size[ranked[0]]]
+    ranked = ranked_views(by_size)
+    least = KEPT_ABOVE * by_size[ranked[0]].miou
+    near = [view for view in ranked[1:] if by_size[view].miou >= least]
     second = replace(near[0] if near else ranked[0], mirrored=True)
     together = torch.stack([seen[ranked[0]], _probabilities(task, second, probe)])
     return Views((ranked[0], second), by_share, by_size, together.float().mean(0), probe)
@@ -162,7 +191,35 @@ def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Te
     return torch.cat(batches)
 
 
-def _promises(seen: dict[View, Tensor]) -> dict[View, float]:
+def _makes_classes_up(task: AdaptationTask, seen: dict[View, Tensor], probe: Sequence[int]) -> bool:
+    """Whether the target's own statistics show many classes that are not there."""
+    own, replaced = (seen[view].max(1).indices for view in (next(iter(seen)), list(seen)[-1]))
+    found = {
+        "own": effective_classes(_shares(own, task.num_classes)),
+        "replaced": effective_classes(_shares(replaced, task.num_classes)),
+    }
+    found = averaged(found)  # or processes would not all look into the mirror
+    if found["own"] >= FEW_CLASSES_SHARE * found["replaced"]:
+        return False
+    mirrored = _probabilities(task, replace(list(seen)[-1], mirrored=True), probe).float()
+    certain = torch.zeros_like(mirrored).scatter_(1, mirrored.argmax(1, keepdim=True), 1.0)
+    agreement = expected(replaced, certain, frequent_classes(certain)).miou
+    return averaged({"agreement": agreement})["agreement"] < CONSISTENT_FROM
+
+
+def _shares(labels: Tensor, num_classes: int) -> Tensor:
+    counts = torch.bincount(labels.flatten(), minlength=num_classes).double()
+    return counts / counts.sum()
+
+
+def ranked_views(promises: dict[View, Promise]) -> list[View]:
+    """Those that do not expect clearly less accuracy than another, by the mean IoU they promise."""
+    least = max(promise.accuracy for promise in promises.values()) - ACCURACY_SLACK
+    fit = [view for view, promise in promises.items() if promise.accuracy >= least]
+    return sorted(fit, key=lambda view: -promises[view].miou)
+
+
+def _promises(seen: dict[View, Tensor]) -> dict[View, Promise]:
     """The promise of each view among the others; a lone view has its own word alone.
 
     Over the classes that all views together see, so that promises compare; and over all processes,
@@ -172,9 +229,11 @@ def _promises(seen: dict[View, Tensor]) -> dict[View, float]:
     for probabilities in seen.values():
         total += probabilities
     counted = frequent_classes(total)
-    promised = {}
+    found: dict[tuple[View, str], float] = {}
     for view, probabilities in seen.items():
         own = probabilities.float()
         others = (total - own) / (len(seen) - 1) if len(seen) > 1 else own
-        promised[view] = expected_miou(own.max(1).indices, (own + others) / 2, counted)
-    return averaged(promised)
+        promise = expected(own.max(1).indices, (own + others) / 2, counted)
+        found[view, "miou"], found[view, "accuracy"] = promise
+    found = averaged(found)
+    return {view: Promise(found[view, "miou"], found[view, "accuracy"]) for view in seen}

@@ -257,6 +257,7 @@ def outcome_text(adaptation: Adaptation) -> str:
 def _recorded(verdict: Verdict) -> dict[str, Any]:
     return {
         "score": round(verdict.score, 4),
+        "accuracy": round(verdict.accuracy, 4),
         "confidence": round(verdict.confidence, 4),
         "effective_classes": round(verdict.num_effective_classes, 2),
     }

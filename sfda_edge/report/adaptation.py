@@ -177,18 +177,21 @@ def _judgement_sections(
 
 def views_section(views: Views) -> Section:
     """Which ways of looking at the target were compared, and which are in the consensus."""
-    rows = [["compared", "size", "target's share in BatchNorm", "promised mIoU", "consensus"]]
+    titles = ("size", "target's share in BatchNorm", "promised mIoU", "accuracy", "consensus")
+    rows = [["compared", *titles]]
     for compared, promises in (("shares", views.by_share), ("sizes", views.by_size)):
         for view, promised in promises.items():
             height, width = view.size_hw
             ways = _ways(view, views.kept) if compared == "sizes" else ""
             share = f"{view.target_share:.1f}"
-            rows.append([compared, f"{width}x{height}", share, f"{promised:.3f}", ways])
+            figures = [f"{promised.miou:.3f}", f"{promised.accuracy:.3f}"]
+            rows.append([compared, f"{width}x{height}", share, *figures, ways])
     text = (
-        "The mean IoU that the source model promises, without labels, in each way of looking at "
-        "the target: first shares of the target's statistics are compared with one another, then "
-        "sizes at the best share. The consensus is made of the best as it is and of the next, if "
-        "that promises nearly as much, else the best again, in the mirror."
+        "The mean IoU and accuracy that the source model promises, without labels, in each way of "
+        "looking at the target: first shares of the target's statistics are compared with one "
+        "another, then sizes at the best share. What promises clearly less accuracy than another "
+        "is out. The consensus is made of the best as it is and of the next, if that promises "
+        "nearly as much, else the best again, in the mirror."
     )
     return Section("Views", text, table=rows)
 

@@ -27,13 +27,16 @@ def test_the_score_is_a_loop_over_views_and_mirror(make_task):
         inputs = task.inputs(task.target.images(views.probe))
         plain = task.half_size(task.probabilities(task.model(inputs))).argmax(1)
         mirrored = task.half_size(task.probabilities(task.model(inputs.flip(3)))).flip(3).argmax(1)
-    ious = []
+    ious, right = [], 0.0
     for k in range(3):
         truth = (views.consensus[:, k] + (mirrored == k)) / 2
         answered = (plain == k).float()
         both = (truth * answered).sum()
+        right += float(both) / plain.numel()
         ious.append(float(both / (truth.sum() + answered.sum() - both)))
-    assert Guard(task, views).source.score == pytest.approx(sum(ious) / 3, abs=1e-4)
+    found = Guard(task, views).source
+    assert found.score == pytest.approx(sum(ious) / 3, abs=1e-4)
+    assert found.accuracy == pytest.approx(right, abs=1e-4)
 
 
 def test_sure_answers_score_no_better_than_unsure_ones(guard, make_task):
@@ -48,15 +51,15 @@ def test_sure_answers_score_no_better_than_unsure_ones(guard, make_task):
     assert after.score == pytest.approx(before.score, abs=0.02)
 
 
-def verdict(score, shares=(0.4, 0.3, 0.3), confidence=0.8):
-    return Verdict(score, shares, confidence)
+def verdict(score, shares=(0.4, 0.3, 0.3), confidence=0.8, accuracy=0.9):
+    return Verdict(score, accuracy, shares, confidence)
 
 
 def test_the_best_checkpoint_is_kept_and_given_back(guard, make_task, monkeypatch):
     model = make_task().model
     scores = iter([guard.source.score + 0.02, guard.source.score + 0.01])
     shares = guard.source.class_shares
-    monkeypatch.setattr(guard, "judge", lambda _model: verdict(next(scores), shares))
+    monkeypatch.setattr(guard, "judge", lambda _model: verdict(next(scores), shares, accuracy=1.0))
     with torch.no_grad():
         model[0].weight.fill_(2.0)
         guard.consider(model, 10)
@@ -70,13 +73,27 @@ def test_the_best_checkpoint_is_kept_and_given_back(guard, make_task, monkeypatc
 def test_when_nothing_is_better_the_source_is_returned(guard, make_task, tiny_model, monkeypatch):
     model = make_task().model
     source = guard.source
-    monkeypatch.setattr(guard, "judge", lambda _model: verdict(source.score, source.class_shares))
+    monkeypatch.setattr(
+        guard, "judge", lambda _m: verdict(source.score, source.class_shares, accuracy=1.0)
+    )
     with torch.no_grad():
         model[0].weight.zero_()
     guard.consider(model, 5)
     assert guard.best_step is None
     guard.give_best(model)
     assert torch.equal(model[0].weight, tiny_model[0].weight)
+
+
+def test_a_model_that_makes_classes_up_is_no_better(guard, make_task, monkeypatch):
+    model = make_task().model
+    errors = 1 - guard.source.accuracy
+    found = iter([1 - 1.11 * errors, 1 - 1.09 * errors])
+    shares = guard.source.class_shares
+    monkeypatch.setattr(guard, "judge", lambda _m: verdict(0.99, shares, accuracy=next(found)))
+    guard.consider(model, 5)
+    assert guard.best_step is None
+    guard.consider(model, 6)
+    assert guard.best_step == 6
 
 
 def test_one_class_everywhere_is_a_collapse(guard, make_task):

@@ -7,7 +7,7 @@ from sfda_edge.report.adaptation import views_section
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.page import Page, Section, picture_url, write_page
 from sfda_edge.teacher import View
-from sfda_edge.views import Views
+from sfda_edge.views import Promise, Views
 
 
 def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
@@ -34,8 +34,8 @@ def test_rows_stand_under_their_titles_and_over_the_legend(three_classes):
 
 def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
     small, large = View((4, 8), 0.3), View((6, 12), 0.3)
-    by_share = {View((4, 8), 0.0): 0.2, small: 0.4}
-    by_size = {small: 0.5, large: 0.6}
+    by_share = {View((4, 8), 0.0): Promise(0.2, 0.7), small: Promise(0.4, 0.75)}
+    by_size = {small: Promise(0.5, 0.8), large: Promise(0.6, 0.9)}
     for second, expected in (
         (small, ["in the mirror", "as it is"]),
         (large, ["", "as it is and in the mirror"]),
@@ -43,10 +43,10 @@ def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
         kept = large, replace(second, mirrored=True)
         section = views_section(Views(kept, by_share, by_size, torch.zeros(0), ()))
         assert section.table[1:3] == [
-            ["shares", "8x4", "0.0", "0.200", ""],
-            ["shares", "8x4", "0.3", "0.400", ""],
+            ["shares", "8x4", "0.0", "0.200", "0.700", ""],
+            ["shares", "8x4", "0.3", "0.400", "0.750", ""],
         ]
         assert section.table[3:] == [
-            ["sizes", "8x4", "0.3", "0.500", expected[0]],
-            ["sizes", "12x6", "0.3", "0.600", expected[1]],
+            ["sizes", "8x4", "0.3", "0.500", "0.800", expected[0]],
+            ["sizes", "12x6", "0.3", "0.600", "0.900", expected[1]],
         ]

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from sfda_edge.errors import RunError
 from sfda_edge.teacher import Teacher, View, view_size
-from sfda_edge.views import expected_miou, find_views, frequent_classes
+from sfda_edge.views import Promise, expected, find_views, frequent_classes, ranked_views
 
 
 def judged(labels, truth):
-    return expected_miou(labels, truth, frequent_classes(truth))
+    return expected(labels, truth, frequent_classes(truth)).miou
 
 
 def one_hot(labels, num_classes):
@@ -124,23 +124,45 @@ def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answer
     monkeypatch.setattr("sfda_edge.views._seen", seen)
     # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
     for promised in find_views(task).by_share.values():
-        assert promised == pytest.approx(0.8 / 1.2, abs=5e-3)
+        assert promised.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
+        assert promised.accuracy == pytest.approx(0.8, abs=5e-3)
 
 
-def test_a_view_that_is_sure_of_one_class_alone_promises_little(make_task, monkeypatch):
+def test_views_that_make_up_classes_are_out():
+    """Bare road: what sees it promises little for four classes that others make of it."""
+    road, half, most, made_up = (View((4, 8), share) for share in (0.0, 0.3, 0.6, 1.0))
+    promises = {
+        road: Promise(0.08, 0.84),
+        half: Promise(0.10, 0.83),
+        most: Promise(0.16, 0.80),
+        made_up: Promise(0.24, 0.61),
+    }
+    assert ranked_views(promises) == [half, road]
+
+
+@pytest.mark.parametrize("consistent", [True, False])
+def test_many_classes_beside_one_are_believed_if_the_mirror_shows_them_too(
+    consistent, make_task, monkeypatch
+):
+    """One class may be all there is, or all that a network sees of what is too dark for it."""
     task = make_task()
+    replaced = unsure(task, 10, 0.8)
 
     def seen(_task, views, probe):
         """Without the target's statistics everything is, surely, of class 0."""
         one = torch.zeros(len(probe), 3, *task.half_hw)
         one[:, 0] = 1
-        return {v: unsure(task, len(probe), 0.7) if v.target_share else one for v in views}
+        return {v: replaced if v.target_share else one for v in views}
+
+    def probabilities(_task, _view, _probe):
+        return replaced if consistent else replaced.roll(1, 1)
 
     monkeypatch.setattr("sfda_edge.views._seen", seen)
+    monkeypatch.setattr("sfda_edge.views._probabilities", probabilities)
     views = find_views(task)
     alone = views.by_share.pop(View(task.spec.input_hw, 0.0))
-    assert alone < 0.5 * min(views.by_share.values())
-    assert all(view.target_share > 0 for view in views.kept)
+    assert alone.miou < 0.5 * min(promise.miou for promise in views.by_share.values())
+    assert all((view.target_share > 0) == consistent for view in views.kept)
 
 
 @pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
@@ -148,7 +170,8 @@ def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
     second, alone, make_task, monkeypatch
 ):
     def ranked(seen):
-        return {view: (1.0, second, 0.1, 0.1, 0.1)[number] for number, view in enumerate(seen)}
+        mious = (1.0, second, 0.1, 0.1, 0.1)
+        return {view: Promise(mious[number], 0.9) for number, view in enumerate(seen)}
 
     monkeypatch.setattr("sfda_edge.views._promises", ranked)
     first, other = find_views(make_task()).kept
@@ -182,7 +205,8 @@ def test_a_view_that_is_not_numbers_is_left_out_aloud(broken, make_task, monkeyp
     monkeypatch.setattr(Teacher, "probabilities", overflowing)
     views = find_views(make_task())
     assert not any(vars(view).items() >= broken.items() for view in views.kept)
-    assert all(promise > 0 for promise in {**views.by_share, **views.by_size}.values())
+    promises = {**views.by_share, **views.by_size}.values()
+    assert all(min(promise) > 0 for promise in promises)
     assert "not numbers" in caplog.text
 
 
