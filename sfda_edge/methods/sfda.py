@@ -75,8 +75,8 @@ class SfdaRecipe:
             the batch_size · K² / 2 hard ones; multiply by that for the sum.
         patches_per_side: K; the paper finds 3 to 5 alike, 1 switches the patch module off.
         outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
-        bounded_generator: maximise log(1 + L) instead of L, which has no bound (DFAD does so for
-            CamVid).
+        bounded_generator: maximise log(1 + L) in E10 instead of L, which has no bound (DFAD does so
+            for CamVid); false for E10 as written.
         patch_maps: what the discriminator sees. Open; IntraDA, whose letter I the paper borrows,
             shows weighted self-information.
         student_steps: student steps to one of the generator. Open; 5 as in DFAD and the authors'

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from sfda_edge.errors import RunError
 from sfda_edge.teacher import Teacher, View, view_size
-from sfda_edge.views import Promise, expected, find_views, frequent_classes, ranked_views
+from sfda_edge.views import (
+    Promise,
+    expected,
+    find_views,
+    frequent_classes,
+    ranked_views,
+    trusted_share,
+)
 
 
 def judged(labels, truth):
@@ -140,29 +147,38 @@ def test_views_that_make_up_classes_are_out():
     assert ranked_views(promises) == [half, road]
 
 
-@pytest.mark.parametrize("consistent", [True, False])
-def test_many_classes_beside_one_are_believed_if_the_mirror_shows_them_too(
-    consistent, make_task, monkeypatch
+@pytest.mark.parametrize(
+    ("own_classes", "stay", "expected"),
+    [(1, 0.95, 1.0), (1, 0.8, 0.0), (2, 0.95, 1.0), (2, 0.8, 0.3)],
+)
+def test_statistics_whose_answers_change_in_the_mirror_are_not_trusted(
+    own_classes, stay, expected, make_task, monkeypatch
 ):
     """One class may be all there is, or all that a network sees of what is too dark for it."""
-    task = make_task()
-    replaced = unsure(task, 10, 0.8)
+    task, generator = make_task(), torch.Generator().manual_seed(0)
+    shape = (10, *task.half_hw)
+    own = one_hot(torch.randint(0, own_classes, shape, generator=generator), 3)
+    labels = torch.randint(0, 3, shape, generator=generator)
+    other = torch.where(torch.rand(shape, generator=generator) < stay, labels, (labels + 1) % 3)
 
-    def seen(_task, views, probe):
-        """Without the target's statistics everything is, surely, of class 0."""
-        one = torch.zeros(len(probe), 3, *task.half_hw)
-        one[:, 0] = 1
-        return {v: replaced if v.target_share else one for v in views}
+    def probabilities(_task, view, _probe):
+        assert view.mirrored
+        return one_hot(other, 3) if view.target_share else own
 
-    def probabilities(_task, _view, _probe):
-        return replaced if consistent else replaced.roll(1, 1)
-
-    monkeypatch.setattr("sfda_edge.views._seen", seen)
     monkeypatch.setattr("sfda_edge.views._probabilities", probabilities)
-    views = find_views(task)
-    alone = views.by_share.pop(View(task.spec.input_hw, 0.0))
-    assert alone.miou < 0.5 * min(promise.miou for promise in views.by_share.values())
-    assert all((view.target_share > 0) == consistent for view in views.kept)
+    seen = {View((32, 64), share): one_hot(labels, 3) for share in (0.0, 0.3, 0.6, 1.0)}
+    seen[View((32, 64), 0.0)] = own
+    assert trusted_share(task, seen, range(10)) == expected
+
+
+def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, monkeypatch):
+    monkeypatch.setattr("sfda_edge.views.trusted_share", lambda *_: 0.3)
+    monkeypatch.setattr(
+        "sfda_edge.views._promises",
+        lambda seen: {view: Promise(view.target_share, 0.9) for view in seen},
+    )
+    views = find_views(make_task())
+    assert {view.target_share for view in views.kept} == {0.3}
 
 
 @pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
