@@ -23,7 +23,7 @@ from sfda_edge.views import Views
 
 NUM_PICTURES = 4
 # Logged every step or at judgements, but drawn elsewhere or not a loss.
-_NOT_LOSSES = {"step", "score", "confidence", "class_shares", "pixels_used"}
+_NOT_LOSSES = {"step", "score", "accuracy", "confidence", "class_shares", "pixels_used"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +148,10 @@ def _judgement_sections(
 ) -> list[Section]:
     judged = [line for line in lines if "score" in line]
     steps = [0, *(line["step"] for line in judged)]
-    scores = [guard.source.score, *(line["score"] for line in judged)]
-    confidences = [guard.source.confidence, *(line["confidence"] for line in judged)]
+    source = guard.source
+    shown = {"score": source.score, "accuracy": source.accuracy, "confidence": source.confidence}
+    series = {n: (steps, [first, *(line[n] for line in judged)]) for n, first in shown.items()}
     shares = np.array([guard.source.class_shares, *(line["class_shares"] for line in judged)])
-    score = curves({"score": (steps, scores), "confidence": (steps, confidences)}, "in [0, 1]")
     colours = {
         name: tuple(channel / 255 for channel in colour)
         for name, colour in zip(space.names, space.palette, strict=True)
@@ -163,9 +163,10 @@ def _judgement_sections(
         Section(
             "Without labels: score of every judgement",
             "Mean IoU to expect if the truth were half the consensus of the views below, half what "
-            "the model itself answers in the mirror. The best checkpoint is returned, the source "
-            "model when none is better. Confidence is shown, not used.",
-            picture=picture_url(score),
+            "the model itself answers in the mirror, and the accuracy by the same truth. The best "
+            "checkpoint is returned, the source model when none is better; one that expects a "
+            "tenth more errors than the source is not. Confidence is shown, not used.",
+            picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
             "Classes over the run",
