@@ -63,7 +63,7 @@ def timed_rows(
         raise RunError(f"{args.out} has no rows of {run}; measure it without --time-again first")
     exported = [row for row in rows if "failed" not in row]
     for row in exported:
-        if row["sha256"] != _sha256(_bundle_dir(row, args)):
+        if row.get("sha256") != _sha256(_bundle_dir(row, args)):
             raise RunError(
                 f"{_bundle_dir(row, args)} is not the bundle that {args.out} has figures of; "
                 "measure it without --time-again"
@@ -72,6 +72,7 @@ def timed_rows(
     times_ms = _times_ms(bundles, read_run(run)["inputs"]["images"], args)
     for row in exported:
         row["p50_ms"] = round(times_ms[row["precision"]], 2)
+        row.pop("times_fp32", None)  # a ratio is of one run
         if "fp32" in times_ms:
             row["times_fp32"] = round(times_ms[row["precision"]] / times_ms["fp32"], 3)
     return rows

@@ -19,6 +19,7 @@ from typing import Any
 from export.engine_build import Build, build, load_library, named_capability
 from export.errors import ExportError
 from export.folder import held
+from export.profiles import PROFILES
 from export.timing_cache import read_timing_cache, with_digest
 from runtime.arguments import positive
 from runtime.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
@@ -145,11 +146,12 @@ def _require_parsable(manifest: Manifest) -> None:
     Raises:
         ExportError: its int8 has biases in int32, which TensorRT refuses with words of its own.
     """
-    target = manifest.provenance.get("target")
-    if manifest.precision == "int8" and target == "cpu":
+    profile = PROFILES.get(manifest.provenance.get("target", ""))
+    if manifest.precision == "int8" and profile is not None and profile.engine is None:
         raise ExportError(
-            "this int8 bundle is for --target cpu: its biases are integers, which TensorRT does "
-            "not take. Export it again with the --target of the device, such as jetpack6 or rtx"
+            f"this int8 bundle is for --target {manifest.provenance['target']}: its biases are "
+            "integers, which TensorRT does not take. Export it again with the --target of the "
+            "device, such as jetpack6 or rtx"
         )
 
 
@@ -236,11 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.library, args.compute_capability, args.workspace_mib, args.max_batch
     )
     try:
-        read_manifest(args.bundle)  # or a lock would be left beside what is no bundle
+        read_manifest(args.bundle)  # nothing is locked that is no bundle
         with held(args.bundle.resolve()):
             record = build_engine(args.bundle, request)
     except OSError as error:
-        print(f"error: cannot write beside {args.bundle}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except (ExportError, StreamError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,11 @@ from pathlib import Path
 from export.errors import ExportError
 from runtime.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.manifest import MANIFEST_FILE
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two exports to one place are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
 
 MODEL_FILE, CARD_FILE, PICTURE_FILE = "model.onnx", "card.md", "card.jpg"
 
@@ -88,13 +92,16 @@ def _beside(out_dir: Path, what: str) -> Path:
 def held(out_dir: Path) -> Iterator[None]:
     """Let nobody else write a bundle: no export, no build of an engine.
 
-    By a file beside it, of which the system lets go even after a kill.
+    By a file beside it, or within it where only that can be written (then nobody can swap it
+    either); the system lets go of it even after a kill.
 
     Raises:
         ExportError: another holds it.
         OSError: the file cannot be made.
     """
     lock = _beside(out_dir, "lock")
+    if out_dir.is_dir() and not os.access(out_dir.parent, os.W_OK):
+        lock = out_dir / lock.name
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -111,6 +118,8 @@ def held(out_dir: Path) -> Iterator[None]:
 
 
 def _lock(handle: int, out_dir: Path) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

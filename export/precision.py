@@ -147,11 +147,22 @@ def finite_in_half(
         broken = next((name for name in finite if not np.isfinite(found[name])), None)
         if broken is None:
             return single
-        node = makers[broken]
-        wanted = {node.name, *(makers[n].name for n in node.input if n in makers)} - single
+        wanted = _nearest_halved(makers[broken], makers, single)
         if not wanted:
-            raise ExportError(f"{node.name} is not finite in half precision, nor what it reads")
+            raise ExportError(f"{makers[broken].name} is not finite, whatever stays single")
         single = single | wanted
+
+
+def _nearest_halved(
+    node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], single: set[str]
+) -> set[str]:
+    """The nearest nodes before this one, itself among them, that are not single yet."""
+    reached = near = {node.name: node}
+    while near and not reached.keys() - single:
+        read = (makers[name] for one in near.values() for name in one.input if name in makers)
+        near = {one.name: one for one in read if one.name not in reached}
+        reached = {**reached, **near}
+    return set(reached.keys() - single)
 
 
 def _unfit(constant: np.ndarray) -> bool:

@@ -40,7 +40,7 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         return _chain(source, run)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ExportError(
             f"{source.path.parent / RUN_FILE} is damaged or of an older version ({error} is not "
             "there): adapt again, or export a copy of the weights without it"

@@ -263,7 +263,7 @@ class BatchNormHealth:
 # Few classes alone say nothing: a target may show nothing but road, and what each batch's own
 # statistics make of that has five classes and is nonsense. But a layer's input hardly depends on
 # what is seen while all layers before it are normalised batch by batch. Road alone, sky alone,
-# night, dusk, another city: variances differ by 1.06 to 1.42 times, means by at most 0.08
+# night, dusk, another city: variances differ by 1.06 to 1.41 times, means by at most 0.08
 # deviations (two networks, 14 targets). Statistics never updated, of another layer or of another
 # scale: 2.5 to 31 times (9 such). benchmarks/results/adaptation.md has the figures.
 _FOREIGN_VARIANCE_FACTOR = 2.0

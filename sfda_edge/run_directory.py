@@ -45,6 +45,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, inputs: dict[str, Any], recipe: str, resume: bool) -> None:
         self.path = path
+        self._is_new = not path.exists()
         self._started_s = time.monotonic()
         if resume:
             self._facts = self._recorded(inputs)
@@ -81,8 +82,9 @@ class RunDirectory:
         """Leave nothing of a run that could not begin, so that a mended call can take its place."""
         for name in (RUN_FILE, RECIPE_FILE):
             (self.path / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else was put there meanwhile
-            self.path.rmdir()
+        if self._is_new:
+            with contextlib.suppress(OSError):  # something else was put there meanwhile
+                self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result."""

@@ -45,9 +45,9 @@ KEPT_ABOVE = 0.9
 ACCURACY_SLACK = 0.03
 # Replaced statistics make nonsense of a target where answers agree with their mirror image in so
 # much less of the pixels than with the model's own: 0.09 to 0.28 less on road, sky or the lower
-# half of streets alone, at most 0.04 on whole streets. A mix of 0.3 does little harm there (at most
-# 3 % of the pixels) and may help much (52 %); but where the model itself sees less than half of the
-# classes that replaced statistics make of the target, these are all made up.
+# half of streets alone, at most 0.04 on whole streets (benchmarks/results/adaptation.md). A mix of
+# 0.3 does little harm there (3 % of the pixels) and may help much (52 %); but where the model sees
+# less than half of the classes that replaced statistics make of the target, these are made up.
 MOST_DISAGREEMENT, FEW_CLASSES_SHARE, CAUTIOUS_SHARE = 0.08, 0.5, 0.3
 # A class in a smaller share of the pixels is too rare for its IoU to say anything.
 RARE_SHARE = 5e-4
@@ -75,6 +75,7 @@ class Views:
         by_size: the promise of each size, at the best share.
         consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
         probe: the probe images' numbers.
+        trusted_share: the most of the target's statistics that was considered.
     """
 
     kept: tuple[View, ...]
@@ -82,6 +83,7 @@ class Views:
     by_size: dict[View, Promise]
     consensus: Tensor
     probe: tuple[int, ...]
+    trusted_share: float = 1.0
 
     def text(self) -> str:
         """The kept views in a line."""
@@ -148,7 +150,8 @@ def find_views(task: AdaptationTask) -> Views:
     near = [view for view in ranked[1:] if by_size[view].miou >= least]
     second = replace(near[0] if near else ranked[0], mirrored=True)
     together = torch.stack([seen[ranked[0]], _probabilities(task, second, probe)])
-    return Views((ranked[0], second), by_share, by_size, together.float().mean(0), probe)
+    consensus = together.float().mean(0)
+    return Views((ranked[0], second), by_share, by_size, consensus, probe, most)
 
 
 def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:

@@ -104,7 +104,7 @@ def run(request: AdaptRequest) -> Path:
             source.model, source.spec, target, fabric, recipe.seed, work_dir, progress_bar
         )
         adaptation = begin(task, METHODS[method_name][1], recipe)
-    except SfdaEdgeError:
+    except (SfdaEdgeError, RuntimeError):  # the latter where memory runs out
         if rank() == 0 and not request.resume:
             shutil.rmtree(work_dir, ignore_errors=True)
             directory.abandon()

@@ -92,7 +92,7 @@ class TargetImages:
         except (ImageError, OSError) as error:
             raise DataError(
                 f"{sample.name} could be read when the run began and cannot now: {error}; put it "
-                "back and continue with --resume"
+                "back, and begin again or, after the first step, go on with --resume"
             ) from None
 
     def spread(self, count: int) -> list[int]:

@@ -57,12 +57,12 @@ class Tent(AdaptationMethod):
             parameter
             for layer in require_batchnorm(task.model, "tent").values()
             for parameter in (layer.weight, layer.bias)
-            if isinstance(parameter, nn.Parameter)
+            if isinstance(parameter, nn.Parameter) and parameter.requires_grad
         ]
         if not affine:
             raise RecipeError(
-                "tent learns the scales and shifts of BatchNorm layers, and this network's have "
-                "none (affine=False); method bn works without"
+                "tent learns the scales and shifts of BatchNorm layers; this network's have none "
+                "(affine=False), or fixed ones (requires_grad=False). Method bn works without"
             )
         optimizer = torch.optim.Adam(affine, recipe.learning_rate)
         self._affine = affine

@@ -194,6 +194,11 @@ def views_section(views: Views) -> Section:
         "is out. The consensus is made of the best as it is and of the next, if that promises "
         "nearly as much, else the best again, in the mirror."
     )
+    if views.trusted_share < 1:
+        text += (
+            f" No more than {views.trusted_share:.1f} of the target's statistics was considered: "
+            "with all of them the answers change too much in the mirror."
+        )
     return Section("Views", text, table=rows)
 
 

@@ -66,7 +66,7 @@ def test_the_decoders_are_timed(capsys):
     assert all(row["calls"] == 10 for row in record["networks"].values())
 
 
-def test_precisions_are_measured_side_by_side(in_empty_folder, capsys):
+def test_precisions_are_measured_side_by_side(in_empty_folder, capsys, monkeypatch):
     from benchmarks import precisions
     from sfda_edge import cli
 
@@ -84,10 +84,14 @@ def test_precisions_are_measured_side_by_side(in_empty_folder, capsys):
     assert abs(by_precision["fp16"]["miou"] - by_precision["fp32"]["miou"]) <= 0.5
     assert "lite0_fpn_tiny 192x96 fp16" in capsys.readouterr().out
     again = ["run", "--out", "rows.json", "--precisions", "fp32,fp16", "--time-again"]
-    assert precisions.main([*again, "--rounds", "1", "--calls", "1"]) == 0
+    with monkeypatch.context() as patched:
+        times_ms = {"fp32": 4.0, "fp16": 3.0}
+        patched.setattr("benchmarks.precision_rows._times_ms", lambda *_: times_ms)
+        assert precisions.main(again) == 0
     timed = json.loads((in_empty_folder / "rows.json").read_text())["rows"]
     assert [row["miou"] for row in timed] == [row["miou"] for row in rows]
-    assert all(a["p50_ms"] != b["p50_ms"] for a, b in zip(timed, rows, strict=True))
+    found = {row["precision"]: (row["p50_ms"], row["times_fp32"]) for row in timed}
+    assert found == {"fp32": (4.0, 1.0), "fp16": (3.0, 0.75)}
     assert cli.main(["export", "run", "--out", "work/lite0_fpn_tiny-192x96-fp16"]) == 0
     capsys.readouterr()
     assert precisions.main(again) == 2

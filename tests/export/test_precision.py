@@ -103,13 +103,14 @@ def test_nodes_kept_single_are_exact_and_the_others_half(single):
 
 def test_a_quotient_of_what_half_rounds_to_nothing_stays_single():
     """Both are 1e-9 times the image, which half precision has not: 0 / 0 shows in no label map."""
-    graph = chain(1e-9, 1.0)
-    graph.graph.node.insert(2, helper.make_node("Div", ["v0", "v1"], ["q"], name="quotient"))
+    graph = chain(1e-9)
+    graph.graph.node.insert(1, helper.make_node("Relu", ["v0"], ["v1"], name="between"))
+    graph.graph.node.insert(2, helper.make_node("Div", ["v1", "v1"], ["q"], name="quotient"))
     graph.graph.node[3].input[0] = "q"
     frame = [np.full((1, 1, 4), 50.0, np.float32)]
     assert np.isnan(run(emulate_half(graph), [50] * 4)).all()
     single = finite_in_half(graph, frame, set())
-    assert single == {"conv0", "conv1", "quotient"}
+    assert single == {"quotient", "between", "conv0"}
     np.testing.assert_allclose(run(emulate_half(graph, single), [50] * 4), 1.0)
     assert finite_in_half(chain(2.0), frame, set()) == set()
 
