@@ -31,7 +31,7 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
         known = images.label_space is not None  # a data set that finds its own
         raise DataError(f"{images.title} has no labels{'' if known else advice}")
     own = images.label_space
-    if own is None:
+    if own is None or own == space:
         return images
     if missing := [name for name in space.names if name not in own.names]:
         raise DataError(
