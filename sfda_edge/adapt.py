@@ -105,14 +105,15 @@ class Adaptation:
     def judge(self) -> dict[str, Any]:
         """Let the guard look at the model as it is; returns what to log.
 
-        Raises:
-            CollapseError: the model is beyond repair.
+        A model beyond repair ends the run.
         """
         verdict = self.guard.consider(self.method.model, self.next_step)
+        self.stopped = self.guard.collapse(verdict)
+        confident = math.isfinite(verdict.confidence)  # JSON has no other numbers
         return {
             "score": verdict.score,
             "accuracy": verdict.accuracy,
-            "confidence": verdict.confidence,
+            "confidence": verdict.confidence if confident else None,
             "class_shares": [round(share, 5) for share in verdict.class_shares],
         }
 
@@ -265,7 +266,7 @@ def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
     num_steps = run.method.num_steps
     between = min(max(LEAST_STEPS_BETWEEN, num_steps // JUDGEMENTS), MOST_STEPS_BETWEEN)
     saved_s = time.monotonic()
-    while run.next_step < num_steps:
+    while run.next_step < num_steps and not run.stopped:
         logged = run.step()
         if run.next_step == num_steps:
             run.method.finish()
@@ -274,7 +275,7 @@ def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
             logged |= run.judge()
         yield logged
         due = judged or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
-        if due and run.next_step < num_steps and rank() == 0:
+        if due and run.next_step < num_steps and not run.stopped and rank() == 0:
             run.save(checkpoint_path(out_dir))
             saved_s = time.monotonic()
 

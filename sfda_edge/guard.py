@@ -57,7 +57,7 @@ class Verdict:
 
 
 class CollapseError(Exception):
-    """A run that only makes things worse; the message says how it shows."""
+    """A step that only makes things worse; the message says how it shows."""
 
 
 class Guard:
@@ -120,24 +120,23 @@ class Guard:
         return Verdict(score, found.pop("accuracy"), (*found.values(),), confidence)
 
     def consider(self, model: nn.Module, step: int) -> Verdict:
-        """Judge a checkpoint and keep it when it is the best so far.
-
-        Raises:
-            CollapseError: its answers have lost the classes that the source model sees.
-        """
+        """Judge a checkpoint and keep it when it is the best so far."""
         verdict = self.judge(model)
-        left, before = verdict.num_effective_classes, self.source.num_effective_classes
-        if not math.isfinite(verdict.confidence):
-            raise CollapseError("the network's answers are no longer numbers")
-        if left < COLLAPSED_BELOW * before:
-            raise CollapseError(
-                f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
-            )
         errs_more = 1 - verdict.accuracy > MOST_ERRORS * (1 - self.source.accuracy)
-        if verdict.score > self.best.score and not errs_more:
+        better = verdict.score > self.best.score and not errs_more
+        if better and not self.collapse(verdict):
             self.best, self.best_step = verdict, step
             self._weights = _copied(model)
         return verdict
+
+    def collapse(self, verdict: Verdict) -> str:
+        """How it shows that a model has lost what the source model sees; empty if it has not."""
+        if not math.isfinite(verdict.confidence):
+            return "the network's answers are no longer numbers"
+        left, before = verdict.num_effective_classes, self.source.num_effective_classes
+        if left < COLLAPSED_BELOW * before:
+            return f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
+        return ""
 
     def give_best(self, model: nn.Module) -> None:
         """Let the model be the best one; the source model when nothing was better."""

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from sfda_edge.adapt import adapt, begin
-from sfda_edge.guard import CollapseError, Guard, Verdict
+from sfda_edge.guard import Guard, Verdict
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
+from sfda_edge.metrics_file import read_metrics
 from sfda_edge.views import find_views
 
 
@@ -102,12 +103,12 @@ def test_one_class_everywhere_is_a_collapse(guard, make_task):
     with torch.no_grad():
         model[3].weight.zero_()
         model[3].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
-    with pytest.raises(CollapseError, match=r"collapsed to 1\.0 effective classes"):
-        guard.consider(model, 1)
+    assert "collapsed to 1.0 effective classes" in guard.collapse(guard.consider(model, 1))
     with torch.no_grad():
         model[3].bias.fill_(float("nan"))
-    with pytest.raises(CollapseError, match="no longer numbers"):
-        guard.consider(model, 2)
+    assert "no longer numbers" in guard.collapse(guard.consider(model, 2))
+    assert guard.best_step is None
+    assert guard.collapse(guard.source) == ""
 
 
 def test_a_collapsing_run_stops_early_and_returns_the_best(
@@ -126,6 +127,9 @@ def test_a_collapsing_run_stops_early_and_returns_the_best(
     adapt(run, tmp_path)
     assert "collapsed" in run.stopped
     assert run.next_step == 10
+    last = read_metrics(tmp_path)[-1]
+    assert last["step"] == 10
+    assert max(last["class_shares"]) == 1  # what it was stopped for is on record
     assert torch.equal(run.method.model[3].weight, tiny_model[3].weight)
 
 
