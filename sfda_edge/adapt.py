@@ -107,7 +107,8 @@ class Adaptation:
 
         A model beyond repair ends the run.
         """
-        verdict = self.guard.consider(self.method.model, self.next_step)
+        pupil = self.method.taught_by_views and self.next_step > 0
+        verdict = self.guard.consider(self.method.model, self.next_step, pupil)
         self.stopped = self.guard.collapse(verdict)
         confident = math.isfinite(verdict.confidence)  # JSON has no other numbers
         return {

@@ -22,11 +22,14 @@ class AdaptationMethod(ABC):
         model: the network that is adapted.
         num_steps: how many batches the method wants to see.
         batch_size: how many images in each, over all processes.
+        taught_by_views: whether it learns what the source's good views say, by which the guard
+            judges: what is learnt has to be better by more than repeating that brings.
     """
 
     model: nn.Module
     num_steps: int
     batch_size: int
+    taught_by_views: bool = False
 
     def prepare(self, views: Views) -> None:  # noqa: B027  most methods need nothing
         """Work to do before the first step, also of a resumed run (which then restores).

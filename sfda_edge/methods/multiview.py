@@ -4,8 +4,7 @@ The source model sees far more of a target than it shows at the size that a devi
 another resolution, in the mirror, with some of the target in its BatchNorm statistics. Which views
 are good is found without labels (``views.py``). Together they label the target, softly; a student
 at the deployment size learns these labels, sharpened, on strongly augmented images and ClassMix,
-the rarer a class, the more. Once the student knows better, its moving average looks at the target
-in the same views, and half of the labels are its own from then on. The answer is that average.
+the rarer a class, the more. The answer is the student's moving average.
 
 What each part brings, and what did not help, is in ``benchmarks/results/adaptation.md``.
 """
@@ -25,14 +24,7 @@ from sfda_edge.learner import Learner, polynomial_decay
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import (
-    Labelling,
-    PseudoLabels,
-    label_bytes,
-    label_round,
-    label_target,
-    sharpened,
-)
+from sfda_edge.pseudo_labels import label_target, sharpened
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
@@ -50,8 +42,6 @@ class MultiViewRecipe:
         sharpness: power of the teacher's probabilities; 1 leaves them, and the student as unsure
             as the mean of all views.
         rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
-        second_round_from: after this share of the steps the student's average has its say in the
-            labels; 1 is never.
         average_decay: of the student's moving average, a step.
         min_scale: crops keep at least this share of the image's area.
         colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
@@ -65,7 +55,6 @@ class MultiViewRecipe:
     warmup_steps: int = 30
     sharpness: float = 2.0
     rarity_weight: float = 0.4
-    second_round_from: float = 0.4
     average_decay: float = 0.98
     min_scale: float = 0.9
     colour_jitter: float = 0.3
@@ -85,11 +74,6 @@ class MultiViewRecipe:
         )
         require(self.sharpness >= 1, "sharpness must be at least 1", self.sharpness)
         require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
-        require(
-            0 < self.second_round_from <= 1,
-            "second_round_from must be in (0, 1]",
-            self.second_round_from,
-        )
         require(0 <= self.average_decay < 1, "average_decay must be in [0, 1)", self.average_decay)
         require(0 < self.min_scale <= 1, "min_scale must be in (0, 1]", self.min_scale)
 
@@ -97,13 +81,14 @@ class MultiViewRecipe:
 class MultiView(AdaptationMethod):
     """The student, its moving average (which is the adapted model) and the teacher's labels."""
 
+    taught_by_views = True
+
     def __init__(self, task: AdaptationTask, recipe: MultiViewRecipe) -> None:
         self.task, self.model, self.recipe = task, task.model, recipe
         self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
         self.augment = StrongAugmentation(
             task.spec.input_hw, recipe.min_scale, recipe.colour_jitter, recipe.blur_share
         )
-        self.second_labels: PseudoLabels | None = None
         self.student = copy.deepcopy(task.model)
         optimizer = torch.optim.AdamW(
             self.student.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -115,52 +100,19 @@ class MultiView(AdaptationMethod):
     def prepare(self, views: Views) -> None:
         """Label the target with the source's good views, unless an earlier part of the run has."""
         task = self.task
-        self.views = views.kept
-        teacher = Teacher(task, task.model, self.views)
-        self.first_labels = label_target(
-            task, "first", lambda images: teacher.probabilities(images, task.half_hw), keep=True
+        teacher = Teacher(task, task.model, views.kept)
+        self.labels = label_target(
+            task, "views", lambda images: teacher.probabilities(images, task.half_hw), keep=True
         )
-        shares = self.first_labels.class_shares
+        shares = self.labels.class_shares
         self.class_weights = rarity_weights(shares, self.recipe.rarity_weight).to(task.device)
-        task.mix_target_statistics(self.views[0].target_share)
+        task.mix_target_statistics(views.kept[0].target_share)
         self.student.load_state_dict(task.model.state_dict())
-
-    def _labels(self, step: int) -> PseudoLabels:
-        begins_at = max(1, round(self.recipe.second_round_from * self.num_steps))
-        if step < begins_at:
-            return self.first_labels
-        if step == begins_at or self.second_labels is None:  # None: a run resumed in this round
-            opinion = self._second_opinion() if step == begins_at else None
-            self.second_labels = label_round(self.task, "second", opinion)
-        return self.second_labels
-
-    def _second_opinion(self) -> Labelling:
-        """Half the source's labels, half those of the student's average in the same views.
-
-        The loss teaches w_c q_c^sharpness of labels q with rarity weights w. Both are undone, or
-        each round would be sharper than the last, and rare classes grow by themselves. The views'
-        share of the target's statistics is mixed into those that the student has learnt with, which
-        hold that share at the input size already.
-        """
-        teacher = Teacher(self.task, self.model, self.views)
-        half_hw, device = self.task.half_hw, self.task.device
-        tilt = self.class_weights.view(1, -1, 1, 1)
-
-        def label(images: Sequence[int]) -> Tensor:
-            taught = teacher.probabilities(images, half_hw) / tilt
-            seen = sharpened(taught, 1 / self.recipe.sharpness)
-            return (seen + self.first_labels.read(images, half_hw, device)) / 2
-
-        return label
-
-    def bytes_to_come(self) -> int:
-        """The second round's labels; the first's are there already."""
-        return label_bytes(self.task) if self.recipe.second_round_from < 1 else 0
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Learn the teacher's labels on augmented, mixed images."""
         task = self.task
-        taught = self._labels(step).read(indices, task.spec.input_hw, task.device)
+        taught = self.labels.read(indices, task.spec.input_hw, task.device)
         taught = sharpened(taught, self.recipe.sharpness)
         lesson = class_mix(self.augment(Lesson(images.float(), taught)))
         logits = task.logits(self.student, task.inputs(own_rows(lesson.images)))

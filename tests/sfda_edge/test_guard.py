@@ -3,6 +3,7 @@ import torch
 
 from sfda_edge.adapt import adapt, begin
 from sfda_edge.guard import Guard, Verdict
+from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.metrics_file import read_metrics
 from sfda_edge.views import find_views
@@ -95,6 +96,36 @@ def test_a_model_that_makes_classes_up_is_no_better(guard, make_task, monkeypatc
     assert guard.best_step is None
     guard.consider(model, 6)
     assert guard.best_step == 6
+
+
+def test_a_pupil_of_the_judges_has_to_gain_more_than_by_heart(guard, make_task, monkeypatch):
+    model = make_task().model
+    source = guard.source
+    gains = iter([1.05, 1.01, 1.05, 1.07])
+    monkeypatch.setattr(
+        guard,
+        "judge",
+        lambda _m: verdict(next(gains) * source.score, source.class_shares, accuracy=1.0),
+    )
+    guard.consider(model, 10, pupil=True)
+    assert guard.best_step is None
+    guard.consider(model, 20)
+    assert guard.best_step == 20
+    guard.consider(model, 30, pupil=True)
+    assert guard.best_step == 20
+    guard.consider(model, 40, pupil=True)
+    assert guard.best_step == 40
+
+
+@pytest.mark.parametrize(("name", "pupil"), [("default", True), ("tent", False)])
+def test_only_what_the_views_have_taught_is_a_pupil(name, pupil, make_task, tmp_path, monkeypatch):
+    _, recipe = load_method_recipe(name, None, ("steps=2", "batch_size=2"))
+    run = begin(make_task(), METHODS[name][1], recipe)
+    asked = []
+    consider = run.guard.consider
+    monkeypatch.setattr(run.guard, "consider", lambda *a: asked.append(a[1:]) or consider(*a))
+    adapt(run, tmp_path)
+    assert asked == [(0, False), (2, pupil)]
 
 
 def test_one_class_everywhere_is_a_collapse(guard, make_task):

@@ -20,7 +20,6 @@ from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_m
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
-from sfda_edge.teacher import Teacher
 from sfda_edge.toml_file import read_toml
 
 RECIPES = [name for name in recipe_names() if "method" in read_toml(recipe_path(name))]
@@ -383,30 +382,6 @@ def test_a_branch_that_never_runs_does_not_spoil_the_statistics(make_task):
     assert (run.method.model.auxiliary.norm.running_mean == 0).all()
 
 
-def test_the_second_round_is_half_the_students_own(make_task):
-    """With the rarity weights and the sharpness, which its loss has taught it, undone."""
-    fast = {"warmup_steps": 0, "learning_rate": 0.1, "average_decay": 0.5}
-    run = started(make_task(), "default", steps=4, second_round_from=0.5, **fast)
-    method = run.method
-    cpu, half_hw = torch.device("cpu"), method.task.half_hw
-
-    def expected(model):
-        teacher = Teacher(method.task, model, run.views.kept)
-        own = teacher.probabilities([0, 5], half_hw) / method.class_weights.view(1, -1, 1, 1)
-        own = own.sqrt() / own.sqrt().sum(1, keepdim=True)
-        return (own + method.first_labels.read([0, 5], half_hw, cpu)) / 2
-
-    of_source = expected(method.model)
-    run.step()
-    run.step()
-    of_average, of_student = expected(method.model), expected(method.student)
-    run.step()
-    found = method.second_labels.read([0, 5], half_hw, cpu)
-    torch.testing.assert_close(found, of_average, rtol=0, atol=1 / 255)
-    for other in (of_source, of_student):
-        assert (found - other).abs().max() > 2 / 255
-
-
 def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
     run = started(make_task(), "default", steps=2, sharpness=3.0)
     lessons = []
@@ -414,15 +389,8 @@ def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
     run.method.augment = lambda lesson: lessons.append(lesson) or augment(lesson)
     run.step()
     size_hw, cpu = run.task.spec.input_hw, torch.device("cpu")
-    labels = run.method.first_labels.read(run._indices(0), size_hw, cpu)
+    labels = run.method.labels.read(run._indices(0), size_hw, cpu)
     torch.testing.assert_close(lessons[0].taught, labels**3 / (labels**3).sum(1, keepdim=True))
-
-
-def test_without_a_second_round_the_source_labels_alone(make_task):
-    run = started(make_task(), "default", steps=3, second_round_from=1.0)
-    for _ in range(3):
-        run.step()
-    assert run.method.second_labels is None
 
 
 def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):
