@@ -33,8 +33,8 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
 
     Args:
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
-        work_dir: holds what ``sfda-edge synth`` has rendered, for C and E: ``dusk/target``,
-            ``dusk/val``, ``rain/target`` and ``rain/val``.
+        work_dir: holds what ``sfda-edge synth`` has rendered, for C, E and F: ``target`` and
+            ``val`` in each of ``dusk``, ``rain`` and ``clear``.
     """
     real = data_dir or Path("shared")
     camvid = f"camvid:{real}/data/camvid"
@@ -54,6 +54,7 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         "C": to_style("dusk"),
         "D": to_camvid("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
         "E": to_style("rain"),
+        "F": to_style("clear"),  # no shift: nothing to gain, and harm is easy
     }
 
 
