@@ -248,9 +248,12 @@ def outcome_text(adaptation: Adaptation) -> str:
             f"{text}Nothing was better than the {source} by the label-free score "
             f"({guard.source.score:.3f}): it is returned{' unchanged' if healthy else ''}."
         )
+    returned = f"the model of step {guard.best_step} of {steps}"
+    if guard.best_step == 0:
+        returned = f"the model before the first of {steps} steps, with nothing learnt"
     return (
-        f"{text}Returned: the model of step {guard.best_step} of {steps}; label-free score "
-        f"{guard.best.score:.3f}, {source} {guard.source.score:.3f}."
+        f"{text}Returned: {returned}; label-free score {guard.best.score:.3f}, {source} "
+        f"{guard.source.score:.3f}."
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfda_edge.adapt import _steps, adapt, batch_indices, begin, checkpoint_path
+from sfda_edge.commands.adapt import outcome_text
 from sfda_edge.data.loading import silent
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -39,6 +40,22 @@ def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
     judged = [line for line in lines if "score" in line]
     assert [line["step"] for line in judged] == [10, 12]
     assert all(sum(line["class_shares"]) == pytest.approx(1, abs=1e-3) for line in judged)
+
+
+@pytest.mark.parametrize(
+    ("best_step", "said"),
+    [
+        (None, "Nothing was better than the source model by the label-free score"),
+        (0, "Returned: the model before the first of 6 steps, with nothing learnt;"),
+        (5, "Returned: the model of step 5 of 6;"),
+    ],
+)
+def test_people_are_told_what_was_returned(best_step, said, make_task):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    run.guard.best_step = best_step
+    assert outcome_text(run).startswith(said)
+    run.stopped = "the answers are one class"
+    assert outcome_text(run).startswith(f"The run was stopped: the answers are one class. {said}")
 
 
 def test_the_statistics_are_mixed_before_the_last_judgement(tmp_path, make_task, tiny_model):
