@@ -22,8 +22,8 @@ from sfda_edge.batchnorm import BatchNormHealth, batchnorm_layers, check_health
 from sfda_edge.checkpoint import save_state
 from sfda_edge.data.loading import Progress, silent
 from sfda_edge.data.target import TargetBatch
-from sfda_edge.errors import RecipeError, RunError
-from sfda_edge.guard import CollapseError, Guard
+from sfda_edge.errors import CollapseError, RecipeError, RunError
+from sfda_edge.guard import Guard
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.metrics_file import open_metrics
 from sfda_edge.processes import averaged, num_processes, rank
@@ -109,7 +109,7 @@ class Adaptation:
         """
         pupil = self.method.taught_by_views and self.next_step > 0
         verdict = self.guard.consider(self.method.model, self.next_step, pupil)
-        self.stopped = self.guard.collapse(verdict)
+        self.stopped = self.guard.how_collapsed(verdict)
         confident = math.isfinite(verdict.confidence)  # JSON has no other numbers
         return {
             "score": verdict.score,
@@ -253,7 +253,7 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
         try:
             if run.next_step == 0:
                 run.judge()  # what preparation alone, such as other statistics, has made of it
-                if rank() == 0:
+                if rank() == 0 and not run.stopped:
                     run.save(checkpoint_path(out_dir))
                     require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
             for logged in progress(_steps(run, out_dir)):

@@ -6,6 +6,7 @@ SfdaEdgeError            said without a traceback
 ├── CheckpointError      weights that do not fit the network, or cannot be read
 ├── RunError             a run directory that is not what the command needs
 └── ExportError          in ``export``: a model that cannot be exported, or answers otherwise
+CollapseError            no error of the command: the run ends, and returns its best model
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class CheckpointError(SfdaEdgeError):
 
 class RunError(SfdaEdgeError):
     """A run directory lacks what the command needs, or cannot be written."""
+
+
+class CollapseError(Exception):
+    """A step that only makes things worse, which ends a run; the message says how it shows."""
 
 
 def line_of(error: BaseException, files: Container[str] | None = None) -> str:

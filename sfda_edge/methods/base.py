@@ -23,7 +23,7 @@ class AdaptationMethod(ABC):
         num_steps: how many batches the method wants to see.
         batch_size: how many images in each, over all processes.
         taught_by_views: whether it learns what the source's good views say, by which the guard
-            judges: what is learnt has to be better by more than repeating that brings.
+            judges: it has to beat the source by more than repeating them brings.
     """
 
     model: nn.Module

@@ -28,10 +28,9 @@ from torch.nn import functional
 from sfda_edge.attention import channel_map, dual_attention, spatial_map
 from sfda_edge.batchnorm import require_batchnorm, watching
 from sfda_edge.discriminator import PatchDiscriminator
-from sfda_edge.errors import RecipeError
+from sfda_edge.errors import CollapseError, RecipeError
 from sfda_edge.features import FeatureTap, feature_layer
 from sfda_edge.generator import Generator
-from sfda_edge.guard import CollapseError
 from sfda_edge.learner import Learner, only_learning, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import (
     attention_divergence,

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from sfda_edge.adapt import adapt, begin
+from sfda_edge.adapt import adapt, begin, checkpoint_path
 from sfda_edge.guard import Guard, Verdict
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.metrics_file import read_metrics
+from sfda_edge.report.adaptation import _judgement_sections
 from sfda_edge.views import find_views
 
 
@@ -134,12 +135,12 @@ def test_one_class_everywhere_is_a_collapse(guard, make_task):
     with torch.no_grad():
         model[3].weight.zero_()
         model[3].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
-    assert "collapsed to 1.0 effective classes" in guard.collapse(guard.consider(model, 1))
+    assert "collapsed to 1.0 effective classes" in guard.how_collapsed(guard.consider(model, 1))
     with torch.no_grad():
         model[3].bias.fill_(float("nan"))
-    assert "no longer numbers" in guard.collapse(guard.consider(model, 2))
+    assert "no longer numbers" in guard.how_collapsed(guard.consider(model, 2))
     assert guard.best_step is None
-    assert guard.collapse(guard.source) == ""
+    assert guard.how_collapsed(guard.source) == ""
 
 
 def test_a_collapsing_run_stops_early_and_returns_the_best(
@@ -162,6 +163,48 @@ def test_a_collapsing_run_stops_early_and_returns_the_best(
     assert last["step"] == 10
     assert max(last["class_shares"]) == 1  # what it was stopped for is on record
     assert torch.equal(run.method.model[3].weight, tiny_model[3].weight)
+
+
+def test_a_collapsed_model_is_never_the_best_whatever_its_score(guard, make_task, monkeypatch):
+    one_class = verdict(0.99, (1.0, 0.0, 0.0), accuracy=1.0)
+    monkeypatch.setattr(guard, "judge", lambda _model: one_class)
+    guard.source = verdict(0.5)
+    guard.consider(make_task().model, 1)
+    assert guard.best_step is None
+
+
+def test_answers_that_are_no_numbers_are_on_record_as_json(make_task, tmp_path):
+    class Breaker(BatchNormStatistics):
+        def step(self, images, indices, step):
+            with torch.no_grad():
+                self.model[3].bias.fill_(float("nan"))
+            return {"loss": 0.0}
+
+    run = begin(make_task(), Breaker, BatchNormRecipe(num_images=160, batch_size=4))
+    adapt(run, tmp_path)
+    assert "no longer numbers" in run.stopped
+    assert run.next_step == 10
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert read_metrics(tmp_path)[-1]["confidence"] is None
+    saved = torch.load(checkpoint_path(tmp_path), weights_only=True)
+    assert saved["next_step"] == 0  # the last one before the answers broke
+    space = run.task.spec.answer_space
+    assert all(s.picture for s in _judgement_sections(read_metrics(tmp_path), run.guard, space))
+
+
+def test_a_run_that_preparing_has_broken_takes_no_step(make_task, tiny_model, tmp_path):
+    class Broken(BatchNormStatistics):
+        def prepare(self, views):
+            with torch.no_grad():
+                self.model[3].bias.fill_(float("nan"))
+
+    run = begin(make_task(), Broken, BatchNormRecipe(num_images=160, batch_size=4))
+    adapt(run, tmp_path)
+    assert "no longer numbers" in run.stopped
+    assert run.next_step == 0
+    assert not checkpoint_path(tmp_path).exists()
+    assert torch.equal(run.method.model[3].bias, tiny_model[3].bias)
 
 
 def test_the_guards_memory_survives_a_restart(guard, make_task):

@@ -73,7 +73,7 @@ def test_in_bfloat16_weights_and_losses_stay_what_they_are(name, make_task, tmp_
 def test_a_killed_run_resumes_to_the_same_weights(
     name, steps_done, resumed_at, make_task, tmp_path, monkeypatch
 ):
-    """Before and behind the step at which a second round of labels begins."""
+    """Before and behind the step at which ``selftrain`` begins its second round."""
     monkeypatch.setattr("sfda_edge.adapt.CHECKPOINT_EVERY_S", 0.0)
     # The last model is compared: the best one may be that of before the first step.
     monkeypatch.setattr(Guard, "give_best", lambda _guard, _model: None)
