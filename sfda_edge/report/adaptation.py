@@ -12,7 +12,7 @@ import torch
 from runtime.labels import LabelSpace
 from runtime.overlay import Overlay
 from sfda_edge.evaluate import Evaluation, Predictor
-from sfda_edge.guard import Guard
+from sfda_edge.guard import LEAST_SCORE_OF_PUPILS, Guard
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
@@ -166,7 +166,8 @@ def _judgement_sections(
             "the model itself answers in the mirror, and the accuracy by the same truth. The best "
             "checkpoint is returned, the source model when none is better; one that expects a "
             "tenth more errors than the source is not, nor one that has learnt the consensus and "
-            "gains less than 6 % by it. Confidence is shown, not used.",
+            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Confidence is shown, "
+            "not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
