@@ -166,8 +166,8 @@ def _judgement_sections(
             "the model itself answers in the mirror, and the accuracy by the same truth. The best "
             "checkpoint is returned, the source model when none is better; one that expects a "
             "tenth more errors than the source is not, nor one that has learnt the consensus and "
-            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Confidence is shown, "
-            "not used.",
+            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Confidence is "
+            "shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
