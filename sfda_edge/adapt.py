@@ -73,19 +73,21 @@ class Adaptation:
         """One step on the next batch; returns what to log.
 
         All randomness comes from the seed and the step's number, so a resumed run is the same run.
-
-        Raises:
-            CollapseError: a loss is no longer a number.
+        A loss that is no longer a number ends the run, and is not logged: JSON has no word for it.
         """
         step = self.next_step
         images = self._images(step)
         torch.manual_seed(self.task.seed * 1_000_003 + step)
-        logged = averaged(self.method.step(images.to(self.task.device), self._indices(step), step))
+        try:
+            found = self.method.step(images.to(self.task.device), self._indices(step), step)
+        except CollapseError as error:  # of sums over all processes, so that none waits for another
+            self.stopped, found = str(error), {}
         self.next_step += 1
-        broken = [name for name, value in logged.items() if not math.isfinite(value)]
-        if broken:
-            raise CollapseError(f"{broken[0]} is {logged[broken[0]]} at step {self.next_step}")
-        return {"step": self.next_step, **logged}
+        found = averaged(found)
+        numbers = {name: value for name, value in found.items() if math.isfinite(value)}
+        for name in found.keys() - numbers.keys():
+            self.stopped = f"{name} is {found[name]} at step {self.next_step}"
+        return {"step": self.next_step, **numbers}
 
     def _indices(self, step: int) -> list[int]:
         return batch_indices(
@@ -250,16 +252,13 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
             finds out before anything is learnt; the last good checkpoint stays.
     """
     with closing(open_metrics(out_dir, run.next_step)) as metrics:
-        try:
-            if run.next_step == 0:
-                run.judge()  # what preparation alone, such as other statistics, has made of it
-                if rank() == 0 and not run.stopped:
-                    run.save(checkpoint_path(out_dir))
-                    require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
-            for logged in progress(_steps(run, out_dir)):
-                metrics.write(json.dumps(logged) + "\n")
-        except CollapseError as error:
-            run.stopped = str(error)
+        if run.next_step == 0:
+            run.judge()  # what preparation alone, such as other statistics, has made of it
+            if rank() == 0 and not run.stopped:
+                run.save(checkpoint_path(out_dir))
+                require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
+        for logged in progress(_steps(run, out_dir)):
+            metrics.write(json.dumps(logged) + "\n")
     run.guard.give_best(run.method.model)
 
 
@@ -272,9 +271,9 @@ def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
         if run.next_step == num_steps:
             run.method.finish()
         judged = run.next_step == num_steps or run.next_step % between == 0
-        if judged:
+        if judged and not run.stopped:
             logged |= run.judge()
-        yield logged
+        yield logged | ({"stopped": run.stopped} if run.stopped else {})
         due = judged or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
         if due and run.next_step < num_steps and not run.stopped and rank() == 0:
             run.save(checkpoint_path(out_dir))

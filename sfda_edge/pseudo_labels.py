@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfda_edge.data.loading import Progress, silent
-from sfda_edge.errors import RunError
 from sfda_edge.files import write_atomically
 from sfda_edge.processes import num_processes, rank
 from sfda_edge.task import AdaptationTask
@@ -107,27 +106,6 @@ def label_bytes(task: AdaptationTask) -> int:
     """What the labels of the whole target take on disk."""
     height, width = task.half_hw
     return len(task.target) * task.num_classes * height * width
-
-
-def label_round(task: AdaptationTask, name: str, label: Labelling | None) -> PseudoLabels:
-    """The labels of a round, by a model that then moves on: made when it begins, read afterwards.
-
-    Args:
-        task: the target.
-        name: of the files.
-        label: image numbers → class probabilities (N, C, h, w); None in the middle of the round.
-
-    Raises:
-        RunError: a resumed run no longer has the labels of the round that it is in.
-    """
-
-    def gone(_images: Sequence[int]) -> Tensor:
-        raise RunError(
-            f"the round's labels are no longer in {task.work_dir}, or were made by another "
-            "number of processes; start afresh with another --out"
-        )
-
-    return label_target(task, name, label or gone, keep=label is None)
 
 
 def write_pseudo_labels(

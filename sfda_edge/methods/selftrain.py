@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfda_edge.errors import RunError
 from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
 from sfda_edge.losses import masked_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import PseudoLabels, label_bytes, label_round
+from sfda_edge.pseudo_labels import PseudoLabels, label_bytes, label_target
 from sfda_edge.recipe import require
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import Views
@@ -96,9 +97,16 @@ class SelfTraining(AdaptationMethod):
         number = self._round(step)
         begins = step == 0 or number != self._round(step - 1)
         if begins or self.labels is None:  # None in the middle of a round: a resumed run
-            name = f"round{number + 1}"
-            self.labels = label_round(self.task, name, self._probabilities if begins else None)
+            label = self._probabilities if begins else self._gone
+            self.labels = label_target(self.task, f"round{number + 1}", label, keep=not begins)
         return self.labels
+
+    def _gone(self, _images: Sequence[int]) -> Tensor:
+        """In the middle of a round the model that made its labels has moved on."""
+        raise RunError(
+            f"the round's labels are no longer in {self.task.work_dir}, or were made by another "
+            "number of processes; start afresh with another --out"
+        )
 
     def bytes_to_come(self) -> int:
         """The labels of every round."""

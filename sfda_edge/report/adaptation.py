@@ -23,7 +23,7 @@ from sfda_edge.views import Views
 
 NUM_PICTURES = 4
 # Logged every step or at judgements, but drawn elsewhere or not a loss.
-_NOT_LOSSES = {"step", "score", "accuracy", "confidence", "class_shares", "pixels_used"}
+_NOT_LOSSES = {"step", "score", "accuracy", "confidence", "class_shares", "pixels_used", "stopped"}
 
 
 @dataclass(frozen=True, eq=False)

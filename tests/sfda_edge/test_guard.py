@@ -162,6 +162,7 @@ def test_a_collapsing_run_stops_early_and_returns_the_best(
     last = read_metrics(tmp_path)[-1]
     assert last["step"] == 10
     assert max(last["class_shares"]) == 1  # what it was stopped for is on record
+    assert last["stopped"] == run.stopped
     assert torch.equal(run.method.model[3].weight, tiny_model[3].weight)
 
 

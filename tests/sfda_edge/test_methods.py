@@ -17,6 +17,7 @@ from sfda_edge.guard import Guard
 from sfda_edge.label_spaces import label_space
 from sfda_edge.losses import batch_moments
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
+from sfda_edge.metrics_file import read_metrics
 from sfda_edge.model_source import ModelFlags
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
@@ -307,6 +308,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(make_task, ti
         run.method.model[0].weight.fill_(float("nan"))
     adapt(run, tmp_path)
     assert "nan" in run.stopped
+    assert read_metrics(tmp_path) == [{"step": 2, "pixels_used": 1.0, "stopped": run.stopped}]
     found = run.method.model.state_dict()
     assert all(torch.equal(found[key], value) for key, value in tiny_model.state_dict().items())
 
@@ -328,6 +330,7 @@ def test_a_generator_that_drives_the_two_apart_without_end_stops_the_run(make_ta
     adapt(run, tmp_path)
     assert "the generator explodes" in run.stopped
     assert "times the size of the source's answers" in run.stopped
+    assert read_metrics(tmp_path) == [{"step": 1, "stopped": run.stopped}]
     assert all(parameter.requires_grad for parameter in run.method.model.parameters())
 
 
