@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def draw(path: Path) -> list[str]:
     """Adapt, score both models on the labelled clip, draw; returns what the columns say."""
     with tempfile.TemporaryDirectory() as folder:
-        request = AdaptRequest(ModelFlags(None), method="bn", out_dir=Path(folder) / "run")
+        request = AdaptRequest(ModelFlags(None), out_dir=Path(folder) / "run")
         adapted = load_source(ModelFlags(run(request)))
     source = load_source(ModelFlags(None))
     clip = open_images("streetsynth:clip")
