@@ -10,6 +10,7 @@ from sfda_edge.errors import RunError
 from sfda_edge.losses import soft_cross_entropy
 from sfda_edge.methods.multiview import rarity_weights
 from sfda_edge.pseudo_labels import PseudoLabels, label_target, sharpened, write_pseudo_labels
+from sfda_edge.views import RARE_SHARE
 
 CPU = torch.device("cpu")
 
@@ -119,8 +120,20 @@ def test_rarity_weights_favour_the_rare_and_keep_the_mean():
     weights = rarity_weights(shares, 0.5)
     assert (weights * shares).sum().item() == pytest.approx(1.0)
     assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
-    assert torch.isfinite(weights).all()
     torch.testing.assert_close(rarity_weights(shares, 0.0), torch.ones(4))
+
+
+def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
+    def against_road(share):
+        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4)
+        return (weights[1] / weights[0]).item()
+
+    assert against_road(RARE_SHARE) == pytest.approx(RARE_SHARE**-0.4, rel=1e-2)
+    found = [against_road(share) for share in (0.0, 1e-7, 1e-5, 2e-4, RARE_SHARE)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(1, abs=0.01)
+    assert against_road(2 * RARE_SHARE) < found[-1]
 
 
 def lesson(seed, count=3, num_classes=4):
