@@ -252,14 +252,19 @@ def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
             finds out before anything is learnt; the last good checkpoint stays.
     """
     with closing(open_metrics(out_dir, run.next_step)) as metrics:
-        if run.next_step == 0:
-            run.judge()  # what preparation alone, such as other statistics, has made of it
+        if run.next_step == 0:  # what preparation alone, such as other statistics, has made of it
+            metrics.write(_line({"step": 0, **run.judge()}, run))
             if rank() == 0 and not run.stopped:
                 run.save(checkpoint_path(out_dir))
                 require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
         for logged in progress(_steps(run, out_dir)):
-            metrics.write(json.dumps(logged) + "\n")
+            metrics.write(_line(logged, run))
     run.guard.give_best(run.method.model)
+
+
+def _line(logged: dict[str, Any], run: Adaptation) -> str:
+    """A line of ``metrics.jsonl``; the last one of a run that was stopped says why."""
+    return json.dumps(logged | ({"stopped": run.stopped} if run.stopped else {})) + "\n"
 
 
 def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
@@ -273,7 +278,7 @@ def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
         judged = run.next_step == num_steps or run.next_step % between == 0
         if judged and not run.stopped:
             logged |= run.judge()
-        yield logged | ({"stopped": run.stopped} if run.stopped else {})
+        yield logged
         due = judged or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
         if due and run.next_step < num_steps and not run.stopped and rank() == 0:
             run.save(checkpoint_path(out_dir))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sfda_edge.diversity import diversity_left, effective_classes
 from sfda_edge.errors import RecipeError
 
 Layers = dict[str, _BatchNorm]
@@ -268,7 +269,7 @@ class BatchNormHealth:
 # scale: 2.5 to 31 times (9 such). benchmarks/results/adaptation.md has the figures.
 _FOREIGN_VARIANCE_FACTOR = 2.0
 _HOPELESS_SHIFT = 10.0
-_FEW_CLASSES_SHARE = 0.5
+_LEAST_DIVERSITY = 0.65
 
 
 @torch.no_grad()
@@ -296,7 +297,7 @@ def check_health(
     classes_batch = effective_classes(torch.stack(batch_wise).mean(0))
     shift, factor = statistics.shift(), statistics.variance_factor()
     foreign = not factor < _FOREIGN_VARIANCE_FACTOR  # also when it is no number
-    few_classes = classes_stored < _FEW_CLASSES_SHARE * classes_batch
+    few_classes = diversity_left(classes_stored, classes_batch) < _LEAST_DIVERSITY
     usable = not (foreign and few_classes) and shift < _HOPELESS_SHIFT
     return BatchNormHealth(usable, classes_stored, classes_batch, shift, factor), statistics
 
@@ -308,11 +309,3 @@ def _histogram(probabilities: Tensor) -> Tensor:
     labels = probabilities.max(1).indices.flatten()
     counts = torch.bincount(labels, minlength=probabilities.shape[1]).double()
     return (counts / counts.sum()).cpu()
-
-
-def effective_classes(shares: Tensor) -> float:
-    """exp(entropy) of class shares (C,): C when all are equal, 1 when there is one; NaN gives 0."""
-    if not shares.isfinite().all():
-        return 0.0
-    present = shares[shares > 0]
-    return float(torch.exp(-(present * present.log()).sum()))

@@ -417,6 +417,7 @@ def _adapt(args: argparse.Namespace) -> None:
     _require_out_to_resume(args)
     keep_freed_memory()
     from sfda_edge.commands import adapt
+    from sfda_edge.processes import part, rank
 
     out_dir = adapt.run(
         adapt.AdaptRequest(
@@ -435,7 +436,9 @@ def _adapt(args: argparse.Namespace) -> None:
             args.skip_bad,
         )
     )
-    say(f"adapted: {out_dir}")
+    if rank() == 0:
+        say(f"adapted: {out_dir}")
+    part()
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -22,6 +22,8 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]
 def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fabric:
     """One process on the device asked for, or this process's part of a ``torchrun``.
 
+    Of several processes the first alone logs what is no warning.
+
     Raises:
         SfdaEdgeError: the device is not there, or it cannot compute in that precision.
     """
@@ -39,4 +41,6 @@ def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fab
         precision=_FABRIC_PRECISION[precision],
     )
     fabric.launch()
+    if fabric.global_rank > 0:  # one speaks for all
+        logging.getLogger().setLevel(logging.WARNING)
     return fabric

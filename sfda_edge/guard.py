@@ -27,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfda_edge.batchnorm import effective_classes
+from sfda_edge.diversity import diversity_left, effective_classes
 from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
 from sfda_edge.views import PROBE_BATCH, Views, expected, frequent_classes
 
-# A run has collapsed when its answers hold less than this share of the source's effective classes.
-COLLAPSED_BELOW = 0.5
+# A run has collapsed when this share of the source's diversity is left, and no score speaks for it.
+COLLAPSED_BELOW = 0.6
 # So many times the source's expected errors are the most of a model that may be better.
 MOST_ERRORS = 1.1
 # So many times the source's score is the least of a model that has learnt the consensus itself.
@@ -135,17 +135,20 @@ class Guard:
         least = (LEAST_SCORE_OF_PUPILS if pupil else 1) * self.source.score
         errs_more = 1 - verdict.accuracy > MOST_ERRORS * (1 - self.source.accuracy)
         better = verdict.score > self.best.score and verdict.score >= least and not errs_more
-        if better and not self.how_collapsed(verdict):
+        if better:
             self.best, self.best_step = verdict, step
             self._weights = _copied(model)
         return verdict
 
     def how_collapsed(self, verdict: Verdict) -> str:
-        """How it shows that a model has lost what the source model sees; empty if it has not."""
+        """How it shows that a model has lost what the source model sees; empty if it has not.
+
+        A source may see classes that are not there: fewer are no collapse while the score rises.
+        """
         if not math.isfinite(verdict.confidence):
             return "the network's answers are no longer numbers"
         left, before = verdict.num_effective_classes, self.source.num_effective_classes
-        if left < COLLAPSED_BELOW * before:
+        if verdict.score < self.best.score and diversity_left(left, before) < COLLAPSED_BELOW:
             return f"the answers have collapsed to {left:.1f} effective classes of {before:.1f}"
         return ""
 

@@ -1,4 +1,7 @@
-"""Progress bars for people; silent where standard error is not a terminal."""
+"""Progress bars for people; silent where standard error is not a terminal.
+
+Of several processes the first one shows them.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,12 @@ def progress_bar(title: str, total: int | None = None, done: int = 0) -> Progres
     """
     from tqdm import tqdm
 
+    from sfda_edge.processes import rank
+
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:
         shown: dict[str, str] = {}
-        with tqdm(steps, title, total, initial=done, disable=None, leave=False) as bar:
+        hidden = True if rank() else None  # None: unless it is a terminal
+        with tqdm(steps, title, total, initial=done, disable=hidden, leave=False) as bar:
             for step in bar:
                 if isinstance(step, dict):
                     shown |= {key: f"{step[key]:.3f}" for key in SHOWN if key in step}

@@ -202,7 +202,7 @@ def train(
             loss = trainer.step(images, labels)
             if not loss < float("inf"):
                 raise RunError(f"the loss is {loss} at step {step}; try a lower learning_rate")
-            metrics.write(json.dumps({"step": step, "loss": round(loss, 5)}) + "\n")
+            metrics.write(json.dumps({"step": trainer.next_step, "loss": round(loss, 5)}) + "\n")
             if trainer.next_step % recipe.checkpoint_every == 0:
                 trainer.save(checkpoint)
                 metrics.flush()

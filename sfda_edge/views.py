@@ -28,7 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sfda_edge.batchnorm import batchnorm_layers, effective_classes
+from sfda_edge.batchnorm import batchnorm_layers
+from sfda_edge.diversity import diversity_left, effective_classes
 from sfda_edge.errors import RunError
 from sfda_edge.processes import averaged
 from sfda_edge.task import AdaptationTask
@@ -47,8 +48,8 @@ ACCURACY_SLACK = 0.03
 # much less of the pixels than with the model's own: 0.09 to 0.28 less on road, sky or the lower
 # half of streets alone, at most 0.04 on whole streets (benchmarks/results/adaptation.md). A mix of
 # 0.3 does little harm there (3 % of the pixels) and may help much (52 %); but where the model sees
-# less than half of the classes that replaced statistics make of the target, these are made up.
-MOST_DISAGREEMENT, FEW_CLASSES_SHARE, CAUTIOUS_SHARE = 0.08, 0.5, 0.3
+# less than half of the diversity that replaced statistics make of the target, that is made up.
+MOST_DISAGREEMENT, LEAST_DIVERSITY, CAUTIOUS_SHARE = 0.08, 0.5, 0.3
 # A class in a smaller share of the pixels is too rare for its IoU to say anything.
 RARE_SHARE = 5e-4
 
@@ -215,7 +216,7 @@ def trusted_share(task: AdaptationTask, seen: dict[View, Tensor], probe: Sequenc
     found = averaged(found)  # or processes would choose differently
     if found["replaced agreement"] >= found["own agreement"] - MOST_DISAGREEMENT:
         return replaced.target_share
-    few = found["own classes"] < FEW_CLASSES_SHARE * found["replaced classes"]
+    few = diversity_left(found["own classes"], found["replaced classes"]) < LEAST_DIVERSITY
     share = own.target_share if few else max(own.target_share, CAUTIOUS_SHARE)
     logger.info(
         "the target's own statistics make nonsense of it (%.0f %% of the labels stay in the "

@@ -81,12 +81,12 @@ def run(request: AdaptRequest) -> Path:
     Raises:
         SfdaEdgeError: something that the user has to change.
     """
-    _say_defaults(request)
     recipe_name = request.recipe or request.method or DEFAULT_RECIPE
     method_name, recipe = load_method_recipe(recipe_name, request.method, request.overrides)
     flags = completed(request.flags, recipe_model(recipe_name))
     source = load_source(flags, "--weights FILE for another")
     fabric = open_fabric(request.device, request.precision)
+    _say_defaults(request)
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
     validation = _looked_at(request, source)

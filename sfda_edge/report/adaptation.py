@@ -116,8 +116,11 @@ def _score_sections(
 ) -> list[Section]:
     if scores is None:
         return []
-    before, after = (100 * np.nan_to_num(evaluation.scores.iou) for evaluation in scores)
-    bars = paired_bars(space.names, before, after, "IoU, %")
+    ious = 100 * np.array([evaluation.scores.iou for evaluation in scores])
+    scored = np.isfinite(ious).any(0)  # others are neither in the labels nor in an answer
+    names = [name for name, there in zip(space.names, scored, strict=True) if there]
+    before, after = np.nan_to_num(ious[:, scored])
+    bars = paired_bars(names, before, after, "IoU, %")
     return [Section("Scores", scores_text(scores), picture=picture_url(bars))]
 
 
@@ -147,11 +150,11 @@ def _judgement_sections(
     lines: Sequence[dict[str, Any]], guard: Guard, space: LabelSpace
 ) -> list[Section]:
     judged = [line for line in lines if "score" in line]
-    steps = [0, *(line["step"] for line in judged)]
-    source = guard.source
-    shown = {"score": source.score, "accuracy": source.accuracy, "confidence": source.confidence}
-    series = {n: (steps, [first, *(line[n] for line in judged)]) for n, first in shown.items()}
-    shares = np.array([guard.source.class_shares, *(line["class_shares"] for line in judged)])
+    steps = [line["step"] for line in judged]
+    figures = ("score", "accuracy", "confidence")
+    series = {name: (steps, [line[name] for line in judged]) for name in figures}
+    series["source's score"] = ([0, steps[-1]], [guard.source.score] * 2)
+    shares = np.array([line["class_shares"] for line in judged])
     colours = {
         name: tuple(channel / 255 for channel in colour)
         for name, colour in zip(space.names, space.palette, strict=True)

@@ -15,6 +15,7 @@ from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import silent
 from sfda_edge.data.target import TargetImages
 from sfda_edge.fabric import open_fabric
+from sfda_edge.inference import Normalise
 from sfda_edge.models import ModelSpec, build_model
 from sfda_edge.task import AdaptationTask
 
@@ -28,8 +29,15 @@ def tiny_spec(three_classes) -> ModelSpec:
 
 @pytest.fixture
 def tiny_model(tiny_spec):
+    """Not trained, but with statistics of the images that it will see, as a trained one has."""
     torch.manual_seed(0)
-    return build_model(tiny_spec).eval()
+    model = build_model(tiny_spec).train()
+    images = np.stack([sample.image() for sample in drawn_images(10).samples])
+    model[1].momentum = 1.0  # of the last batch alone
+    with torch.no_grad():
+        model(Normalise(tiny_spec)(torch.from_numpy(images).permute(0, 3, 1, 2)))
+    model[1].momentum = 0.1
+    return model.eval()
 
 
 def drawn_images(count: int, height: int = 40, width: int = 70) -> ImageSet:

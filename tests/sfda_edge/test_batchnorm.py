@@ -12,7 +12,6 @@ from sfda_edge.batchnorm import (
     TargetStatistics,
     batchnorm_layers,
     check_health,
-    effective_classes,
     local_batchnorm,
     target_statistics,
 )
@@ -153,10 +152,23 @@ def test_sums_are_kept_where_the_model_is(tiny_model):
     assert {moments.total.device.type for moments in statistics.moments.values()} == {"meta"}
 
 
-def test_effective_classes_counts_equals_and_lone_ones():
-    assert effective_classes(torch.full((4,), 0.25)) == pytest.approx(4)
-    assert effective_classes(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1)
-    assert effective_classes(torch.tensor([float("nan"), 0.5])) == 0.0
+def test_statistics_that_leave_one_of_two_classes_are_repaired():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    model.append(nn.Conv2d(8, 2, 1))
+    batches = [torch.randn(4, 3, 16, 24) for _ in range(4)]
+    target_statistics(model, batches).mix_into(model, 1.0)
+    with torch.no_grad():  # half of the pixels each
+        logits = model.eval()(torch.cat(batches))
+        model[3].bias[0] -= (logits[:, 0] - logits[:, 1]).median()
+    assert check_health(model, batches, lambda logits: logits.softmax(1))[0].usable
+    model[1].running_var.mul_(1e4)  # the features vanish, the bias answers
+    health, statistics = check_health(model, batches, lambda logits: logits.softmax(1))
+    assert health.classes_stored < 1.1
+    assert health.classes_batch > 1.9
+    assert not health.usable
+    statistics.mix_into(model, 1.0)
+    assert check_health(model, batches, lambda logits: logits.softmax(1))[0].usable
 
 
 @pytest.fixture

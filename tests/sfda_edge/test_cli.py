@@ -118,7 +118,7 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
         start_s = time.monotonic()
         # Behind the checkpoint of step 20 and before the end.
-        while not metrics.exists() or len(metrics.read_text().splitlines()) < 23:
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < 24:
             assert process.poll() is None
             assert time.monotonic() - start_s < 120
             time.sleep(0.02)
@@ -140,7 +140,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, 
     (in_empty_folder / "run" / "adapted.safetensors").unlink()
     assert cli.main([*begun, "--resume"]) == 0
     assert (in_empty_folder / "run" / "adapted.safetensors").is_file()
-    assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 7
 
 
 def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):

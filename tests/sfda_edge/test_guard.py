@@ -131,7 +131,7 @@ def test_only_what_the_views_have_taught_is_a_pupil(name, pupil, make_task, tmp_
 
 def test_one_class_everywhere_is_a_collapse(guard, make_task):
     model = make_task().model
-    guard.source = verdict(0.5)
+    guard.source = guard.best = verdict(0.5)
     with torch.no_grad():
         model[3].weight.zero_()
         model[3].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
@@ -166,12 +166,21 @@ def test_a_collapsing_run_stops_early_and_returns_the_best(
     assert torch.equal(run.method.model[3].weight, tiny_model[3].weight)
 
 
-def test_a_collapsed_model_is_never_the_best_whatever_its_score(guard, make_task, monkeypatch):
-    one_class = verdict(0.99, (1.0, 0.0, 0.0), accuracy=1.0)
-    monkeypatch.setattr(guard, "judge", lambda _model: one_class)
-    guard.source = verdict(0.5)
-    guard.consider(make_task().model, 1)
-    assert guard.best_step is None
+def test_one_of_two_classes_is_a_collapse_too(guard):
+    guard.source = guard.best = verdict(0.5, (0.5, 0.5))
+    assert "collapsed to 1.0" in guard.how_collapsed(verdict(0.4, (1.0, 0.0)))
+    assert guard.how_collapsed(verdict(0.4, (0.8, 0.2))) == ""
+
+
+def test_fewer_classes_than_a_source_imagines_are_no_collapse(guard, make_task, monkeypatch):
+    """The source sees five classes where there is hardly more than road."""
+    guard.source = guard.best = verdict(0.2, (0.3, 0.2, 0.2, 0.2, 0.1), accuracy=0.5)
+    better = verdict(0.6, (0.88, 0.06, 0.06, 0.0, 0.0))
+    monkeypatch.setattr(guard, "judge", lambda _model: better)
+    guard.consider(make_task().model, 10)
+    assert guard.best_step == 10
+    assert guard.how_collapsed(better) == ""
+    assert "collapsed" in guard.how_collapsed(verdict(0.59, better.class_shares))
 
 
 def test_answers_that_are_no_numbers_are_on_record_as_json(make_task, tmp_path):
@@ -204,6 +213,7 @@ def test_a_run_that_preparing_has_broken_takes_no_step(make_task, tiny_model, tm
     adapt(run, tmp_path)
     assert "no longer numbers" in run.stopped
     assert run.next_step == 0
+    assert [line["stopped"] for line in read_metrics(tmp_path)] == [run.stopped]
     assert not checkpoint_path(tmp_path).exists()
     assert torch.equal(run.method.model[3].bias, tiny_model[3].bias)
 

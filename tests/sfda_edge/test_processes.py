@@ -60,6 +60,8 @@ def adapt(out, source, method, processes, settings):
         command, env=environment, capture_output=True, text=True, timeout=100, cwd=out.parent
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapted:") == 1
+    assert done.stderr.count("INFO  run:") == 1  # one speaks for all
     return load_file(out / "adapted.safetensors")
 
 
@@ -95,6 +97,6 @@ def test_two_processes_give_what_one_gives(method, source, tmp_path):
     assert results[0]["result"]["returned"] == results[1]["result"]["returned"]
     # What is returned may be the model of before the first step: the losses tell of the others.
     logged = [read_metrics(tmp_path / name) for name in ("alone", "shared")]
-    assert [line["step"] for line in logged[1]] == [1, 2, 3]
+    assert [line["step"] for line in logged[1]] == [0, 1, 2, 3]
     for expected, found in zip(*logged, strict=True):
         assert found == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
