@@ -18,6 +18,7 @@ from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.model_source import load_source
 from sfda_edge.progress import progress_bar
+from sfda_edge.run_directory import circumstances
 from sfda_edge.task import AdaptationTask
 
 
@@ -75,6 +76,7 @@ def measure_row(
         "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
+        **circumstances(),
     }
 
 

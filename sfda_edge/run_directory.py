@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import platform
 import subprocess
 import time
@@ -16,7 +17,9 @@ import torch
 from sfda_edge import __version__
 from sfda_edge.errors import RunError
 from sfda_edge.files import write_text
+from sfda_edge.processes import num_processes
 
+logger = logging.getLogger(__name__)
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
@@ -49,8 +52,9 @@ class RunDirectory:
         self._started_s = time.monotonic()
         if resume:
             self._facts = self._recorded(inputs)
+            _say_differences(self._facts)
         else:
-            self._facts = {"inputs": inputs, "state": "running", **_circumstances()}
+            self._facts = {"inputs": inputs, "state": "running", **circumstances()}
             self._begin(recipe)
 
     def _begin(self, recipe: str) -> None:
@@ -119,7 +123,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _circumstances() -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
+    """When something was begun, with what, and on how much."""
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": {
@@ -129,7 +134,22 @@ def _circumstances() -> dict[str, Any]:
         },
         "commit": _commit(),
         "threads": torch.get_num_threads(),
+        "processes": num_processes(),
     }
+
+
+def _say_differences(facts: dict[str, Any]) -> None:
+    """Warn of what a resumed run may have different, but not and be the same bit for bit."""
+    now = circumstances()
+    for name in ("threads", "processes", "versions"):
+        if facts.get(name) != now[name]:
+            logger.warning(
+                "begun with %s %s, resumed with %s: the result will not be bit for bit that of an "
+                "uninterrupted run",
+                name,
+                facts.get(name),
+                now[name],
+            )
 
 
 def _commit() -> str | None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfda_edge.attention import channel_map, dual_attention, spatial_map
+from sfda_edge.attention import AttentionScaling, channel_map, dual_attention, spatial_map
 from sfda_edge.batchnorm import require_batchnorm, watching
 from sfda_edge.discriminator import PatchDiscriminator
 from sfda_edge.errors import CollapseError, RecipeError
@@ -76,6 +76,8 @@ class SfdaRecipe:
         outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
         bounded_generator: maximise log(1 + L) in E10 instead of L, which has no bound (DFAD does so
             for CamVid); false for E10 as written.
+        attention_scaling: of the features before E5 and E6, as ``attention.py`` says. Open; to unit
+            length as in the authors' ZAQ.
         patch_maps: what the discriminator sees. Open; IntraDA, whose letter I the paper borrows,
             shows weighted self-information.
         student_steps: student steps to one of the generator. Open; 5 as in DFAD and the authors'
@@ -98,6 +100,7 @@ class SfdaRecipe:
     patches_per_side: int = 4
     outputs: Literal["logits", "probabilities"] = "logits"
     bounded_generator: bool = True
+    attention_scaling: AttentionScaling = "unit"
     patch_maps: Literal["self-information", "probabilities"] = "self-information"
     student_steps: int = 5
     noise_size: int = 256
@@ -301,8 +304,9 @@ class Sfda(AdaptationMethod):
         zero = first.new_zeros(())
         attention = zero
         if self.recipe.attention_weight:
+            scaling = self.recipe.attention_scaling
             attention = mean_absolute(
-                dual_attention(source.features), dual_attention(student.features)
+                dual_attention(source.features, scaling), dual_attention(student.features, scaling)
             )
         output = mean_absolute(first, second) if self.recipe.output_weight else zero
         return output, attention
@@ -319,9 +323,12 @@ class Sfda(AdaptationMethod):
         )
         with torch.no_grad():
             features = self._student_sees(self.task.inputs(small)).features
-        return attention_divergence(
-            spatial_map(source_features), spatial_map(features)
-        ) + attention_divergence(channel_map(source_features), channel_map(features))
+        scaling = self.recipe.attention_scaling
+        spatial, channel = (
+            attention_divergence(alike(source_features, scaling), alike(features, scaling))
+            for alike in (spatial_map, channel_map)
+        )
+        return spatial + channel
 
     def _teach_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         """E15; returns the target's probabilities, detached, for the discriminator."""
@@ -389,7 +396,8 @@ class Sfda(AdaptationMethod):
             answers = self._source_sees(self.task.inputs(fakes)).logits
             sections.append(fake_section(fakes, self.task.probabilities(answers), self.task.spec))
         features = self._student_sees(self.task.inputs(images)).features
-        sections.append(attention_section(images, spatial_map(features), features.shape[2:]))
+        maps = spatial_map(features, self.recipe.attention_scaling)
+        sections.append(attention_section(images, maps, features.shape[2:]))
         if self.recipe.has_patches:
             logits = self._student_sees(self.task.inputs(images)).logits
             entropies = patch_entropy(self.task.probabilities(logits), self.recipe.patches_per_side)

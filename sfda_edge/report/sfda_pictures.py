@@ -66,16 +66,17 @@ def patch_section(images: Tensor, entropies: Tensor, per_side: int) -> Section:
         entropies: (N, K²) of these images.
         per_side: K.
     """
-    easy, _hard = easy_and_hard(entropies)
-    is_easy = torch.zeros_like(entropies, dtype=torch.bool)
-    is_easy[easy, torch.arange(entropies.shape[1], device=easy.device)] = True
+    easy, hard = easy_and_hard(entropies)
+    positions = torch.arange(entropies.shape[1], device=easy.device)
+    frames = torch.zeros_like(entropies, dtype=torch.long)
+    frames[easy, positions], frames[hard, positions] = 1, 2
     pictures = [
-        _framed(_picture(image), flags.view(per_side, per_side).tolist())
-        for image, flags in zip(images[:_SHOWN], is_easy[:_SHOWN], strict=False)
+        _framed(_picture(image), kinds.view(per_side, per_side).tolist())
+        for image, kinds in zip(images[:_SHOWN], frames[:_SHOWN], strict=False)
     ]
     text = (
         "At every position the half of the batch that is surest is easy (green), the other half "
-        "hard (red)."
+        "hard (red); of an odd number the middle one is neither."
     )
     return Section("Patches", text, picture=picture_url(_grid([pictures])))
 
@@ -98,12 +99,15 @@ def _marked(picture: np.ndarray, row: int, column: int, cells_hw: tuple[int, int
     return picture
 
 
-def _framed(picture: np.ndarray, easy: list[list[bool]]) -> np.ndarray:
-    cells = len(easy)
+def _framed(picture: np.ndarray, kinds: list[list[int]]) -> np.ndarray:
+    """Frames around the cells: 1 easy, 2 hard, 0 none."""
+    cells = len(kinds)
     height, width = picture.shape[0] // cells, picture.shape[1] // cells
     for row in range(cells):
         for column in range(cells):
             cell = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
-            colour = _EASY if easy[row][column] else _HARD
+            if not kinds[row][column]:
+                continue
+            colour = (_EASY, _HARD)[kinds[row][column] - 1]
             cell[:3], cell[-3:], cell[:, :3], cell[:, -3:] = colour, colour, colour, colour
     return picture

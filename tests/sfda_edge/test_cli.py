@@ -109,6 +109,19 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
     assert "was begun with another recipe" in capsys.readouterr().err
 
 
+def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
+    begun = ["adapt", "--method", "bn", "--out", "run", "--set", "num_images=8"]
+    assert cli.main(begun) == 0
+    facts = in_empty_folder / "run" / "run.json"
+    run = json.loads(facts.read_text()) | {"state": "running"}
+    facts.write_text(json.dumps(run))
+    assert cli.main([*begun, "--resume"]) == 0
+    assert "bit for bit" not in caplog.text
+    facts.write_text(json.dumps(run | {"threads": 77}))
+    assert cli.main([*begun, "--resume"]) == 0
+    assert "begun with threads 77, resumed with" in caplog.text
+
+
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--size", "192x96"]
     for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):

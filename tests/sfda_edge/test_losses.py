@@ -137,25 +137,28 @@ def test_watching_leaves_no_hook_behind():
     assert not model[0]._forward_pre_hooks
 
 
-def naive_map(vectors):
-    """Row j: softmax over i of the dot products of unit vectors i and j."""
-    units = [v / v.norm() for v in vectors]
+def naive_map(vectors, scaling):
+    """Row j: softmax over i of the dot products of vectors i and j."""
+    if scaling == "unit":
+        vectors = [v / v.norm() for v in vectors]
+    divisor = math.sqrt(len(vectors[0])) if scaling == "root" else 1
     rows = []
-    for j in units:
-        scores = [math.exp(float(i @ j)) for i in units]
+    for j in vectors:
+        scores = [math.exp(float(i @ j) / divisor) for i in vectors]
         rows.append([score / sum(scores) for score in scores])
     return torch.tensor(rows)
 
 
-def test_both_attentions_are_e5_e6_e7():
+@pytest.mark.parametrize("scaling", ["unit", "root", "raw"])
+def test_both_attentions_are_e5_e6_e7(scaling):
     torch.manual_seed(2)
     features = torch.randn(1, 3, 2, 4)
     flat = features[0].flatten(1)  # (C, HW)
-    spatial = naive_map(list(flat.T))
-    channel = naive_map(list(flat))
-    torch.testing.assert_close(spatial_map(features)[0], spatial, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(channel_map(features)[0], channel, rtol=1e-5, atol=1e-6)
-    values = flat / flat.norm(dim=0, keepdim=True)
+    spatial = naive_map(list(flat.T), scaling)
+    channel = naive_map(list(flat), scaling)
+    torch.testing.assert_close(spatial_map(features, scaling)[0], spatial, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(channel_map(features, scaling)[0], channel, rtol=1e-5, atol=1e-6)
+    values = flat / flat.norm(dim=0, keepdim=True) if scaling == "unit" else flat
     expected = torch.zeros(6, 8)
     for j in range(8):
         for i in range(8):
@@ -163,7 +166,7 @@ def test_both_attentions_are_e5_e6_e7():
     for j in range(3):
         for i in range(3):
             expected[3 + j] += channel[j, i] * values[i]
-    torch.testing.assert_close(dual_attention(features)[0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dual_attention(features, scaling)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_divergence_is_a_loop_and_zero_for_equals():

@@ -1,11 +1,15 @@
+import base64
+import io
 from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from sfda_edge.report.adaptation import views_section
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.page import Page, Section, picture_url, write_page
+from sfda_edge.report.sfda_pictures import patch_section
 from sfda_edge.teacher import View
 from sfda_edge.views import Promise, Views
 
@@ -50,3 +54,15 @@ def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
             ["sizes", "8x4", "0.3", "0.500", "0.800", expected[0]],
             ["sizes", "12x6", "0.3", "0.600", "0.900", expected[1]],
         ]
+
+
+def test_of_an_odd_batch_the_middle_patch_is_neither_easy_nor_hard():
+    section = patch_section(
+        torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.tensor([[0.3], [0.1], [0.2]]), 1
+    )
+    picture = Image.open(io.BytesIO(base64.b64decode(section.picture.partition(",")[2])))
+    hard, easy, neither = (np.array(picture)[:30, x : x + 30] for x in (0, 36, 72))
+    frame = 1, 15
+    assert hard[frame][0] > 150 > hard[frame][1]
+    assert easy[frame][1] > 120 > easy[frame][0]
+    assert neither[frame].max() < 30
