@@ -37,6 +37,7 @@ def tiny_model(tiny_spec):
     with torch.no_grad():
         model(Normalise(tiny_spec)(torch.from_numpy(images).permute(0, 3, 1, 2)))
     model[1].momentum = 0.1
+    model[1].num_batches_tracked.zero_()  # some checkpoints do not have it
     return model.eval()
 
 
