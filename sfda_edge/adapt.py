@@ -79,14 +79,16 @@ class Adaptation:
         images = self._images(step)
         torch.manual_seed(self.task.seed * 1_000_003 + step)
         try:
-            found = self.method.step(images.to(self.task.device), self._indices(step), step)
+            found = averaged(
+                self.method.step(images.to(self.task.device), self._indices(step), step)
+            )
         except CollapseError as error:  # of sums over all processes, so that none waits for another
             self.stopped, found = str(error), {}
         self.next_step += 1
-        found = averaged(found)
         numbers = {name: value for name, value in found.items() if math.isfinite(value)}
-        for name in found.keys() - numbers.keys():
-            self.stopped = f"{name} is {found[name]} at step {self.next_step}"
+        broken = [name for name in found if name not in numbers]
+        if broken:
+            self.stopped = f"{broken[0]} is {found[broken[0]]} at step {self.next_step}"
         return {"step": self.next_step, **numbers}
 
     def _indices(self, step: int) -> list[int]:

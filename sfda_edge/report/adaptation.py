@@ -175,7 +175,8 @@ def _judgement_sections(
         ),
         Section(
             "Classes over the run",
-            "Share of the probe images' pixels. A run that collapses into few classes is stopped.",
+            "Share of the probe images' pixels. A run that collapses into few classes is stopped, "
+            "unless its score rises.",
             picture=picture_url(curves(by_class, "% of the pixels", colours)),
         ),
     ]

@@ -15,6 +15,7 @@ from sfda_edge.data.loading import silent
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
+from sfda_edge.metrics_file import open_metrics, read_metrics
 from sfda_edge.report.tensorboard import with_tensorboard
 
 
@@ -192,3 +193,11 @@ def test_what_preparation_alone_makes_of_the_model_is_considered(make_task, tmp_
     adapt(run, tmp_path)
     assert run.guard.best_step == 0
     assert torch.equal(run.method.model[3].bias, prepared)
+
+
+@pytest.mark.parametrize(("steps_done", "kept"), [(0, []), (1, [0, 1]), (2, [0, 1, 2])])
+def test_a_resumed_run_cuts_off_the_lines_of_steps_to_come(steps_done, kept, tmp_path):
+    lines = [json.dumps({"step": step}) + "\n" for step in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"step": 4, "lo')  # a kill
+    open_metrics(tmp_path, steps_done).close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == kept
