@@ -38,7 +38,9 @@ from sfda_edge.teacher import Teacher, View, unmirrored, view_size
 logger = logging.getLogger(__name__)
 PROBE_IMAGES, PROBE_BATCH = 16, 4
 SHARES = (0.0, 0.3, 0.6, 1.0)
-SCALES = (0.75, 1.0, 1.25, 1.5, 2.0)
+# As many smaller as larger sizes, octave by octave: the one in the middle of those that judge it
+# agrees with them best, and that has to be the device's own unless another sees better.
+SCALES = (0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0)
 # Two views are kept, one of them in the mirror: a third costs as much again and adds little. The
 # second is the best once more when no other promises at least this share of the best one's.
 KEPT_ABOVE = 0.9

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -108,7 +111,7 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
 
     def seen(_task, views, probe):
         """Surer with more of the target's statistics, and the smaller the image."""
-        certainty = {v: 0.5 + 0.2 * v.target_share + 6 / v.size_hw[1] for v in views}
+        certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
         return {v: unsure(task, len(probe), certainty[v]) for v in views}
 
     monkeypatch.setattr("sfda_edge.views._seen", seen)
@@ -118,6 +121,23 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
         view.size_hw[1] for view in views.by_size
     )[:2]
     assert [view.mirrored for view in views.kept] == [False, True]
+
+
+def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeypatch):
+    """Errors that change with the size at the same pace everywhere: none sees better."""
+    task = make_task(spec=replace(tiny_spec, input_hw=(192, 384)))
+    size = (2, len(task.target), task.num_classes, *task.half_hw)
+    wave = torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+    def seen(_task, views, probe):
+        """Logits are a stationary random process of the logarithm of the size."""
+        octaves = [math.log2(view.size_hw[1] / 384) for view in views]
+        waves = [math.cos(x) * wave[0] + math.sin(x) * wave[1] for x in octaves]
+        return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
+
+    monkeypatch.setattr("sfda_edge.views._seen", seen)
+    promises = {v.size_hw[1]: p.miou for v, p in find_views(task).by_size.items()}
+    assert max(promises, key=promises.__getitem__) == 384
 
 
 def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
