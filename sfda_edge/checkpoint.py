@@ -112,10 +112,10 @@ def read_state_dict(path: Path, expected: Any = ()) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
-    except Exception as error:  # torch.load passes on whatever the unpickler raises
-        reason = str(error).partition("\n")[0]
+    except Exception:  # torch.load passes on whatever the unpickler raises
         raise CheckpointError(
-            f"{path} holds more than weights and is not opened: {reason}"
+            f"{path} is no checkpoint, or holds more than weights, such as a whole model, which is "
+            "not opened because it may run code; save model.state_dict(), best as safetensors"
         ) from None
     return _without_prefixes(_unwrapped(path, content), set(expected))
 

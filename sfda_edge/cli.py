@@ -310,7 +310,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--label-space",
         metavar="NAME|FILE",
-        help="the network's outputs: cityscapes, cityscapes20, camvid or a .toml file",
+        help="the network's outputs: cityscapes, cityscapes20|16|13, camvid, densepass13, "
+        "stanford2d3d8, endovis4 or a .toml file",
     )
     group.add_argument("--size", type=size_hw, metavar="WxH", help="input size, such as 512x256")
     group.add_argument(
@@ -366,7 +367,9 @@ def _validation(args: argparse.Namespace) -> Validation | None:
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_set_flag(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/…)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, with its arguments"
+    )
     _add_device_flags(parser)
 
 
@@ -413,11 +416,24 @@ def _require_out_to_resume(args: argparse.Namespace) -> None:
         raise SfdaEdgeError("--resume needs --out with the run to go on with")
 
 
+def _as_begun(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments that a run was begun with, and those given now."""
+    from sfda_edge.run_directory import read_run
+
+    begun = [str(argument) for argument in read_run(args.out).get("arguments", [])]
+    again = build_parser().parse_args([*(begun or ["adapt"]), *args.arguments[1:]])
+    again.arguments = begun
+    return again
+
+
 def _adapt(args: argparse.Namespace) -> None:
     _require_out_to_resume(args)
     keep_freed_memory()
     from sfda_edge.commands import adapt
     from sfda_edge.processes import part, rank
+
+    if args.resume:
+        args = _as_begun(args)
 
     out_dir = adapt.run(
         adapt.AdaptRequest(
@@ -434,6 +450,7 @@ def _adapt(args: argparse.Namespace) -> None:
             args.tensorboard,
             args.resume,
             args.skip_bad,
+            tuple(args.arguments),
         )
     )
     if rank() == 0:
@@ -586,7 +603,9 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 1 failed, 2 the user has to act."""
-    args = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    args = build_parser().parse_args(given)
+    args.arguments = given
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
     )

@@ -132,13 +132,26 @@ class Guard:
             pupil: whether it has learnt what the consensus says.
         """
         verdict = self.judge(model)
-        least = (LEAST_SCORE_OF_PUPILS if pupil else 1) * self.source.score
-        errs_more = 1 - verdict.accuracy > MOST_ERRORS * (1 - self.source.accuracy)
-        better = verdict.score > self.best.score and verdict.score >= least and not errs_more
-        if better:
+        refused = self.refusal(verdict.score, verdict.accuracy, pupil)
+        if verdict.score > self.best.score and not refused:
             self.best, self.best_step = verdict, step
             self._weights = _copied(model)
         return verdict
+
+    def refusal(self, score: float, accuracy: float, pupil: bool) -> str:
+        """Why a model is not better than the source whatever its score; empty if it may be."""
+        source = self.source
+        if 1 - accuracy > MOST_ERRORS * (1 - source.accuracy):
+            return (
+                f"it expects {100 * (1 - accuracy):.1f} % wrong pixels, the source model "
+                f"{100 * (1 - source.accuracy):.1f} %"
+            )
+        if pupil and score < LEAST_SCORE_OF_PUPILS * source.score:
+            return (
+                "one that has learnt what the judging views say has to reach "
+                f"{LEAST_SCORE_OF_PUPILS * source.score:.3f}"
+            )
+        return ""
 
     def how_collapsed(self, verdict: Verdict) -> str:
         """How it shows that a model has lost what the source model sees; empty if it has not.

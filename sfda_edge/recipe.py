@@ -41,7 +41,8 @@ def load_recipe(name_or_path: str, kind: type[T], overrides: tuple[str, ...] = (
     Raises:
         RecipeError: an unknown recipe or setting, or a value of the wrong type.
     """
-    return parse_recipe(read_toml(recipe_path(name_or_path)), kind, overrides)
+    settings = read_toml(recipe_path(name_or_path))
+    return parse_recipe(settings, kind, overrides, f"recipe '{name_or_path}'")
 
 
 def recipe_path(name_or_path: str) -> Path:
@@ -57,7 +58,7 @@ def recipe_path(name_or_path: str) -> Path:
         return path
     if name_or_path.endswith(".toml"):
         raise RecipeError(f"{path} is not there; sfda-edge recipes lists those that ship with us")
-    hint = _hint(name_or_path, recipe_names())
+    hint = closest(name_or_path, recipe_names())
     raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
 
 
@@ -75,8 +76,16 @@ def describe_recipes() -> str:
     return "".join(lines)
 
 
-def parse_recipe(settings: dict[str, Any], kind: type[T], overrides: tuple[str, ...] = ()) -> T:
+def parse_recipe(
+    settings: dict[str, Any], kind: type[T], overrides: tuple[str, ...] = (), title: str = "recipe"
+) -> T:
     """Check settings against the frozen dataclass ``kind`` and build it.
+
+    Args:
+        settings: of a file.
+        kind: has all of them as fields.
+        overrides: ``KEY=VALUE``.
+        title: what errors call the file.
 
     Raises:
         RecipeError: an unknown setting, or a value of the wrong type or range.
@@ -85,14 +94,16 @@ def parse_recipe(settings: dict[str, Any], kind: type[T], overrides: tuple[str, 
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in merged:
         if key not in known:
-            raise RecipeError(f"unknown setting '{key}'; {_hint(key, known)}")
+            raise RecipeError(f"{title}: unknown setting '{key}'; {closest(key, known)}")
     try:
         return msgspec.convert(merged, kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        raise RecipeError(f"recipe: {error}") from None
+        changed = f" with --set {' '.join(overrides)}" if overrides else ""
+        raise RecipeError(f"{title}{changed}: {error}") from None
 
 
-def _hint(found: str, known: list[str]) -> str:
+def closest(found: str, known: list[str]) -> str:
+    """What may have been meant."""
     close = difflib.get_close_matches(found, known, 1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 

@@ -8,6 +8,7 @@ import logging
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,20 @@ class RunDirectory:
         inputs: everything that decides the result; a resumed run must have the same.
         recipe: TOML text, written beside.
         resume: go on with a run that was begun.
+        arguments: the command line that begins it, recorded.
 
     Raises:
         RunError: the folder holds another run, cannot be written, or there is nothing to resume.
     """
 
-    def __init__(self, path: Path, inputs: dict[str, Any], recipe: str, resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: dict[str, Any],
+        recipe: str,
+        resume: bool,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.path = path
         self._is_new = not path.exists()
         self._started_s = time.monotonic()
@@ -54,14 +63,19 @@ class RunDirectory:
             self._facts = self._recorded(inputs)
             _say_differences(self._facts)
         else:
-            self._facts = {"inputs": inputs, "state": "running", **circumstances()}
+            self._facts = {
+                "inputs": inputs,
+                "arguments": list(arguments),
+                "state": "running",
+                **circumstances(),
+            }
             self._begin(recipe)
 
     def _begin(self, recipe: str) -> None:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(
-                f"{self.path} exists already; choose another --out, or --resume to go on with it"
-            )
+            goes_on = read_run(self.path).get("state") == "running"
+            resume = ", or --resume to go on with its run" if goes_on else ""
+            raise RunError(f"{self.path} exists already; choose another --out{resume}")
         write_text(self.path / RECIPE_FILE, recipe)
         self._write()
 
@@ -74,9 +88,10 @@ class RunDirectory:
         now = json.loads(json.dumps(inputs))
         different = [key for key in now if recorded.get(key) != now[key]]
         if different:
+            begun = "; ".join(f"{key} {recorded.get(key)}, not {now[key]}" for key in different)
             raise RunError(
-                f"{self.path} was begun with another {', '.join(different)}; resume with what it "
-                "was begun with, or start afresh with another --out"
+                f"{self.path} was begun with another {', '.join(different)}: {begun}. Resume with "
+                "what it was begun with, or start afresh with another --out"
             )
         if facts.get("state") == "finished":
             raise RunError(f"{self.path} is finished; there is nothing to resume")

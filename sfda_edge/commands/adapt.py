@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from sfda_edge.recipe import recipe_toml
 from sfda_edge.report.adaptation import adaptation_page, compare, scores_text
 from sfda_edge.report.page import Section, write_page
 from sfda_edge.report.tensorboard import with_tensorboard
-from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
+from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir, read_run
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
 from sfda_edge.validation import Validation
@@ -58,6 +59,7 @@ class AdaptRequest:
         tensorboard: also write the log for TensorBoard.
         resume: go on with the run in ``out_dir``.
         skip_bad: leave damaged images out.
+        arguments: the command line, which ``--resume`` repeats.
     """
 
     flags: ModelFlags
@@ -73,6 +75,7 @@ class AdaptRequest:
     tensorboard: bool = False
     resume: bool = False
     skip_bad: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 def run(request: AdaptRequest) -> Path:
@@ -94,9 +97,8 @@ def run(request: AdaptRequest) -> Path:
     inputs = _inputs(request, source, method_name, recipe)
     inputs |= {"device": str(fabric.device), "target_sha256": target.sha256}
     if rank() == 0:
-        directory = RunDirectory(
-            out_dir, inputs, recipe_toml(recipe, method=method_name), request.resume
-        )
+        text = recipe_toml(recipe, method=method_name)
+        directory = RunDirectory(out_dir, inputs, text, request.resume, request.arguments)
     fabric.barrier()
     work_dir = out_dir / WORK_DIR
     try:
@@ -113,6 +115,7 @@ def run(request: AdaptRequest) -> Path:
         adaptation.method.compile()
     if request.resume and checkpoint_path(out_dir).exists():
         adaptation.resume(checkpoint_path(out_dir))
+        logger.info("resumed: %d of %d steps", adaptation.next_step, adaptation.method.num_steps)
     bar = progress_bar(method_name, adaptation.method.num_steps, adaptation.next_step)
     if request.tensorboard and rank() == 0:
         bar = with_tensorboard(bar, out_dir / "tensorboard", adaptation.next_step)
@@ -130,6 +133,8 @@ def run(request: AdaptRequest) -> Path:
 def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
     """The flags, with what the recipe says of a model that does not say it itself."""
     if describes_itself(flags.weights):
+        if said.name is not None:
+            logger.warning("the recipe is for %s; the model is what these weights say", said.name)
         return flags
     return replace(
         flags,
@@ -199,12 +204,13 @@ def _leave(
     comparison = compare(task, before, after, teacher)
     scores = _scores(before, after, validation, skip_bad)
     lines = read_metrics(directory.path)
-    outcome = outcome_text(adaptation)
+    outcome = outcome_text(adaptation) + refusal_text(adaptation, lines)
     logger.info(outcome)
     if scores is not None:
         logger.info(scores_text(scores))
     page = adaptation_page(
         outcome,
+        read_run(directory.path),
         lines,
         guard,
         adaptation.views,
@@ -250,11 +256,24 @@ def outcome_text(adaptation: Adaptation) -> str:
         )
     returned = f"the model of step {guard.best_step} of {steps}"
     if guard.best_step == 0:
-        returned = f"the model before the first of {steps} steps, with nothing learnt"
+        returned = (
+            f"the model before the first of {steps} steps, which differs from the source in its "
+            "BatchNorm statistics alone"
+        )
     return (
         f"{text}Returned: {returned}; label-free score {guard.best.score:.3f}, {source} "
         f"{guard.source.score:.3f}."
     )
+
+
+def refusal_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
+    """Why a higher score than the returned model's was not good enough; empty if there is none."""
+    highest = max((line for line in lines if "score" in line), key=lambda line: line["score"])
+    guard, pupil = adaptation.guard, adaptation.method.taught_by_views and highest["step"] > 0
+    if highest["score"] <= guard.best.score:
+        return ""
+    reason = guard.refusal(highest["score"], highest["accuracy"], pupil)
+    return f" Step {highest['step']} scored {highest['score']:.3f} and was refused: {reason}."
 
 
 def _recorded(verdict: Verdict) -> dict[str, Any]:

@@ -27,12 +27,14 @@ def open_folder(
     images_dir = images_dir.parent if deep else images_dir
     for folder in (images_dir, labels_dir):
         if folder is not None and not folder.is_dir():
-            raise DataError(f"{folder} is not a folder")
+            found = "is not a folder" if folder.exists() else "does not exist"
+            raise DataError(f"{folder} {found}")
     paths = _of_subfolders(images_dir) if deep else list_images(images_dir)
     if not paths:
         below = 0 if deep else len(_of_subfolders(images_dir))
         advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
-        raise DataError(f"{images_dir} holds no images{advice}")
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{images_dir} holds no images ({endings}){advice}")
     if labels_dir is not None:
         _require_labels(images_dir, paths, labels_dir)
     samples = (_sample(images_dir, path, labels_dir) for path in paths)

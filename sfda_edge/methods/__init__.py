@@ -13,7 +13,7 @@ from sfda_edge.methods.multiview import MultiView, MultiViewRecipe
 from sfda_edge.methods.selftrain import SelfTraining, SelfTrainingRecipe
 from sfda_edge.methods.sfda import Sfda, SfdaRecipe
 from sfda_edge.methods.tent import Tent, TentRecipe
-from sfda_edge.recipe import parse_recipe, recipe_path
+from sfda_edge.recipe import closest, parse_recipe, recipe_path
 from sfda_edge.toml_file import read_toml
 
 __all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]
@@ -46,6 +46,8 @@ def load_method_recipe(
     Raises:
         RecipeError: no such recipe or method, or settings that do not fit.
     """
+    if method is not None and method not in METHODS:
+        raise RecipeError(f"unknown method '{method}'; {closest(method, list(METHODS))}")
     settings = read_toml(recipe_path(name_or_path))
     for table in TABLES:
         settings.pop(table, None)
@@ -60,7 +62,8 @@ def load_method_recipe(
         )
     if method not in (None, name, name_or_path):
         raise RecipeError(f"recipe '{name_or_path}' is of method '{name}', not '{method}'")
-    return name, parse_recipe(settings, METHODS[name][0], overrides)
+    title = f"recipe '{name_or_path}'"
+    return name, parse_recipe(settings, METHODS[name][0], overrides, title)
 
 
 @dataclass(frozen=True)

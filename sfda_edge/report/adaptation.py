@@ -61,13 +61,14 @@ def compare(
             ]
         )
         changed.append(float((first != second).mean()))
-    titles = ["target image", "source model", "adapted", "pseudo-label", "its confidence"]
+    titles = ["target image", "source model", "adapted", "pseudo-label: the views", "how surely"]
     sheet = contact_sheet(rows, titles, task.spec.answer_space, row_height=150)
     return Comparison(sheet, float(np.mean(changed)))
 
 
 def adaptation_page(
     outcome: str,
+    made_of: dict[str, Any],
     lines: Sequence[dict[str, Any]],
     guard: Guard,
     views: Views,
@@ -78,9 +79,12 @@ def adaptation_page(
 ) -> Page:
     """All sections that the run has something to show for."""
     sections = [
+        run_section(made_of),
         Section(
             "Before and after",
-            _changed(comparison, scored=scores is not None),
+            _changed(comparison, scored=scores is not None)
+            + " The last two pictures are what the source's good views agree on, which some "
+            "methods learn and all are judged by, and how surely, from dark to light.",
             picture=picture_url(comparison.sheet),
         ),
         *_score_sections(scores, space),
@@ -90,6 +94,23 @@ def adaptation_page(
         *illustrations,
     ]
     return Page("Adaptation report", outcome, sections)
+
+
+def run_section(made_of: dict[str, Any]) -> Section:
+    """Which run this is: ``run.json`` in short."""
+    inputs = made_of["inputs"]
+    versions = ", ".join(f"{name} {version}" for name, version in made_of["versions"].items())
+    settings = ", ".join(f"{name} = {value}" for name, value in inputs["recipe"].items())
+    rows = [
+        ("method", inputs["method"]),
+        ("settings", settings),
+        ("model", f"{inputs['model']} at {inputs['size']}, {inputs['precision']}"),
+        ("weights", f"{inputs['weights']} (sha256 {inputs['weights_sha256'][:12]}…)"),
+        ("target images", inputs["images"]),
+        ("begun", f"{made_of['started']}, {inputs['device']}, {made_of['threads']} threads"),
+        ("with", versions),
+    ]
+    return Section("The run", table=[("", ""), *rows])
 
 
 def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:
@@ -142,8 +163,12 @@ def _losses(series: dict[str, Any]) -> Section:
     for name, (steps, values) in series.items():
         largest = max(abs(value) for value in values) or 1.0
         scaled[f"{name} / {largest:.3g}"] = (steps, [value / largest for value in values])
-    picture = picture_url(curves(scaled, "share of the largest value"))
-    return Section("Losses", "Each divided by the figure behind its name.", picture=picture)
+    picture = picture_url(curves(scaled, "share of the largest size"))
+    text = (
+        "Each a running mean over a fortieth of its values, divided by the figure behind its name: "
+        "its largest distance from zero."
+    )
+    return Section("Losses", text, picture=picture)
 
 
 def _judgement_sections(
@@ -154,6 +179,8 @@ def _judgement_sections(
     figures = ("score", "accuracy", "confidence")
     series = {name: (steps, [line[name] for line in judged]) for name in figures}
     series["source's score"] = ([0, steps[-1]], [guard.source.score] * 2)
+    if guard.best_step is not None:
+        series["returned"] = ([guard.best_step], [guard.best.score])
     shares = np.array([line["class_shares"] for line in judged])
     colours = {
         name: tuple(channel / 255 for channel in colour)
@@ -169,8 +196,9 @@ def _judgement_sections(
             "the model itself answers in the mirror, and the accuracy by the same truth. The best "
             "checkpoint is returned, the source model when none is better; one that expects a "
             "tenth more errors than the source is not, nor one that has learnt the consensus and "
-            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Confidence is "
-            "shown, not used.",
+            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Step 0 is the model "
+            "before anything is learnt, with the share of the target's BatchNorm statistics that "
+            "the method uses. Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
@@ -196,9 +224,10 @@ def views_section(views: Views) -> Section:
     text = (
         "The mean IoU and accuracy that the source model promises, without labels, in each way of "
         "looking at the target: first shares of the target's statistics are compared with one "
-        "another, then sizes at the best share. What promises clearly less accuracy than another "
-        "is out. The consensus is made of the best as it is and of the next, if that promises "
-        "nearly as much, else the best again, in the mirror."
+        "another, then sizes at the best share. Each is judged by those that it is compared with, "
+        "so the groups, and the score above, are not on one scale. What promises clearly less "
+        "accuracy than another is out. The consensus is made of the best as it is and of the next, "
+        "if that promises nearly as much, else the best again, in the mirror."
     )
     if views.trusted_share < 1:
         text += (

@@ -23,6 +23,7 @@ def curves(series: Series, unit: str, colours: Mapping[str, tuple[float, ...]] |
         style = "-" if len(steps) > 20 else "o-"
         axes.plot(steps, values, style, label=name, color=colour, linewidth=1.6, markersize=4)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(unit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=1 + len(series) // 8, loc="center left", bbox_to_anchor=(1, 0.5))

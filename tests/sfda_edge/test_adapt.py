@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfda_edge.adapt import _steps, adapt, batch_indices, begin, checkpoint_path
-from sfda_edge.commands.adapt import outcome_text
+from sfda_edge.commands.adapt import outcome_text, refusal_text
 from sfda_edge.data.loading import silent
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -47,7 +47,7 @@ def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
     ("best_step", "said"),
     [
         (None, "Nothing was better than the source model by the label-free score"),
-        (0, "Returned: the model before the first of 6 steps, with nothing learnt;"),
+        (0, "Returned: the model before the first of 6 steps, which differs from"),
         (5, "Returned: the model of step 5 of 6;"),
     ],
 )
@@ -57,6 +57,22 @@ def test_people_are_told_what_was_returned(best_step, said, make_task):
     assert outcome_text(run).startswith(said)
     run.stopped = "the answers are one class"
     assert outcome_text(run).startswith(f"The run was stopped: the answers are one class. {said}")
+
+
+def test_people_are_told_why_a_higher_score_was_refused(make_task):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    source = run.guard.source
+    run.method.taught_by_views = True
+    line = {"step": 4, "score": 1.05 * source.score, "accuracy": source.accuracy}
+    assert refusal_text(run, [{"step": 0, "score": 0.0, "accuracy": 0.0}, line]) == (
+        f" Step 4 scored {1.05 * source.score:.3f} and was refused: one that has learnt what the "
+        f"judging views say has to reach {1.06 * source.score:.3f}."
+    )
+    wrong = 1 - 1.2 * (1 - source.accuracy)
+    assert "wrong pixels" in refusal_text(run, [line | {"accuracy": wrong}])
+    assert refusal_text(run, [line | {"score": source.score}]) == ""
+    run.guard.best = dataclasses.replace(source, score=1.05 * source.score)
+    assert refusal_text(run, [line]) == ""
 
 
 def test_the_statistics_are_mixed_before_the_last_judgement(tmp_path, make_task, tiny_model):

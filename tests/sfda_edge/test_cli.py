@@ -34,7 +34,7 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--images", "x" * 300], "File name too long"),
         (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
         (["adapt", "--images", cli.__file__], ".py' is not a folder, a video file"),
-        (["adapt", "--method", "magic"], "unknown recipe 'magic'; known: bn"),
+        (["adapt", "--method", "magic"], "unknown method 'magic'; known: default"),
         (["recipes", "mine.toml"], "mine.toml is not there; sfda-edge recipes lists"),
         (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
         (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
@@ -106,7 +106,27 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
     begun = ["adapt", "--method", "bn", "--out", "run"]
     assert cli.main([*begun, "--set", "num_images=8"]) == 0
     assert cli.main([*begun, "--set", "num_images=16", "--resume"]) == 2
-    assert "was begun with another recipe" in capsys.readouterr().err
+    assert "was begun with another recipe: recipe {'target_share" in capsys.readouterr().err
+
+
+def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, capsys):
+    caplog.set_level("INFO")
+    begun = ["adapt", "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
+    assert cli.main([*begun, "--out", "run", "--validation", "streetsynth:clip"]) == 0
+    facts = in_empty_folder / "run" / "run.json"
+    first = json.loads(facts.read_text())
+    assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
+    assert "run is finished; there is nothing to resume" in capsys.readouterr().err
+    assert cli.main([*begun, "--out", "run"]) == 2
+    assert "run exists already; choose another --out\n" in capsys.readouterr().err
+    facts.write_text(json.dumps(first | {"state": "running"}))
+    assert cli.main([*begun, "--out", "run"]) == 2
+    assert "choose another --out, or --resume to go on" in capsys.readouterr().err
+    assert cli.main(["adapt", "--resume", "--out", "run"]) == 0
+    assert "resumed: 0 of 2 steps" in caplog.text
+    second = json.loads(facts.read_text())
+    assert second["inputs"] == first["inputs"]
+    assert second["result"] == first["result"] | {"data_wait_s": second["result"]["data_wait_s"]}
 
 
 def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):

@@ -50,7 +50,7 @@ def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
     (labels / "bochum" / "0.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images, first bochum/0\.png"):
         open_images(f"{images}/**", labels)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         open_images(f"{images}/nowhere/**")
 
 

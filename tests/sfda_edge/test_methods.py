@@ -275,13 +275,14 @@ def test_published_recipes_name_their_row_network_classes_and_size(name):
     assert recipe.learning_rate == 2.5e-4
 
 
-def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path):
+def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path, caplog):
     said = recipe_model("published/gta5-cityscapes")
     assert said == RecipeModel("deeplabv3_resnet50", "cityscapes", (256, 512))
     bare = tmp_path / "bare.pth"
     flags = completed(ModelFlags(bare, size_hw=(64, 64)), said)
     assert flags == ModelFlags(bare, "deeplabv3_resnet50", "cityscapes", (64, 64))
     assert completed(ModelFlags(None), said) == ModelFlags(None), "the packaged model knows itself"
+    assert "the recipe is for deeplabv3_resnet50" in caplog.text
 
 
 def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):
