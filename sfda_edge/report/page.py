@@ -24,7 +24,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
        color: #1b1f24; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #d8dee4 }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, td:nth-child(2):last-child { text-align: left }
+td:first-child { white-space: nowrap }
 img { max-width: 100%; display: block; margin: .5rem 0 }
 p.note { color: #57606a }
 </style>
