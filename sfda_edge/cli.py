@@ -46,6 +46,7 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "export",
 }
+logger = logging.getLogger(__name__)
 _EPILOG = """\
 examples
   sfda-edge adapt                          the packaged model to the packaged dusk images
@@ -116,7 +117,7 @@ def _add_adapt(commands) -> None:
     )
     parser.add_argument("--compile", action="store_true", dest="compiled", help="use torch.compile")
     parser.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard")
-    _add_run_flags(parser)
+    _add_run_flags(parser, "go on with the run in --out, with the arguments that it was begun with")
 
 
 def _add_recipes(commands) -> None:
@@ -250,7 +251,7 @@ def _add_train(commands) -> None:
     parser.add_argument("--images", required=True, metavar="IMAGES", help=f"labelled: {_IMAGES}")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="for a plain folder of images")
     _add_validation_flags(parser, "to score at the end")
-    _add_run_flags(parser)
+    _add_run_flags(parser, "go on with the run in --out; with the same arguments")
 
 
 def _add_synth(commands) -> None:
@@ -364,12 +365,10 @@ def _validation(args: argparse.Namespace) -> Validation | None:
     return Validation(args.validation, args.validation_labels)
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+def _add_run_flags(parser: argparse.ArgumentParser, how_it_resumes: str) -> None:
     _add_set_flag(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/…)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out, with its arguments"
-    )
+    parser.add_argument("--resume", action="store_true", help=how_it_resumes)
     _add_device_flags(parser)
 
 
@@ -417,11 +416,22 @@ def _require_out_to_resume(args: argparse.Namespace) -> None:
 
 
 def _as_begun(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments that a run was begun with, and those given now."""
-    from sfda_edge.run_directory import read_run
+    """The arguments that a run was begun with, and those given now.
 
-    begun = [str(argument) for argument in read_run(args.out).get("arguments", [])]
-    again = build_parser().parse_args([*(begun or ["adapt"]), *args.arguments[1:]])
+    Raises:
+        RunError: there is nothing to resume.
+    """
+    from sfda_edge.run_directory import resumable_run
+
+    begun = resumable_run(args.out).get("arguments")
+    if not begun:
+        logger.warning(
+            "%s does not say with what arguments it was begun; give all of them, --validation, "
+            "--tensorboard, --compile and --skip-bad too",
+            args.out,
+        )
+        return args
+    again = build_parser().parse_args([*map(str, begun), *args.arguments[1:]])
     again.arguments = begun
     return again
 

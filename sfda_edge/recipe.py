@@ -90,16 +90,18 @@ def parse_recipe(
     Raises:
         RecipeError: an unknown setting, or a value of the wrong type or range.
     """
-    merged = {**settings, **dict(_override(text) for text in overrides)}
+    changed = dict(_override(text) for text in overrides)
+    merged = {**settings, **changed}
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in merged:
         if key not in known:
-            raise RecipeError(f"{title}: unknown setting '{key}'; {closest(key, known)}")
+            where = "--set" if key in changed else title
+            raise RecipeError(f"{where}: unknown setting '{key}'; {closest(key, known)}")
     try:
         return msgspec.convert(merged, kind, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        changed = f" with --set {' '.join(overrides)}" if overrides else ""
-        raise RecipeError(f"{title}{changed}: {error}") from None
+        where = f"{title} with --set {' '.join(overrides)}" if overrides else title
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def closest(found: str, known: list[str]) -> str:

@@ -25,6 +25,7 @@ RUNS = Path("runs")
 LATEST = RUNS / "latest"
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
 ADAPTED_FILE = "adapted.safetensors"
+_LONGEST_SAID = 100
 
 
 def default_run_dir(method: str) -> Path:
@@ -63,12 +64,8 @@ class RunDirectory:
             self._facts = self._recorded(inputs)
             _say_differences(self._facts)
         else:
-            self._facts = {
-                "inputs": inputs,
-                "arguments": list(arguments),
-                "state": "running",
-                **circumstances(),
-            }
+            recorded = {"arguments": list(arguments)} if arguments else {}
+            self._facts = {"inputs": inputs, **recorded, "state": "running", **circumstances()}
             self._begin(recipe)
 
     def _begin(self, recipe: str) -> None:
@@ -80,21 +77,13 @@ class RunDirectory:
         self._write()
 
     def _recorded(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        try:
-            facts = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
-            recorded = facts["inputs"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RunError(f"nothing to resume: {self.path / RUN_FILE} is not there") from None
-        now = json.loads(json.dumps(inputs))
-        different = [key for key in now if recorded.get(key) != now[key]]
+        facts = resumable_run(self.path)
+        different = _differences(facts["inputs"], json.loads(json.dumps(inputs)))
         if different:
-            begun = "; ".join(f"{key} {recorded.get(key)}, not {now[key]}" for key in different)
             raise RunError(
-                f"{self.path} was begun with another {', '.join(different)}: {begun}. Resume with "
-                "what it was begun with, or start afresh with another --out"
+                f"{self.path} was begun with another {', '.join(different)}; resume with what it "
+                "was begun with, or start afresh with another --out"
             )
-        if facts.get("state") == "finished":
-            raise RunError(f"{self.path} is finished; there is nothing to resume")
         return facts
 
     def abandon(self) -> None:
@@ -138,6 +127,36 @@ def read_run(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def resumable_run(folder: Path) -> dict[str, Any]:
+    """The facts of a run that was begun and not finished.
+
+    Raises:
+        RunError: there is none.
+    """
+    facts = read_run(folder)
+    if not isinstance(facts.get("inputs"), dict):
+        raise RunError(f"nothing to resume: {folder / RUN_FILE} is not there, or damaged")
+    if facts.get("state") == "finished":
+        raise RunError(f"{folder} is finished; there is nothing to resume")
+    return facts
+
+
+def _differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is different, with both values where they are short."""
+    found = []
+    for key, value in now.items():
+        before = begun.get(key)
+        if before == value:
+            continue
+        if isinstance(before, dict) and isinstance(value, dict):
+            found += [f"{key}.{inner}" for inner in _differences(before, value)]
+        elif len(f"{before}{value}") > _LONGEST_SAID or key.endswith("sha256"):
+            found.append(key)
+        else:
+            found.append(f"{key} ({before}, not {value})")
+    return found
+
+
 def circumstances() -> dict[str, Any]:
     """When something was begun, with what, and on how much."""
     return {
@@ -156,7 +175,7 @@ def circumstances() -> dict[str, Any]:
 def _say_differences(facts: dict[str, Any]) -> None:
     """Warn of what a resumed run may have different, but not and be the same bit for bit."""
     now = circumstances()
-    for name in ("threads", "processes", "versions"):
+    for name in ("threads", "processes", "versions", "commit"):
         if facts.get(name) != now[name]:
             logger.warning(
                 "begun with %s %s, resumed with %s: the result will not be bit for bit that of an "

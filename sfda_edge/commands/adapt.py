@@ -90,6 +90,7 @@ def run(request: AdaptRequest) -> Path:
     source = load_source(flags, "--weights FILE for another")
     fabric = open_fabric(request.device, request.precision)
     _say_defaults(request)
+    say_other_model(source, recipe_model(recipe_name))
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
     validation = _looked_at(request, source)
@@ -133,8 +134,6 @@ def run(request: AdaptRequest) -> Path:
 def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
     """The flags, with what the recipe says of a model that does not say it itself."""
     if describes_itself(flags.weights):
-        if said.name is not None:
-            logger.warning("the recipe is for %s; the model is what these weights say", said.name)
         return flags
     return replace(
         flags,
@@ -142,6 +141,14 @@ def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
         label_space=flags.label_space or said.label_space,
         size_hw=flags.size_hw or said.input_hw,
     )
+
+
+def say_other_model(source: SourceModel, said: RecipeModel) -> None:
+    """Warn where a recipe was published for another network than the one that is adapted."""
+    if said.name not in (None, source.spec.architecture):
+        logger.warning(
+            "the recipe is for %s, these weights are of %s", said.name, source.spec.architecture
+        )
 
 
 def _say_defaults(request: AdaptRequest) -> None:
@@ -251,8 +258,8 @@ def outcome_text(adaptation: Adaptation) -> str:
     text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
     if guard.best_step is None:
         return (
-            f"{text}Nothing was better than the {source} by the label-free score "
-            f"({guard.source.score:.3f}): it is returned{' unchanged' if healthy else ''}."
+            f"{text}The {source} is returned{' unchanged' if healthy else ''}: nothing was found "
+            f"to be better. Its label-free score is {guard.source.score:.3f}."
         )
     returned = f"the model of step {guard.best_step} of {steps}"
     if guard.best_step == 0:
@@ -268,11 +275,15 @@ def outcome_text(adaptation: Adaptation) -> str:
 
 def refusal_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
     """Why a higher score than the returned model's was not good enough; empty if there is none."""
-    highest = max((line for line in lines if "score" in line), key=lambda line: line["score"])
-    guard, pupil = adaptation.guard, adaptation.method.taught_by_views and highest["step"] > 0
-    if highest["score"] <= guard.best.score:
+    guard = adaptation.guard
+    higher = [line for line in lines if line.get("score", 0.0) > guard.best.score]
+    if not higher:
         return ""
+    highest = max(higher, key=lambda line: line["score"])
+    pupil = adaptation.method.taught_by_views and highest["step"] > 0
     reason = guard.refusal(highest["score"], highest["accuracy"], pupil)
+    if not reason:  # of a run that was resumed in other circumstances
+        return ""
     return f" Step {highest['step']} scored {highest['score']:.3f} and was refused: {reason}."
 
 

@@ -79,8 +79,8 @@ def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
     if foreign.size:
         raise DataError(
             f"{name}: label {', '.join(map(str, foreign[:5]))} is outside the "
-            f"{space.num_classes} classes (ignored: {space.ignore_index}); labels are expected to "
-            "be numbers of the model's classes"
+            f"{space.num_classes} classes (ignored: {space.ignore_index}); they are expected "
+            "to be numbers of these classes"
         )
 
 

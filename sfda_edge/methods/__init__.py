@@ -13,7 +13,7 @@ from sfda_edge.methods.multiview import MultiView, MultiViewRecipe
 from sfda_edge.methods.selftrain import SelfTraining, SelfTrainingRecipe
 from sfda_edge.methods.sfda import Sfda, SfdaRecipe
 from sfda_edge.methods.tent import Tent, TentRecipe
-from sfda_edge.recipe import closest, parse_recipe, recipe_path
+from sfda_edge.recipe import closest, parse_recipe, recipe_names, recipe_path
 from sfda_edge.toml_file import read_toml
 
 __all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]
@@ -47,7 +47,12 @@ def load_method_recipe(
         RecipeError: no such recipe or method, or settings that do not fit.
     """
     if method is not None and method not in METHODS:
-        raise RecipeError(f"unknown method '{method}'; {closest(method, list(METHODS))}")
+        hint = (
+            f"it is a recipe: --recipe {method}"
+            if method in recipe_names()
+            else closest(method, list(METHODS))
+        )
+        raise RecipeError(f"unknown method '{method}'; {hint}")
     settings = read_toml(recipe_path(name_or_path))
     for table in TABLES:
         settings.pop(table, None)
@@ -60,7 +65,7 @@ def load_method_recipe(
             if name
             else f"recipe '{name_or_path}' has no line method = ; known methods: {known}"
         )
-    if method not in (None, name, name_or_path):
+    if method not in (None, name):
         raise RecipeError(f"recipe '{name_or_path}' is of method '{name}', not '{method}'")
     title = f"recipe '{name_or_path}'"
     return name, parse_recipe(settings, METHODS[name][0], overrides, title)
@@ -87,4 +92,5 @@ def recipe_model(name_or_path: str) -> RecipeModel:
     Raises:
         RecipeError: no such recipe, or another setting in the table.
     """
-    return parse_recipe(read_toml(recipe_path(name_or_path)).get("model", {}), RecipeModel)
+    said = read_toml(recipe_path(name_or_path)).get("model", {})
+    return parse_recipe(said, RecipeModel, title=f"recipe '{name_or_path}', [model]")

@@ -197,8 +197,8 @@ def _judgement_sections(
             "checkpoint is returned, the source model when none is better; one that expects a "
             "tenth more errors than the source is not, nor one that has learnt the consensus and "
             f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Step 0 is the model "
-            "before anything is learnt, with the share of the target's BatchNorm statistics that "
-            "the method uses. Confidence is shown, not used.",
+            "before anything is learnt, with the BatchNorm statistics that the method begins with. "
+            "Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(

@@ -46,7 +46,7 @@ def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
 @pytest.mark.parametrize(
     ("best_step", "said"),
     [
-        (None, "Nothing was better than the source model by the label-free score"),
+        (None, "The source model is returned unchanged: nothing was found to be better. Its"),
         (0, "Returned: the model before the first of 6 steps, which differs from"),
         (5, "Returned: the model of step 5 of 6;"),
     ],
@@ -71,6 +71,8 @@ def test_people_are_told_why_a_higher_score_was_refused(make_task):
     wrong = 1 - 1.2 * (1 - source.accuracy)
     assert "wrong pixels" in refusal_text(run, [line | {"accuracy": wrong}])
     assert refusal_text(run, [line | {"score": source.score}]) == ""
+    assert refusal_text(run, [{"step": 1}]) == ""
+    assert refusal_text(run, [line | {"step": 0}]) == "", "nothing was learnt yet: no pupil"
     run.guard.best = dataclasses.replace(source, score=1.05 * source.score)
     assert refusal_text(run, [line]) == ""
 

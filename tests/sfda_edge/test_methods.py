@@ -10,7 +10,7 @@ from torch.nn import functional
 from user_network import Shared, coarse, without_norm
 
 from sfda_edge.adapt import adapt, begin, checkpoint_path
-from sfda_edge.commands.adapt import completed
+from sfda_edge.commands.adapt import completed, say_other_model
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.features import feature_layer
 from sfda_edge.guard import Guard
@@ -18,7 +18,7 @@ from sfda_edge.label_spaces import label_space
 from sfda_edge.losses import batch_moments
 from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
 from sfda_edge.metrics_file import read_metrics
-from sfda_edge.model_source import ModelFlags
+from sfda_edge.model_source import ModelFlags, load_source
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.recipe import describe_recipes, recipe_names, recipe_path
 from sfda_edge.toml_file import read_toml
@@ -275,14 +275,21 @@ def test_published_recipes_name_their_row_network_classes_and_size(name):
     assert recipe.learning_rate == 2.5e-4
 
 
-def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path, caplog):
+def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path):
     said = recipe_model("published/gta5-cityscapes")
     assert said == RecipeModel("deeplabv3_resnet50", "cityscapes", (256, 512))
     bare = tmp_path / "bare.pth"
     flags = completed(ModelFlags(bare, size_hw=(64, 64)), said)
     assert flags == ModelFlags(bare, "deeplabv3_resnet50", "cityscapes", (64, 64))
     assert completed(ModelFlags(None), said) == ModelFlags(None), "the packaged model knows itself"
-    assert "the recipe is for deeplabv3_resnet50" in caplog.text
+
+
+def test_a_recipe_of_another_network_is_said(caplog):
+    source = load_source(ModelFlags(None))
+    say_other_model(source, recipe_model("default"))
+    assert caplog.text == ""
+    say_other_model(source, recipe_model("published/gta5-cityscapes"))
+    assert "for deeplabv3_resnet50, these weights are of lite0_fpn_tiny" in caplog.text
 
 
 def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sfda_edge.report.adaptation import views_section
+from sfda_edge.report.adaptation import run_section, views_section
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.page import Page, Section, picture_url, write_page
 from sfda_edge.report.sfda_pictures import patch_section
@@ -66,3 +66,24 @@ def test_of_an_odd_batch_the_middle_patch_is_neither_easy_nor_hard():
     assert hard[frame][0] > 150 > hard[frame][1]
     assert easy[frame][1] > 120 > easy[frame][0]
     assert neither[frame].max() < 30
+
+
+def test_a_page_says_which_run_it_is_of():
+    inputs = {
+        "method": "tent",
+        "recipe": {"steps": 7, "fake_hw": [128, 256]},
+        "model": "lite0_fpn_tiny",
+        "size": "384x192",
+        "precision": "bf16",
+        "weights": "/models/city.safetensors",
+        "weights_sha256": 64 * "a",
+        "images": "/drives/night",
+        "device": "cuda:1",
+    }
+    facts = {"inputs": inputs, "versions": {"torch": "9.9"}, "started": "today", "threads": 3}
+    said = dict(run_section(facts).table)
+    assert said["settings"] == "steps = 7, fake_hw = [128, 256]"
+    assert said["model"] == "lite0_fpn_tiny at 384x192, bf16"
+    assert said["weights"] == "/models/city.safetensors (sha256 aaaaaaaaaaaa…)"
+    assert said["target images"] == "/drives/night"
+    assert said["begun"] == "today, cuda:1, 3 threads"
