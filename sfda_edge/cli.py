@@ -311,8 +311,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--label-space",
         metavar="NAME|FILE",
-        help="the network's outputs: cityscapes, cityscapes20|16|13, camvid, densepass13, "
-        "stanford2d3d8, endovis4 or a .toml file",
+        help="the network's outputs: cityscapes, cityscapes20, cityscapes16, cityscapes13, camvid, "
+        "densepass13, stanford2d3d8, endovis4 or a .toml file",
     )
     group.add_argument("--size", type=size_hw, metavar="WxH", help="input size, such as 512x256")
     group.add_argument(

@@ -45,6 +45,9 @@ class RunDirectory:
         resume: go on with a run that was begun.
         arguments: the command line that begins it, recorded.
 
+    Attributes:
+        facts: what ``run.json`` says.
+
     Raises:
         RunError: the folder holds another run, cannot be written, or there is nothing to resume.
     """
@@ -61,11 +64,11 @@ class RunDirectory:
         self._is_new = not path.exists()
         self._started_s = time.monotonic()
         if resume:
-            self._facts = self._recorded(inputs)
-            _say_differences(self._facts)
+            self.facts = self._recorded(inputs)
+            _say_differences(self.facts)
         else:
             recorded = {"arguments": list(arguments)} if arguments else {}
-            self._facts = {"inputs": inputs, **recorded, "state": "running", **circumstances()}
+            self.facts = {"inputs": inputs, **recorded, "state": "running", **circumstances()}
             self._begin(recipe)
 
     def _begin(self, recipe: str) -> None:
@@ -97,7 +100,7 @@ class RunDirectory:
     def finish(self, result: dict[str, Any]) -> None:
         """Record the result."""
         seconds = round(time.monotonic() - self._started_s, 1)
-        self._facts |= {"state": "finished", "seconds": seconds, "result": result}
+        self.facts |= {"state": "finished", "seconds": seconds, "result": result}
         self._write()
 
     def make_latest(self) -> None:
@@ -115,7 +118,7 @@ class RunDirectory:
             ) from None
 
     def _write(self) -> None:
-        write_text(self.path / RUN_FILE, json.dumps(self._facts, indent=1) + "\n")
+        write_text(self.path / RUN_FILE, json.dumps(self.facts, indent=1) + "\n")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -178,7 +181,7 @@ def _say_differences(facts: dict[str, Any]) -> None:
     for name in ("threads", "processes", "versions", "commit"):
         if facts.get(name) != now[name]:
             logger.warning(
-                "begun with %s %s, resumed with %s: the result will not be bit for bit that of an "
+                "begun with %s %s, resumed with %s: the result may not be bit for bit that of an "
                 "uninterrupted run",
                 name,
                 facts.get(name),

@@ -30,7 +30,7 @@ from sfda_edge.recipe import recipe_toml
 from sfda_edge.report.adaptation import adaptation_page, compare, scores_text
 from sfda_edge.report.page import Section, write_page
 from sfda_edge.report.tensorboard import with_tensorboard
-from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir, read_run
+from sfda_edge.run_directory import ADAPTED_FILE, RunDirectory, default_run_dir
 from sfda_edge.task import AdaptationTask
 from sfda_edge.teacher import Teacher
 from sfda_edge.validation import Validation
@@ -217,7 +217,7 @@ def _leave(
         logger.info(scores_text(scores))
     page = adaptation_page(
         outcome,
-        read_run(directory.path),
+        directory.facts,
         lines,
         guard,
         adaptation.views,

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sfda_edge import cli
+from sfda_edge.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import MODEL_DIR
 
 
@@ -88,6 +89,13 @@ def test_impossible_sizes_are_refused(capsys, size):
         cli.main(["adapt", "--size", size])
     assert stop.value.code == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_help_names_every_label_space(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["adapt", "--help"])
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert LABEL_SPACES.keys() <= set(words)
 
 
 def test_sizes_are_width_by_height():
