@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.hardware import machine_line, machine_record
 from runtime.arguments import positive
-from sfda_edge.allocator import keep_freed_memory
 from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
 RECIPES = "bn,tent,maxsquare,selftrain,sfda,sfda-no-patches,sfda-no-generator,default"
 ACCURACY_FILE = Path("benchmarks/results/adaptation-accuracy.json")

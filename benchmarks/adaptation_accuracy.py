@@ -10,16 +10,16 @@ from typing import Any
 from torch import nn
 
 from benchmarks.adaptation_tasks import BenchmarkTask
-from sfda_edge.adapt import Adaptation, adapt, begin
+from sfda_edge.adaptation.loop import Adaptation, adapt, begin
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
-from sfda_edge.evaluate import Predictor, evaluate
-from sfda_edge.fabric import Precision, open_fabric
+from sfda_edge.evaluation.evaluate import Predictor, evaluate
 from sfda_edge.methods import METHODS, load_method_recipe
-from sfda_edge.model_source import load_source
-from sfda_edge.progress import progress_bar
-from sfda_edge.run_directory import circumstances
-from sfda_edge.task import AdaptationTask
+from sfda_edge.models.source_model import load_source
+from sfda_edge.runs.directory import circumstances
+from sfda_edge.runs.progress import progress_bar
+from sfda_edge.training.fabric import Precision, open_fabric
 
 
 class Scorer:

@@ -16,15 +16,15 @@ from torch.nn import functional
 
 from benchmarks.adaptation_tasks import BenchmarkTask
 from benchmarks.timing import time_in_turn
-from sfda_edge.adapt import Adaptation, begin
+from sfda_edge.adaptation.loop import Adaptation, begin
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.target import TargetImages
-from sfda_edge.fabric import Precision, open_fabric
 from sfda_edge.methods import METHODS, load_method_recipe
-from sfda_edge.model_source import load_source
-from sfda_edge.progress import progress_bar
-from sfda_edge.task import AdaptationTask
+from sfda_edge.models.source_model import load_source
+from sfda_edge.runs.progress import progress_bar
+from sfda_edge.training.fabric import Precision, open_fabric
 
 NUM_IMAGES = 24
 

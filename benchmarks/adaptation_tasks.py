@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfda_edge.errors import DataError
-from sfda_edge.model_source import ModelFlags
+from sfda_edge.models.source_model import ModelFlags
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from runtime.overlay import Overlay
-from sfda_edge.commands.adapt import AdaptRequest, run
+from sfda_edge.adaptation.run import AdaptRequest, run
 from sfda_edge.data import ImageSet, open_images
 from sfda_edge.data.loading import read_all
-from sfda_edge.evaluate import Predictor, evaluate
-from sfda_edge.model_source import ModelFlags, load_source
+from sfda_edge.evaluation.evaluate import Predictor, evaluate
+from sfda_edge.models.source_model import ModelFlags, load_source
 from sfda_edge.report.contact_sheet import contact_sheet, save_picture
 
 FRAMES = (10, 34)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
-from export.engine import EngineRequest, build_engine
-from export.engine_proof import multiplies
+from export.engine.proof import multiplies
+from export.engine.request import EngineRequest, build_engine
 from export.errors import ExportError
-from runtime.engine_file import LIBRARIES, engine_paths
+from runtime.bundle.engine_file import LIBRARIES, engine_paths
+from runtime.bundle.manifest import read_manifest
 from runtime.errors import StreamError
-from runtime.manifest import read_manifest
 
 RESULTS = Path("benchmarks/results/engines.json")
 

@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.hardware import machine_record
 from benchmarks.timing import time_in_turn
-from export.deploy import DeployModel
-from export.onnx_graph import export_graph
+from export.graph.deploy import DeployModel
+from export.graph.to_onnx import export_graph
 from runtime.images import resize_image
-from runtime.sources import open_source
-from sfda_edge.inference import class_matrix
-from sfda_edge.model_source import ModelFlags, SourceModel, load_source
+from runtime.sources.grammar import open_source
 from sfda_edge.models import ModelSpec
+from sfda_edge.models.inference import class_matrix
+from sfda_edge.models.source_model import ModelFlags, SourceModel, load_source
 
 Segment = Callable[[np.ndarray], np.ndarray]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.hardware import machine_record
 from benchmarks.timing import time_in_turn
-from export.onnx_graph import export_graph
+from export.graph.to_onnx import export_graph
 from sfda_edge.models.lite0_fpn import Encoder, Lite0FPN
 
 NUM_CLASSES = 11

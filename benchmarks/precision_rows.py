@@ -16,14 +16,14 @@ from export.command import ExportFlags, export_model
 from export.errors import ExportError
 from export.result import ExportResult
 from runtime.backends import open_backend
+from runtime.bundle.manifest import read_manifest
 from runtime.images import resize_image
-from runtime.manifest import read_manifest
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RunError
-from sfda_edge.model_source import ModelFlags
-from sfda_edge.run_directory import read_run
-from sfda_edge.validation import Validation
+from sfda_edge.models.source_model import ModelFlags
+from sfda_edge.runs.directory import read_run
 
 _FRAMES = 8
 

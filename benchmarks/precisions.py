@@ -18,9 +18,9 @@ from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
 from runtime.arguments import natural, positive
+from runtime.bundle.manifest import PRECISIONS
 from runtime.errors import StreamError
-from runtime.manifest import PRECISIONS
-from sfda_edge.cli import size_hw
+from sfda_edge.cli.main import size_hw
 from sfda_edge.errors import SfdaEdgeError
 
 RESULTS = Path("benchmarks/results/precisions.json")

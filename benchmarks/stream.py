@@ -22,14 +22,14 @@ from benchmarks.hardware import machine_line, machine_record
 from benchmarks.timing import Timing, summarise, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
+from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
-from runtime.manifest import Manifest, read_manifest
 from runtime.packaged import BUNDLE_DIR, CLIP_DIR
 from runtime.pipeline import WARM_UP_RUNS, Pipeline
 from runtime.sinks.scoring import ScoringSink
-from runtime.sources import open_source, without_credentials
+from runtime.sources.grammar import open_source, without_credentials
 from runtime.stats import Snapshot
 
 MAX_FRAMES = 300

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import export_bundle
-from export.deploy import FULL_LABEL_MAP, Answers
-from export.engine import EngineRequest
+from export.bundle.provenance import provenance, recorded_run, unadapted
+from export.bundle.write import export_bundle
+from export.engine.request import EngineRequest
 from export.errors import ExportError
+from export.gate.thresholds import ExportRecipe
+from export.graph.deploy import FULL_LABEL_MAP, Answers
 from export.profiles import target_profile
-from export.provenance import provenance, recorded_run, unadapted
-from export.recipe import ExportRecipe
 from export.request import ExportRequest
 from export.result import ExportResult
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.loading import load_labelled, read_all
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.model_source import ModelFlags, SourceModel, default_weights, load_source
-from sfda_edge.recipe import load_recipe
-from sfda_edge.validation import Validation
+from sfda_edge.models.source_model import ModelFlags, SourceModel, default_weights, load_source
+from sfda_edge.recipes.recipe import load_recipe
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from export.deploy import FULL_LABEL_MAP, Answers
-from export.engine import EngineRequest
+from export.engine.request import EngineRequest
+from export.gate.thresholds import ExportRecipe
+from export.graph.deploy import FULL_LABEL_MAP, Answers
 from export.profiles import CPU, TargetProfile
-from export.recipe import ExportRecipe
 from sfda_edge.models import ModelSpec
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.coarse import CoarseCost
-from export.parity import ParityReport
-from export.quantize import Int8Facts
-from export.scores import BundleScores
-from runtime.engine_file import EngineRecord
+from export.gate.argmax_cost import CoarseCost
+from export.gate.parity import ParityReport
+from export.gate.scores import BundleScores
+from export.precision.int8 import Int8Facts
+from runtime.bundle.engine_file import EngineRecord
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from runtime.bundle.labels import LabelSpace
 from runtime.images import resize_image, resize_label_map
-from runtime.labels import LabelSpace
 
 _ROW_PX, _MARGIN_PX = 18, 6
 

@@ -13,7 +13,7 @@ from runtime.buffer import Buffer
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
 from runtime.sinks import Sink
-from runtime.sources import Source
+from runtime.sources.grammar import Source
 from runtime.stats import StreamStats
 
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.

@@ -18,10 +18,10 @@ from runtime.errors import StreamError
 from runtime.output import say
 
 if TYPE_CHECKING:
-    from runtime.labels import LabelSpace
+    from runtime.bundle.labels import LabelSpace
     from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
-    from runtime.sources import Source
+    from runtime.sources.grammar import Source
 
 logger = logging.getLogger("runtime.stream")
 REPORT_EVERY_S = 5.0
@@ -122,10 +122,10 @@ def stream(args: argparse.Namespace) -> None:
         StreamError: something does not open, or broke on the way.
     """
     from runtime.backends import open_backend
-    from runtime.manifest import read_manifest
+    from runtime.bundle.manifest import read_manifest
     from runtime.pipeline import Pipeline
     from runtime.sinks.window import WindowClosed
-    from runtime.sources import open_source
+    from runtime.sources.grammar import open_source
 
     _require_other_files(args)
     bundle_dir = choose_bundle(args.bundle)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.labels import LabelSpace
+from runtime.bundle.labels import LabelSpace
 
 
 @pytest.fixture(scope="session")

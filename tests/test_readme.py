@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import stream as stream_benchmark
-from export import engine
+from export.engine import request as engine
 from runtime import doctor, stream
-from sfda_edge import cli
+from sfda_edge.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "benchmarks").rglob("*.md"))

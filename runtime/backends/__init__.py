@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
-from runtime.manifest import Manifest
 
 
 class Backend(Protocol):

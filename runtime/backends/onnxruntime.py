@@ -8,8 +8,8 @@ from types import TracebackType
 import numpy as np
 import onnxruntime
 
+from runtime.bundle.manifest import LABEL_MAP, Manifest
 from runtime.errors import BackendUnavailable
-from runtime.manifest import LABEL_MAP, Manifest
 
 PROVIDER = "CPUExecutionProvider"
 # x86 without VNNI adds pairs of int8 products in 16 bits, where they overflow without a word: 44 %

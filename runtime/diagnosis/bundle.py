@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from runtime.bundle.engine_file import LIBRARIES, engine_paths, read_engine_record, require_loadable
+from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.diagnosis.finding import Finding
-from runtime.engine_file import LIBRARIES, engine_paths, read_engine_record, require_loadable
 from runtime.errors import BackendUnavailable, ManifestError
 from runtime.gpu import find_gpu
-from runtime.manifest import Manifest, read_manifest
 
 
 def look(bundle_dir: Path) -> list[Finding]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.diagnosis.finding import Finding, Verdict
 from runtime.diagnosis.packages import one_flavour
 from runtime.errors import ManifestError
-from runtime.manifest import Manifest, read_manifest
 from runtime.packaged import BUNDLE_DIR
 
 # They all unpack into the folder onnxruntime (microsoft/onnxruntime#26996).

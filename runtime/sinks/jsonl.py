@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.bundle.labels import LabelSpace
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
-from runtime.labels import LabelSpace
 
 
 class JsonLinesSink:

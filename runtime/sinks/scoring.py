@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
 from runtime.images import ImageError, list_images, read_label_map, resize_label_map
-from runtime.labels import LabelSpace
 
 
 class ScoringSink:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.sources import VIDEO_SUFFIXES
+from runtime.sources.grammar import VIDEO_SUFFIXES
 from sfda_edge.data.camvid import open_camvid
 from sfda_edge.data.cityscapes import open_cityscapes
 from sfda_edge.data.folder import open_folder

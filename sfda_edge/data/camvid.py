@@ -7,7 +7,7 @@ from pathlib import Path
 from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import ImageSet
 from sfda_edge.errors import DataError
-from sfda_edge.label_spaces import LABEL_SPACES
+from sfda_edge.labels.label_spaces import LABEL_SPACES
 
 
 def open_camvid(where: str) -> ImageSet:

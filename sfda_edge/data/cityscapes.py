@@ -10,7 +10,7 @@ import numpy as np
 from runtime.images import read_image, read_label_map
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
-from sfda_edge.label_spaces import LABEL_SPACES
+from sfda_edge.labels.label_spaces import LABEL_SPACES
 
 _IMAGE, _TRAIN_IDS, _IDS = "_leftImg8bit.png", "_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"
 # The official scripts' labelIds of the 19 classes that are scored, in the order of these.

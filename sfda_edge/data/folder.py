@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from runtime.bundle.labels import LabelSpace
 from runtime.images import IMAGE_SUFFIXES, list_images, read_image, read_label_map
-from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.labels import LabelSpace
+from runtime.bundle.labels import LabelSpace
 from sfda_edge.errors import DataError
 
 Reader = Callable[[], np.ndarray]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.bundle.labels import LabelSpace
 from runtime.images import ImageError, resize_image, resize_label_map
-from runtime.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Sample, checked_label_map
 from sfda_edge.errors import DataError
 

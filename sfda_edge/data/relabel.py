@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from runtime.labels import LabelSpace
+from runtime.bundle.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Reader, Sample, require_known
 from sfda_edge.errors import DataError
 

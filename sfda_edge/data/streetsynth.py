@@ -9,7 +9,7 @@ from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.video import open_video
 from sfda_edge.errors import DataError
-from sfda_edge.label_spaces import LABEL_SPACES
+from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import SOURCE_DIR, TARGET_DIR
 
 PARTS = ("source", "target", "clip")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.bundle.labels import LabelSpace
 from runtime.images import list_images, read_label_map
-from runtime.labels import LabelSpace
-from runtime.sources import SourceError, video_frames
+from runtime.sources.grammar import SourceError, video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 

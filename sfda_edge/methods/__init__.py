@@ -11,9 +11,9 @@ from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.methods.maxsquare import MaxSquare, MaxSquareRecipe
 from sfda_edge.methods.multiview import MultiView, MultiViewRecipe
 from sfda_edge.methods.selftrain import SelfTraining, SelfTrainingRecipe
-from sfda_edge.methods.sfda import Sfda, SfdaRecipe
+from sfda_edge.methods.sfda.method import Sfda, SfdaRecipe
 from sfda_edge.methods.tent import Tent, TentRecipe
-from sfda_edge.recipe import closest, parse_recipe, recipe_names, recipe_path
+from sfda_edge.recipes.recipe import closest, parse_recipe, recipe_names, recipe_path
 from sfda_edge.toml_file import read_toml
 
 __all__ = ["METHODS", "AdaptationMethod", "load_method_recipe"]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sfda_edge.report.page import Section
-from sfda_edge.views import Views
+from sfda_edge.selection.view_search import Views
 
 
 class AdaptationMethod(ABC):

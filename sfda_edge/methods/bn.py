@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sfda_edge.batchnorm import TargetStatistics, require_batchnorm
+from sfda_edge.adaptation.task import AdaptationTask
+from sfda_edge.batchnorm.statistics import TargetStatistics, require_batchnorm
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.task import AdaptationTask
 
 
 @dataclass(frozen=True)

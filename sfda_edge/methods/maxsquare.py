@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
-from sfda_edge.losses import image_wise_max_square, max_square
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import own_rows
-from sfda_edge.recipe import require
-from sfda_edge.task import AdaptationTask
-from sfda_edge.views import Views
+from sfda_edge.recipes.recipe import require
+from sfda_edge.selection.view_search import Views
+from sfda_edge.training.distributed import own_rows
+from sfda_edge.training.losses import image_wise_max_square, max_square
+from sfda_edge.training.optimization import Learner, polynomial_decay, segmentation_sgd
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfda_edge.augmentation import Lesson, StrongAugmentation, class_mix
-from sfda_edge.learner import Learner, polynomial_decay
-from sfda_edge.losses import soft_cross_entropy
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import label_target, sharpened
-from sfda_edge.recipe import require
-from sfda_edge.task import AdaptationTask
-from sfda_edge.teacher import Teacher
-from sfda_edge.views import RARE_SHARE, Views
+from sfda_edge.recipes.recipe import require
+from sfda_edge.selection.test_time_ensemble import Teacher
+from sfda_edge.selection.view_search import RARE_SHARE, Views
+from sfda_edge.training.augmentation import Lesson, StrongAugmentation, class_mix
+from sfda_edge.training.distributed import own_rows
+from sfda_edge.training.losses import soft_cross_entropy
+from sfda_edge.training.optimization import Learner, polynomial_decay
+from sfda_edge.training.pseudo_labels import label_target, sharpened
 
 
 @dataclass(frozen=True)

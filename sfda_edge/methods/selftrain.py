@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.errors import RunError
-from sfda_edge.learner import Learner, polynomial_decay, segmentation_sgd
-from sfda_edge.losses import masked_cross_entropy
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import own_rows
-from sfda_edge.pseudo_labels import PseudoLabels, label_bytes, label_target
-from sfda_edge.recipe import require
-from sfda_edge.task import AdaptationTask
-from sfda_edge.views import Views
+from sfda_edge.recipes.recipe import require
+from sfda_edge.selection.view_search import Views
+from sfda_edge.training.distributed import own_rows
+from sfda_edge.training.losses import masked_cross_entropy
+from sfda_edge.training.optimization import Learner, polynomial_decay, segmentation_sgd
+from sfda_edge.training.pseudo_labels import PseudoLabels, label_bytes, label_target
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfda_edge.batchnorm import require_batchnorm
+from sfda_edge.adaptation.task import AdaptationTask
+from sfda_edge.batchnorm.statistics import require_batchnorm
 from sfda_edge.errors import RecipeError
-from sfda_edge.learner import Learner, only_learning
-from sfda_edge.losses import conditional, entropy_map
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.processes import mean_over, own_rows
-from sfda_edge.recipe import require
-from sfda_edge.task import AdaptationTask
-from sfda_edge.views import Views
+from sfda_edge.recipes.recipe import require
+from sfda_edge.selection.view_search import Views
+from sfda_edge.training.distributed import mean_over, own_rows
+from sfda_edge.training.losses import conditional, entropy_map
+from sfda_edge.training.optimization import Learner, only_learning
 
 
 @dataclass(frozen=True)

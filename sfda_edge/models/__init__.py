@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from sfda_edge.batchnorm import local_batchnorm
+from sfda_edge.batchnorm.statistics import local_batchnorm
 from sfda_edge.errors import CheckpointError, line_of
 from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.labels import LabelSpace
-from sfda_edge.class_map import ClassMap
+from runtime.bundle.labels import LabelSpace
+from sfda_edge.labels.class_map import ClassMap
 
 Channels = tuple[float, ...]  # a value each for red, green and blue, or one for grey
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)

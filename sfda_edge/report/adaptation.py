@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.labels import LabelSpace
+from runtime.bundle.labels import LabelSpace
 from runtime.overlay import Overlay
-from sfda_edge.evaluate import Evaluation, Predictor
-from sfda_edge.guard import LEAST_SCORE_OF_PUPILS, Guard
+from sfda_edge.adaptation.task import AdaptationTask
+from sfda_edge.evaluation.evaluate import Evaluation, Predictor
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
 from sfda_edge.report.page import Page, Section, picture_url
-from sfda_edge.task import AdaptationTask
-from sfda_edge.teacher import Teacher, View, unmirrored
-from sfda_edge.views import Views
+from sfda_edge.selection.checkpoint_selection import LEAST_SCORE_OF_PUPILS, Guard
+from sfda_edge.selection.test_time_ensemble import Teacher, View, unmirrored
+from sfda_edge.selection.view_search import Views
 
 NUM_PICTURES = 4
 # Logged every step or at judgements, but drawn elsewhere or not a loss.

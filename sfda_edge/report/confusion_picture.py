@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sfda_edge.evaluate import Evaluation
-from sfda_edge.files import write_atomically
+from sfda_edge.evaluation.evaluate import Evaluation
+from sfda_edge.runs.files import write_atomically
 
 
 def save_confusion_picture(evaluation: Evaluation, path: Path) -> None:

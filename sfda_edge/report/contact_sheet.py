@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from runtime.labels import LabelSpace
+from runtime.bundle.labels import LabelSpace
 from runtime.overlay import side_by_side
-from sfda_edge.files import write_atomically
+from sfda_edge.runs.files import write_atomically
 
 _HEADER_PX = 22
 _GAP_PX = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfda_edge.files import write_text
+from sfda_edge.runs.files import write_text
 
 _TEMPLATE = """\
 <!doctype html>

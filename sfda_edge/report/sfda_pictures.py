@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.overlay import Overlay
+from sfda_edge.methods.sfda.patches import easy_and_hard
 from sfda_edge.models import ModelSpec
-from sfda_edge.patches import easy_and_hard
 from sfda_edge.report.heat import heat
 from sfda_edge.report.page import Section, picture_url
 

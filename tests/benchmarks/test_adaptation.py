@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import adaptation, adaptation_tasks
 from benchmarks.adaptation_tasks import BenchmarkTask, benchmark_tasks
-from sfda_edge.model_source import ModelFlags
+from sfda_edge.models.source_model import ModelFlags
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "sfda_edge"))
 
@@ -16,8 +16,8 @@ def small_task(monkeypatch, labelled_folder, three_classes):
     """An untrained network on six small labelled images."""
     import torch
 
-    from sfda_edge.checkpoint import save_model
     from sfda_edge.models import ModelSpec, build_model
+    from sfda_edge.models.checkpoint import save_model
 
     torch.manual_seed(0)
     spec = ModelSpec("user_network:build", three_classes, (32, 64))

@@ -68,7 +68,7 @@ def test_the_decoders_are_timed(capsys):
 
 def test_precisions_are_measured_side_by_side(in_empty_folder, capsys, monkeypatch):
     from benchmarks import precisions
-    from sfda_edge import cli
+    from sfda_edge.cli import main as cli
 
     adapt = ["adapt", "--method", "bn", "--size", "192x96", "--out", "run"]
     assert cli.main(adapt) == 0

@@ -9,14 +9,15 @@ import onnx
 import pytest
 import torch
 
-from export import onnx_graph, simplify
-from export.deploy import DeployModel
-from export.parity import Gate, ParityReport
+from export.gate.parity import Gate, ParityReport
+from export.graph import simplify
+from export.graph import to_onnx as onnx_graph
+from export.graph.deploy import DeployModel
 from export.request import ExportRequest
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
-from sfda_edge.model_source import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelFlags, load_source
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +61,8 @@ def exported_once(monkeypatch, exports):
         graph.CopyFrom(exports[key][1])
         return graph
 
-    monkeypatch.setattr("export.convert.export_graph", export_graph)
-    monkeypatch.setattr("export.convert.simplified", lambda graph: graph)
+    monkeypatch.setattr("export.precision.pipeline.export_graph", export_graph)
+    monkeypatch.setattr("export.precision.pipeline.simplified", lambda graph: graph)
 
 
 @pytest.fixture(scope="session")

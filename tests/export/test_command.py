@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image
 
 from export.command import _labelled
-from runtime.labels import LabelSpace
-from sfda_edge.label_spaces import LABEL_SPACES
-from sfda_edge.validation import Validation
+from runtime.bundle.labels import LabelSpace
+from sfda_edge.data.validation import Validation
+from sfda_edge.labels.label_spaces import LABEL_SPACES
 
 
 def test_what_the_data_set_ignores_is_not_scored_whatever_the_model_calls_it(tmp_path, packaged):

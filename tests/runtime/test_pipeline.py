@@ -6,7 +6,7 @@ import pytest
 
 from runtime.errors import SourceError
 from runtime.pipeline import Pipeline
-from runtime.sources import Source
+from runtime.sources.grammar import Source
 
 SIZE_HW = (4, 6)
 

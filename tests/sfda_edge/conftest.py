@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import silent
 from sfda_edge.data.target import TargetImages
-from sfda_edge.fabric import open_fabric
-from sfda_edge.inference import Normalise
 from sfda_edge.models import ModelSpec, build_model
-from sfda_edge.task import AdaptationTask
+from sfda_edge.models.inference import Normalise
+from sfda_edge.training.fabric import open_fabric
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -1,0 +1,136 @@
+"""The model card: a bundle's facts for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from export.precision.int8 import timing_text
+from sfda_edge.models import ModelSpec
+
+_OUTPUTS = {
+    "label_map": "uint8 class indices, ({batch}, {height}, {width})",
+    "confidence": "uint8, 255 times the probability of the label, ({batch}, {height}, {width})",
+    "health": "float32, figures that move when what the camera sees does; `health_layout` in "
+    "`manifest.json` names its parts",
+}
+# Facts with a sentence or a section of their own.
+_TOLD = {
+    "parity",
+    "parity_rounded",
+    "single_precision",
+    "coarse_labels",
+    "int8",
+    "scores",
+    "run_scores",
+    "label_free_score",
+}
+
+
+def model_card(
+    spec: ModelSpec,
+    precision: str,
+    outputs: Sequence[str],
+    batch: str,
+    provenance: dict[str, Any],
+    picture: str | None,
+) -> str:
+    """Markdown with what the model takes and answers, where it came from, and how it was proved."""
+    height, width = spec.input_hw
+    lines = [
+        f"# {spec.architecture}, {precision}, {width}x{height}",
+        "",
+        f"Semantic segmentation into {spec.answer_space.num_classes} classes: "
+        f"{', '.join(spec.answer_space.names)}.",
+        "",
+        f"- Input `image`: uint8 RGB, ({batch}, {height}, {width}, 3). Resize bilinearly; nothing "
+        "else.",
+    ]
+    for name in outputs:
+        what = _OUTPUTS[name].format(batch=batch, height=height, width=width)
+        lines.append(f"- Output `{name}`: {what}.")
+    lines += ["", "## Before and after", "", *_change(provenance, picture)]
+    lines += ["", "## How it was proved", "", *_proof(provenance)]
+    lines += ["", "## Where it came from", ""]
+    lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
+    lines += [
+        "",
+        "## What to know",
+        "",
+        f"- {_training(provenance)} How good it is where you use it, only labels of yours "
+        "can tell: `sfda-edge evaluate`.",
+    ]
+    if "confidence" not in outputs:
+        lines.append(
+            "- It answers with a class for every pixel and says nothing of its confidence."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _change(provenance: dict[str, Any], picture: str | None) -> list[str]:
+    """What the adaptation and the export changed, in numbers and a picture."""
+    scores = provenance.get("scores", provenance.get("run_scores"))
+    label_free = provenance.get("label_free_score")
+    lines = ["| | before the adaptation | the model | this file |", "|---|---|---|---|"]
+    if scores is not None:
+        values = [scores["before"], scores["model"], scores.get("shipped")]
+        texts = ["–" if value is None else f"{value:.2f}" for value in values]
+        lines.append(f"| mIoU, {scores['num_images']} labelled images | {' | '.join(texts)} |")
+    if label_free is not None:
+        source, adapted = label_free["source"], label_free["adapted"]
+        lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | – |")
+    table = [*lines, ""] if len(lines) > 2 else []
+    if scores is None:
+        table += ["Nobody gave labelled images (`--validation`) to score it on.", ""]
+    shown = f"![frames and what it says of them]({picture})"
+    return [*table, shown if picture else "Without pictures: `--no-pictures`."]
+
+
+def _proof(provenance: dict[str, Any]) -> list[str]:
+    parity = provenance["parity"]
+    lines = [
+        f"- {_agreement(parity)} with the torch model on {parity['num_images']} target images, as "
+        f"ONNX Runtime reads the file (gate: {100 * parity['gate']['label_agreement']:g} %)."
+    ]
+    if "parity_rounded" in provenance:
+        singles = len(provenance.get("single_precision", ()))
+        lines.append(
+            f"- {_agreement(provenance['parity_rounded'])} when every half value is really "
+            f"rounded, as a GPU does; {singles} nodes compute in single precision."
+        )
+    if "int8" in provenance:
+        facts = provenance["int8"]
+        if facts["finetune_steps"]:
+            lines.append(
+                f"- For int8 the network was fine-tuned for {facts['finetune_steps']} steps, "
+                "against its own answers on target images."
+            )
+        lines.append(
+            f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
+            f"{len(facts['kept'])} that harmed stay in floating point. In ONNX Runtime on the CPU "
+            f"that exported it, {timing_text(facts)}."
+        )
+    if "coarse_labels" in provenance:
+        cost = provenance["coarse_labels"]
+        lines.append(
+            f"- Labels are taken on the network's own grid: {_agreement(cost)} with labels at full "
+            f"size, {cost['coarse_ms']:.1f} ms instead of {cost['full_ms']:.1f} ms where it was "
+            "exported."
+        )
+    return lines
+
+
+def _agreement(parity: dict[str, Any]) -> str:
+    return f"{100 * parity['label_agreement']:.3f} % label agreement"
+
+
+def _training(provenance: dict[str, Any]) -> str:
+    if "method" in provenance:
+        return f"It was adapted without labels, by method {provenance['method']}."
+    return "It is a source model: nothing was adapted to where it will run."
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+    return str(value)

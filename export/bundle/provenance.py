@@ -1,0 +1,120 @@
+"""Where a bundle came from: the links of its chain, from source weights to graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx
+from torch import nn
+
+from export.errors import ExportError
+from runtime.bundle.manifest import file_sha256
+from sfda_edge.models.checkpoint import load_model
+from sfda_edge.models.source_model import SourceModel
+from sfda_edge.runs.directory import RUN_FILE, read_run
+
+logger = logging.getLogger(__name__)
+
+
+def recorded_run(source: SourceModel) -> dict[str, Any]:
+    """The record of the run beside the weights; nothing when it made other weights."""
+    run = read_run(source.path.parent)
+    made = run.get("result", {}).get("adapted_sha256")
+    return run if made == source.sha256 else {}
+
+
+def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
+    """Plain values: names and hashes, no paths of the machine that exported.
+
+    Args:
+        source: the model that is exported.
+        run: that made it, or nothing.
+
+    Raises:
+        ExportError: the run's record lacks something.
+    """
+    try:
+        return _chain(source, run)
+    except KeyError as error:
+        raise ExportError(
+            f"{source.path.parent / RUN_FILE} is damaged or of an older version ({error} is not "
+            "there): adapt again, or export a copy of the weights without it"
+        ) from None
+
+
+def _chain(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "architecture": source.spec.architecture,
+        "weights": source.path.name,
+        "weights_sha256": source.sha256,
+    }
+    inputs, result = run.get("inputs", {}), run.get("result", {})
+    if "method" not in inputs:
+        return facts
+    facts |= {
+        "source_weights": Path(inputs["weights"]).name,
+        "source_weights_sha256": inputs["weights_sha256"],
+        "method": inputs["method"],
+        "recipe": inputs["recipe"],
+        "recipe_sha256": settings_sha256(inputs["recipe"]),
+        "target_images": images_name(inputs["images"]),
+        "target_num_images": result["num_images"],
+        "target_sha256": inputs["target_sha256"],
+        "returned": result["returned"],
+        "label_free_score": {
+            "source": result["source"]["score"],
+            "adapted": result["best"]["score"],
+        },
+    }
+    # Scores are of what the run knew: another size or class map would have others.
+    same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
+    return facts | (_run_scores(result.get("validation", [])) if same else {})
+
+
+def _run_scores(validation: list[dict[str, Any]]) -> dict[str, Any]:
+    """Percent of mIoU of source and adapted model, where the run was given labelled images."""
+    mious = [scores["miou"] for scores in validation]
+    if not mious or None in mious:
+        return {}
+    before, adapted = (round(100 * miou, 2) for miou in mious)
+    num_images = validation[0]["num_images"]
+    return {"run_scores": {"num_images": num_images, "before": before, "model": adapted}}
+
+
+def images_name(images: str) -> str:
+    """The last part of where images come from, and the one before it of ``FOLDER/**``."""
+    path = Path(images)
+    return path.name if path.name != "**" else f"{path.parent.name}/**"
+
+
+def settings_sha256(settings: dict[str, Any]) -> str:
+    """Of plain values by name, whatever their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def graph_sha256(graph: onnx.ModelProto) -> str:
+    """Of what a graph computes: all of it but its metadata, which can therefore hold this hash."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def unadapted(source: SourceModel, run: dict[str, Any]) -> nn.Module | None:
+    """The network as it was before the run, for comparison.
+
+    None where nothing was adapted and, which is said, where its weights are not to be had any more.
+    """
+    inputs = run.get("inputs", {})
+    if "weights" not in inputs:
+        return None
+    path = Path(inputs["weights"])
+    if not path.is_file() or file_sha256(path) != inputs["weights_sha256"]:
+        logger.warning("%s is gone or another file now: the card cannot show what it did", path)
+        return None
+    return load_model(path, source.spec)

@@ -1,0 +1,314 @@
+"""sfda-edge trace: the chain from source weights to engine, each hash checked where its file is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.bundle.directory import MODEL_FILE
+from export.bundle.provenance import graph_sha256, images_name, settings_sha256
+from export.engine.timing_cache import read_timing_cache
+from export.errors import ExportError
+from runtime.bundle.engine_file import (
+    LIBRARIES,
+    engine_paths,
+    read_engine_record,
+    timing_cache_path,
+)
+from runtime.bundle.manifest import MANIFEST_FILE, Manifest, check_file, file_sha256, parse_manifest
+from runtime.errors import BackendUnavailable, ManifestError
+from sfda_edge.data import open_images
+from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.runs.directory import ADAPTED_FILE, RUN_FILE, RUNS, read_run
+from sfda_edge.runs.progress import progress_bar
+
+MATCHES, DIFFERS, NOT_HERE, RECORDED = "matches", "DIFFERS", "not here", "recorded"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of a chain.
+
+    Attributes:
+        what: such as ``source weights``.
+        name: a file, or what is known of it.
+        sha256: as recorded.
+        state: ``MATCHES`` after a look at the file, ``DIFFERS``, ``NOT_HERE``, or ``RECORDED`` of
+            what is never kept.
+        note: where it was found, or what differs.
+    """
+
+    what: str
+    name: str
+    sha256: str
+    state: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str):
+            raise TypeError(f"{self.sha256!r} is no hash")
+
+    def line(self) -> str:
+        """For people: names come from files, and nothing in them acts on the terminal."""
+        text = f"{self.what:<16} {self.state:<9} {self.sha256[:12]}  {self.name}"
+        return _printable(f"{text} ({self.note})" if self.note else text)
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def trace(path: Path, origin: Path | None = None) -> list[Link]:
+    """Follow a file to where it came from.
+
+    Args:
+        path: a bundle or a file of one, a lone .onnx, a run directory or the weights in one.
+        origin: the run directory or the weights that a bundle was made from; None to look for a run
+            of these weights in ``runs/``.
+
+    Raises:
+        ExportError: nothing is known of the file, or what is known is damaged.
+        ManifestError: the manifest is damaged.
+    """
+    if not path.exists():
+        raise ExportError(f"{path} is not there")
+    if not path.is_dir() and not path.is_file():
+        raise ExportError(f"{path} is neither a file nor a folder")
+    folder = path if path.is_dir() else path.parent
+    try:
+        if (folder / MANIFEST_FILE).is_file() and (
+            path == folder or path.name in _files_of(folder)
+        ):
+            return list(_bundle(folder, origin))
+        if path.suffix == ".onnx":
+            return list(_lone_graph(path, origin))
+        if path == folder or path.name in (RUN_FILE, ADAPTED_FILE):
+            return list(_run(folder))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ExportError(f"the chain that {path} tells is damaged: {what}") from None
+    raise ExportError(
+        f"nothing is recorded of {path}: give a bundle, an .onnx file that sfda-edge exported, or "
+        "a run directory"
+    )
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Names of a bundle's files."""
+    engines = {path.name for library in LIBRARIES for path in engine_paths(folder, library)}
+    return {MANIFEST_FILE, *parse_manifest(folder).sha256, *engines}
+
+
+def _bundle(folder: Path, origin: Path | None) -> Iterator[Link]:
+    manifest = parse_manifest(folder)
+    yield from _origin(manifest.provenance, origin)
+    files = [_file_of_bundle(folder, name, sha) for name, sha in manifest.sha256.items()]
+    # A file that is not the bundle's own is not looked into.
+    if any(link.name == manifest.model_file and link.state == MATCHES for link in files):
+        graph = _loaded(folder / manifest.model_file)
+        yield from _graph(graph, manifest.model_file)
+        yield _same_chain(graph, manifest)
+    yield from files
+    for library in LIBRARIES:
+        if any(path.exists() for path in engine_paths(folder, library)):
+            yield _engine(folder, library, manifest)
+
+
+def _lone_graph(path: Path, origin: Path | None) -> Iterator[Link]:
+    graph = _loaded(path)
+    facts = _metadata(graph)
+    if "provenance" not in facts:
+        raise ExportError(f"{path} carries no provenance: sfda-edge did not export it")
+    yield from _origin(json.loads(facts["provenance"]), origin)
+    yield from _graph(graph, path.name)
+
+
+def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
+    """The links before the graph, as far as the files that they speak of are here."""
+    folder = _run_directory(facts, origin)
+    inputs = read_run(folder).get("inputs", {}) if folder else {}
+    if "method" in facts:
+        yield from _adaptation(facts, inputs)
+    weights = origin if folder is None else folder / ADAPTED_FILE
+    yield _file("weights", facts["weights"], facts["weights_sha256"], weights)
+
+
+def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
+    """The run that made the weights, where it can be found.
+
+    Raises:
+        ExportError: ``origin`` is no run.
+    """
+    made = facts["weights_sha256"]
+    if origin is not None:
+        if origin.is_file():
+            return None
+        if not (origin / RUN_FILE).is_file():
+            raise ExportError(f"{origin} is neither a run directory nor a weights file")
+        return origin
+    runs = sorted(RUNS.glob(f"*/{RUN_FILE}"))
+    found = (p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made)
+    return next((folder for folder in found if not folder.is_symlink()), None)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    return read_run(folder).get("result", {})
+
+
+def _adaptation(facts: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Link]:
+    source = Path(inputs["weights"]) if "weights" in inputs else None
+    yield _file("source weights", facts["source_weights"], facts["source_weights_sha256"], source)
+    expected = facts["recipe_sha256"]
+    recorded = [facts["recipe"], *([inputs["recipe"]] if "recipe" in inputs else [])]
+    same = all(settings_sha256(recipe) == expected for recipe in recorded)
+    yield Link(
+        "recipe",
+        f"method {facts['method']}, {len(facts['recipe'])} settings",
+        expected,
+        MATCHES if same else DIFFERS,
+        "" if same else "the settings are not those of the hash",
+    )
+    yield _target_images(facts, inputs)
+
+
+def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
+    what, expected = "target images", facts["target_sha256"]
+    name = f"{facts['target_images']}, {facts['target_num_images']} images"
+    if "images" not in inputs:
+        return Link(what, name, expected, NOT_HERE)
+    try:
+        images = open_images(inputs["images"])
+        bar = progress_bar("read images", len(images))
+        size_hw = tuple(inputs["spec"]["input_hw"])
+        found = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0).sha256
+    except SfdaEdgeError as error:
+        return Link(what, name, expected, NOT_HERE, str(error))
+    return _compared(what, name, expected, found, inputs["images"])
+
+
+def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
+    """What a graph says of itself: what it was before its precision, and its own content."""
+    facts = _metadata(graph)
+    chain = json.loads(facts.get("provenance", "{}"))
+    if "graph_sha256" not in chain or "content_sha256" not in facts:
+        note = "it does not say what it holds: sfda-edge did not write it, or it was changed"
+        yield Link("graph content", file, "", DIFFERS, note)
+        return
+    expected, precision = facts["content_sha256"], facts["precision"]
+    if chain["graph_sha256"] != expected:  # fp32 is the graph itself
+        name = f"{chain['architecture']} in single precision"
+        yield Link("graph", name, chain["graph_sha256"], RECORDED)
+    steps = chain.get("int8_finetune_steps")
+    learnt = f", fine-tuned for {steps} steps" if steps else ""
+    name = f"{chain['architecture']}, {precision}{learnt}"
+    yield _compared("graph content", name, expected, graph_sha256(graph), file)
+
+
+def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
+    """The graph carries the chain and what it answers, too: they have to tell the same."""
+    facts = _metadata(graph)
+    within = json.loads(facts.get("provenance", "{}"))
+    what, name = "manifest", "the same chain as the graph's"
+    differing = [key for key, value in within.items() if manifest.provenance.get(key) != value]
+    differing += [key for key, value in manifest.interface().items() if facts.get(key) != value]
+    if _input_hw(graph) != manifest.input_hw:
+        differing.append("input size")
+    if not differing:
+        return Link(what, name, settings_sha256(within), MATCHES)
+    note = f"{manifest.model_file} has another {', '.join(differing)}"
+    return Link(what, name, settings_sha256(within), DIFFERS, note)
+
+
+def _input_hw(graph: onnx.ModelProto) -> tuple[int, ...]:
+    """Of its input (N, H, W, 3)."""
+    return tuple(dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim[1:3])
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base
+        raise ExportError(f"{path} is not a readable ONNX file: {error}") from None
+
+
+def _metadata(graph: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in graph.metadata_props}
+
+
+def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:
+    what = "ONNX file" if name == MODEL_FILE else "file"
+    try:
+        check_file(folder, name, expected)
+    except ManifestError as error:
+        return Link(what, name, expected, DIFFERS, str(error))
+    return Link(what, name, expected, MATCHES)
+
+
+def _engine(folder: Path, library: str, manifest: Manifest) -> Link:
+    name, timings = engine_paths(folder, library)[0].name, timing_cache_path(folder, library)
+    try:
+        record = read_engine_record(folder, library)
+    except BackendUnavailable as error:
+        return Link("engine", name, "", DIFFERS, str(error))
+    built = (
+        f"{record.precision}, {library} {record.library_version}, for {record.compute_capability}"
+    )
+    differing = ""
+    if record.model_sha256 != manifest.sha256[manifest.model_file]:
+        differing = "built from another ONNX file"
+    elif record.precision != manifest.precision:
+        differing = f"its record says {record.precision}, the manifest {manifest.precision}"
+    elif record.timing_cache_sha256 and timings.exists():
+        found = hashlib.sha256(read_timing_cache(timings)).hexdigest()
+        differing = "" if found == record.timing_cache_sha256 else f"{timings.name} is another"
+    if differing:
+        return Link("engine", name, record.engine_sha256, DIFFERS, differing)
+    return Link("engine", name, record.engine_sha256, MATCHES, built)
+
+
+def _run(folder: Path) -> Iterator[Link]:
+    """A run's own chain, up to its weights."""
+    run = read_run(folder)
+    inputs, result = run.get("inputs", {}), run.get("result", {})
+    if not (folder / RUN_FILE).is_file():
+        raise ExportError(
+            f"{folder} is neither a bundle nor a run directory; name what "
+            "sfda-edge export or sfda-edge adapt has made, or one of its files"
+        )
+    if "recipe" in inputs and "weights" not in inputs:
+        raise ExportError(
+            f"{folder} is a run of sfda-edge train, where a chain begins; name what was made of it"
+        )
+    if "adapted_sha256" not in result or "weights" not in inputs:
+        raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
+    source = Path(inputs["weights"])
+    yield _file("source weights", source.name, inputs["weights_sha256"], source)
+    facts = {
+        "target_sha256": inputs["target_sha256"],
+        "target_images": images_name(inputs["images"]),
+        "target_num_images": result["num_images"],
+    }
+    yield _target_images(facts, inputs)
+    adapted = folder / ADAPTED_FILE
+    yield _file("weights", adapted.name, result["adapted_sha256"], adapted)
+
+
+def _file(what: str, name: str, expected: str, path: Path | None) -> Link:
+    if path is None or not path.is_file():
+        return Link(what, name, expected, NOT_HERE)
+    return _compared(what, name, expected, file_sha256(path), str(path))
+
+
+def _compared(what: str, name: str, expected: str, found: str, where: str) -> Link:
+    if found == expected:
+        return Link(what, name, expected, MATCHES, where if where != name else "")
+    return Link(what, name, expected, DIFFERS, f"{where} is {found[:12]}")

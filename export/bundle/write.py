@@ -1,0 +1,228 @@
+"""Write a bundle: graph, manifest, model card and picture; whole, proved, or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export.bundle.card import model_card
+from export.bundle.directory import (
+    CARD_FILE,
+    MODEL_FILE,
+    PICTURE_FILE,
+    replacing,
+    require_replaceable,
+)
+from export.bundle.picture import draw_card
+from export.bundle.provenance import graph_sha256
+from export.engine.request import build_engine
+from export.errors import ParityError
+from export.gate.argmax_cost import measure_coarse
+from export.gate.parity import ParityReport, require, require_same_in_a_batch
+from export.gate.reference import Reference
+from export.gate.scores import BundleScores, LabelMap
+from export.graph.ort_session import GraphSession
+from export.precision.half import HalfPrecision
+from export.precision.int8 import Quantised, int8_facts
+from export.precision.pipeline import (
+    ADVICE,
+    eight_bits,
+    half_precision,
+    single_precision,
+    with_full_labels,
+)
+from export.request import ExportRequest
+from export.result import ExportResult
+from runtime.backends import open_backend
+from runtime.bundle.engine_file import LIBRARIES, engine_paths, timing_cache_path
+from runtime.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
+
+logger = logging.getLogger(__name__)
+# A conversion, or the graph in single precision itself.
+Made = HalfPrecision | Quantised | onnx.ModelProto
+
+
+def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
+    """Export, compare with the torch model, and put the bundle in ``out_dir``.
+
+    Everything is written and proved in a folder beside ``out_dir``, which then takes its place: a
+    failure or a kill leaves an old bundle as it was.
+
+    Raises:
+        ExportError: the network cannot be exported, or ``out_dir`` cannot be written or is
+            something else than a bundle.
+        ParityError: the graph does not answer as the model does.
+    """
+    out_dir = out_dir.resolve()
+    require_replaceable(out_dir)
+    reference = Reference(request)
+    with replacing(out_dir) as folder:
+        result = _write(folder, reference)
+        _keep_timings(out_dir, folder)
+        if request.engine is not None:
+            result = replace(result, engine=build_engine(folder, request.engine))
+        _say_what_goes(out_dir, folder)
+        return result
+
+
+def _keep_timings(old_dir: Path, folder: Path) -> None:
+    """What earlier builds have measured serves the next one, of whatever graph."""
+    for library in LIBRARIES:
+        if timing_cache_path(old_dir, library).is_file():
+            shutil.copyfile(timing_cache_path(old_dir, library), timing_cache_path(folder, library))
+
+
+def _say_what_goes(old_dir: Path, folder: Path) -> None:
+    """The engines of a bundle are of its graph alone, and go with it where no new ones come."""
+    for library in LIBRARIES:
+        engine, _ = engine_paths(old_dir, library)
+        if engine.exists() and not engine_paths(folder, library)[0].exists():
+            logger.warning(
+                "%s is of the graph that is replaced and goes with it; a new one: python -m "
+                "export.engine %s --library %s",
+                engine.name,
+                old_dir,
+                library,
+            )
+
+
+def _write(folder: Path, reference: Reference) -> ExportResult:
+    """Build the graph and write it with its proof, card and manifest."""
+    request, space = reference.request, reference.request.spec.answer_space
+    graph, cost = single_precision(request, reference.deploy), None
+    if request.answers.argmax == "coarse":
+        cost = measure_coarse(graph, with_full_labels(request), request.images, space)
+    if request.precision != "fp32":  # or the searches would look for a fault of the exporter's
+        report = reference.compare(GraphSession(graph))
+        _require(report, "the fp32 graph", reference, graph)
+    half = half_precision(graph, reference) if request.precision == "fp16" else None
+    int8 = eight_bits(graph, reference) if request.precision == "int8" else None
+    if int8:
+        graph = int8.source
+    converted = half or int8
+    shipped = converted.graph if converted else graph
+    chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
+    if converted and converted.single:
+        chain["single_precision"] = converted.single
+    if int8 and int8.finetune_steps:
+        chain["int8_finetune_steps"] = int8.finetune_steps
+    _add_metadata(shipped, reference, chain)
+    path = folder / MODEL_FILE
+    onnx.save(shipped, path)
+    parity, scores = _prove(folder, reference, converted or graph)
+    if request.dynamic_batch:
+        require_same_in_a_batch(GraphSession(shipped), request.images, parity.gate)
+    result = ExportResult(
+        num_nodes=len(shipped.graph.node),
+        size_bytes=path.stat().st_size,
+        parity=parity,
+        single=converted.single if converted else (),
+        rounding=half.parity if half else None,
+        int8=int8_facts(int8, request.images) if int8 else None,
+        coarse_cost=cost,
+        scores=scores,
+    )
+    _describe(folder, reference, {**chain, **result.record()})
+    return result
+
+
+def _prove(
+    folder: Path, reference: Reference, made: Made
+) -> tuple[ParityReport, BundleScores | None]:
+    """Compare, score and draw with the written file, read as a device reads it.
+
+    Args:
+        folder: of the file.
+        reference: what it is compared with.
+        made: what was written.
+
+    Raises:
+        ParityError: it does not answer as the model does.
+    """
+    request = reference.request
+    with open_backend("onnxruntime", folder, _manifest(reference)) as backend:
+        report, scores = reference.compare(backend.answers), reference.scores(backend.infer)
+        if scores is not None:
+            report = replace(report, miou_change=scores.change)
+        _require(report, f"the {request.precision} graph", reference, made)
+        if request.pictures:
+            _draw(folder / PICTURE_FILE, reference, backend.infer)
+    return report, scores
+
+
+def _draw(path: Path, reference: Reference, shipped: LabelMap) -> None:
+    """Frames as they are, as the model saw them before the adaptation, and as the file does."""
+    request, before = reference.request, reference.before()
+    columns = {"before the adaptation": before} if before else {}
+    columns[f"this file, {request.precision}"] = shipped
+    draw_card(path, request.images, request.spec.answer_space, columns)
+
+
+def _require(report: ParityReport, what: str, reference: Reference, made: Made) -> None:
+    """The gate, which names the layer at fault.
+
+    Raises:
+        ParityError: something is below its threshold.
+    """
+    try:
+        require(report, what)
+    except ParityError as error:
+        raise ParityError(f"{error}{_culprit(reference, made)}") from None
+
+
+def _culprit(reference: Reference, made: Made) -> str:
+    """The first layer that is wrong, or with which a conversion fails; empty when no layer is."""
+    if isinstance(made, onnx.ModelProto):
+        layer = reference.first_diverging(made)
+        return f"; the first layer to compute something else is {layer}" if layer else ""
+
+    def compare(some: onnx.ModelProto) -> ParityReport:
+        session = GraphSession(some)
+        return reference.scored(reference.compare(session), session)
+
+    layer = made.first_failing(compare)
+    return f"; the first layer to fail it is {layer}. {ADVICE}" if layer else f". {ADVICE}"
+
+
+def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:
+    """Card and manifest, which names and hashes the files."""
+    request = reference.request
+    outputs, batch = request.answers.names, "N" if request.dynamic_batch else "1"
+    picture = PICTURE_FILE if request.pictures else None
+    card = model_card(request.spec, request.precision, outputs, batch, provenance, picture)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
+    files = [MODEL_FILE, CARD_FILE, *([picture] if picture else [])]
+    hashes = {name: file_sha256(folder / name) for name in files}
+    manifest = replace(_manifest(reference), sha256=hashes, provenance=provenance)
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _manifest(reference: Reference) -> Manifest:
+    """What the device is told; the hashes come when the files are written."""
+    request, health = reference.request, reference.deploy.health
+    return Manifest(
+        model_file=MODEL_FILE,
+        sha256={},
+        input_hw=request.spec.input_hw,
+        label_space=request.spec.answer_space,
+        precision=request.precision,
+        outputs=request.answers.names,
+        health_layout=dict(health.layout) if health is not None else {},
+    )
+
+
+def _add_metadata(graph: onnx.ModelProto, reference: Reference, chain: dict[str, Any]) -> None:
+    """The facts that a lone .onnx file should carry, and a hash by which it can be checked."""
+    facts = {
+        **_manifest(reference).interface(),
+        "provenance": json.dumps(chain),
+        "content_sha256": graph_sha256(graph),
+        "input": f"uint8 RGB ({'N' if reference.request.dynamic_batch else '1'}, H, W, 3)",
+    }
+    onnx.helper.set_model_props(graph, facts)

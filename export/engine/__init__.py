@@ -1,0 +1,1 @@
+"""Build TensorRT engines from a bundle's graph."""

@@ -1,0 +1,1 @@
+"""Compare a graph with the model that it was made from."""

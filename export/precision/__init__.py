@@ -1,0 +1,1 @@
+"""Make fp16 and int8 graphs that pass the gate."""

@@ -1,0 +1,1 @@
+"""What crosses to the device: a model, its manifest, its engines."""

@@ -1,7 +1,0 @@
-"""The clip and the bundle that ship with the package, so that a stream runs out of the box."""
-
-from pathlib import Path
-
-CLIP_DIR = Path(__file__).parent / "packaged" / "clip"
-CLIP = CLIP_DIR / "clip.mp4"
-BUNDLE_DIR = Path(__file__).parent / "packaged" / "bundle"

@@ -1,0 +1,1 @@
+"""BatchNorm statistics: find, estimate, mix, check."""

@@ -1,1 +1,0 @@
-"""What each subcommand of sfda-edge does; cli.py has their arguments."""

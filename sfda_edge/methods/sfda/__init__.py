@@ -1,0 +1,1 @@
+"""SFDA (Liu, Zhang, Wang, CVPR 2021) and its parts."""

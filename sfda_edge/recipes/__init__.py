@@ -1,0 +1,1 @@
+"""Recipes: the settings of a method, as strict TOML."""

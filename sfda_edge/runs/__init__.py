@@ -1,0 +1,1 @@
+"""Run directories, their files, and what a long command shows."""

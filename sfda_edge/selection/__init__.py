@@ -1,0 +1,1 @@
+"""Choose inputs, teachers and checkpoints without labels."""

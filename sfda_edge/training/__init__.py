@@ -1,0 +1,1 @@
+"""What training steps are made of: optimizers, losses, augmentation, processes."""

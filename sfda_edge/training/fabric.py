@@ -1,0 +1,46 @@
+"""Device, precision and processes of a run, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Literal
+
+from lightning_fabric import Fabric
+
+from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.models.inference import choose_device
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fabric:
+    """One process on the device asked for, or this process's part of a ``torchrun``.
+
+    Of several processes the first alone logs what is no warning.
+
+    Raises:
+        SfdaEdgeError: the device is not there, or it cannot compute in that precision.
+    """
+    device = choose_device(device_name)
+    if precision == "fp16" and device.type != "cuda":
+        raise SfdaEdgeError(f"--precision fp16 needs a CUDA GPU, not {device}; try bf16 or fp32")
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator="cpu" if device.type == "cpu" else device.type,
+        devices=here if processes > 1 or device.type == "cpu" else [device.index or 0],
+        num_nodes=processes // here,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=_FABRIC_PRECISION[precision],
+    )
+    fabric.launch()
+    if fabric.global_rank > 0:  # one speaks for all
+        logging.getLogger().setLevel(logging.WARNING)
+    return fabric

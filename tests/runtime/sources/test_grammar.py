@@ -1,0 +1,124 @@
+import functools
+import http.server
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.errors import SourceError
+from runtime.sources.grammar import open_source, video_frames, without_credentials
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """Ten 64x48 frames at 20 fps; frame i is grey 20 i."""
+    path = tmp_path / "drive.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    for index in range(10):
+        writer.write(np.full((48, 64, 3), 20 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def grey_levels(source):
+    return [round(float(f.image.mean()) / 20) for f in iter(source.read, None)]
+
+
+def test_a_video_gives_every_frame_in_order_then_ends(video):
+    with open_source(str(video)) as source:
+        assert not source.live
+        assert source.fps == pytest.approx(20)
+        assert grey_levels(source) == list(range(10))
+        assert source.read() is None
+
+
+def test_frames_are_rgb(tmp_path):
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / "0.png")
+    with open_source(str(tmp_path)) as source:
+        np.testing.assert_array_equal(source.read().image, red)
+
+
+def test_the_packaged_clip_is_red_where_it_should_be():
+    """Dusk pictures are reddish: swapped channels would make them blue."""
+    with open_source("streetsynth") as source:
+        means = source.read().image.reshape(-1, 3).mean(0)
+    assert means[0] > means[2]
+
+
+def test_a_videos_url_is_read_whole(video):
+    handler = functools.partial(QuietHandler, directory=str(video.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{video.name}"
+        with open_source(url) as source:
+            assert not source.live
+            assert grey_levels(source) == list(range(10))
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_dead_stream_is_an_error_without_its_password():
+    with pytest.raises(SourceError) as caught:
+        open_source("rtsp://user:secret@127.0.0.1:9/live")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1:9/live" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("rtsp://u:p@cam/1?token=x", "rtsp://…@cam/1?…"),
+        ("rtsp://admin:p/w@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:pa#ss@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:[pa?ss@cam/1", "rtsp://…@cam/1"),
+        ("rtmp://admin:secret@cam", "rtmp://…@cam"),
+        ("a plain name", "a plain name"),
+        ("rtsp://u:p@x@cam:554/1", "rtsp://…@cam:554/1"),
+        ("http://cam/1.mp4", "http://cam/1.mp4"),
+    ],
+)
+def test_credentials_are_taken_out_of_urls(url, clean):
+    assert without_credentials(url) == clean
+
+
+def test_a_missing_camera_says_what_to_try():
+    with pytest.raises(SourceError, match=r"camera57 does not open.*streetsynth"):
+        open_source("camera57")
+
+
+@pytest.mark.parametrize("spec", ["nothing.mp4", "cameraX", "", "webcam", "camera99999999999"])
+def test_an_unknown_source_lists_what_there_is(spec):
+    with pytest.raises(SourceError, match="give camera0"):
+        open_source(spec)
+
+
+def test_a_file_that_is_no_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(SourceError, match="not a video"):
+        open_source(str(path))
+
+
+def test_a_truncated_image_in_a_folder_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    with open_source(str(tmp_path)) as source, pytest.raises(SourceError, match=r"broken.png"):
+        source.read()
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(SourceError, match="no images"):
+        open_source(str(tmp_path))
+
+
+def test_a_container_that_promises_more_than_it_holds_ends_cleanly(real_data):
+    path = real_data / "data/clips/project_small1.mp4"
+    assert sum(1 for _ in video_frames(path)) == 88

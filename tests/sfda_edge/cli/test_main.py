@@ -1,0 +1,262 @@
+"""The command line, from an empty folder as a new user has it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfda_edge.cli import main as cli
+from sfda_edge.labels.label_spaces import LABEL_SPACES
+from sfda_edge.packaged import MODEL_DIR
+
+
+def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
+    assert cli.main(["evaluate", "--images", "streetsynth:source"]) == 0
+    text = capsys.readouterr().out
+    record = json.loads((in_empty_folder / "evaluation" / "evaluation.json").read_text())
+    assert f"{100 * record['miou']:.1f}" in text
+    assert record["miou"] > 0.5, "the packaged model was trained on this style"
+    assert np.sum(record["confusion"]) == 20 * 360 * 480
+    for name in ("confusion.png", "contact_sheet.jpg"):
+        with Image.open(in_empty_folder / "evaluation" / name) as picture:
+            assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--label-space", "camvid"], "--label-space is for weights without one"),
+        (["adapt", "--model", ":x", "--label-space", "camvid", "--size", "8x8"], "unknown network"),
+        (["adapt", "--images", "x" * 300], "File name too long"),
+        (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
+        (["adapt", "--images", cli.__file__], ".py' is not a folder, a video file"),
+        (["adapt", "--method", "magic"], "unknown method 'magic'; known: default"),
+        (["recipes", "mine.toml"], "mine.toml is not there; sfda-edge recipes lists"),
+        (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
+        (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
+        (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
+        (["adapt", "--weights", "no.pth"], "no.pth does not exist; name a run directory"),
+        (["adapt", "--weights", cli.__file__], "so say what it is: --model, --label-space, --size"),
+        (["adapt", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+        (["adapt", "--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a CUDA GPU"),
+        (["adapt", "--feature-layer", "x", "--method", "sfda"], "the network has no layer 'x'"),
+        (["recipes", "nothing"], "unknown recipe 'nothing'"),
+        (["adapt", "--resume"], "--resume needs --out"),
+        (
+            [
+                "train",
+                "train-demo",
+                "--images",
+                "streetsynth:source",
+                "--validation",
+                "streetsynth:target",
+            ],
+            "has no labels",
+        ),
+        (["adapt", "--resume", "--out", "new"], "nothing to resume"),
+        (["export"], "there is no runs/latest here"),
+        (["export", str(MODEL_DIR)], "no run beside them; give --images"),
+        (["export", "--target", "tpu"], "unknown target 'tpu'"),
+        (["export", "--engine", "tensorrt-rtx"], "--target cpu has no engines"),
+        (["export", "--compute-capability", "8.9"], "add --engine"),
+        (
+            ["export", "--max-batch", "4", "--dynamic-batch"],
+            "it wants --engine and --dynamic-batch",
+        ),
+        (
+            ["export", "--engine", "tensorrt", "--compute-capability", "8.7"],
+            "tensorrt builds for the GPU that is here alone",
+        ),
+        (["evaluate", "--images", "streetsynth:target"], "has no labels"),
+        (["evaluate", "--map", "nothing"], "unknown class map 'nothing'"),
+        (["train", "nothing", "--images", "."], "unknown recipe 'nothing'"),
+        (["synth", "--style", "snow", "--out", "x"], "unknown style 'snow'"),
+    ],
+)
+def test_what_the_user_has_to_change_is_exit_code_2(in_empty_folder, capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["512", "0x4", "512x", "axb"])
+def test_impossible_sizes_are_refused(capsys, size):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["adapt", "--size", size])
+    assert stop.value.code == 2
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_help_names_every_label_space(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["adapt", "--help"])
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert LABEL_SPACES.keys() <= set(words)
+
+
+def test_sizes_are_width_by_height():
+    assert cli.size_hw("512x256") == (256, 512)
+
+
+def test_a_run_is_not_written_over(in_empty_folder, capsys):
+    (in_empty_folder / "mine").mkdir()
+    (in_empty_folder / "mine" / "notes.txt").write_text("precious")
+    assert cli.main(["adapt", "--out", "mine"]) == 2
+    assert "mine exists already" in capsys.readouterr().err
+    assert (in_empty_folder / "mine" / "notes.txt").read_text() == "precious"
+
+
+def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys):
+    begun = ["adapt", "--method", "bn", "--out", "run"]
+    assert cli.main([*begun, "--set", "num_images=8"]) == 0
+    facts = in_empty_folder / "run" / "run.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"state": "running"}))
+    assert cli.main([*begun, "--set", "num_images=16", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "was begun with another recipe.num_images (8, not 16); resume with what" in said
+
+
+def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, capsys):
+    caplog.set_level("INFO")
+    begun = ["adapt", "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
+    assert cli.main([*begun, "--out", "run", "--validation", "streetsynth:clip"]) == 0
+    facts = in_empty_folder / "run" / "run.json"
+    first = json.loads(facts.read_text())
+    assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
+    assert "run is finished; there is nothing to resume" in capsys.readouterr().err
+    assert cli.main([*begun, "--out", "run"]) == 2
+    assert "run exists already; choose another --out\n" in capsys.readouterr().err
+    facts.write_text(json.dumps(first | {"state": "running"}))
+    assert cli.main([*begun, "--out", "run"]) == 2
+    assert "choose another --out, or --resume to go on" in capsys.readouterr().err
+    unsaid = {key: fact for key, fact in first.items() if key != "arguments"}
+    facts.write_text(json.dumps(unsaid | {"state": "running"}))
+    assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
+    said = capsys.readouterr().err
+    assert "begun with another method (tent, not default), recipe.steps (2, not 300)" in said
+    assert "does not say with what arguments it was begun" in caplog.text
+    facts.write_text(json.dumps(first | {"state": "running"}))
+    assert cli.main(["adapt", "--resume", "--out", "run"]) == 0
+    assert "resumed: 0 of 2 steps" in caplog.text
+    second = json.loads(facts.read_text())
+    assert second["result"] == first["result"] | {"data_wait_s": second["result"]["data_wait_s"]}
+
+
+def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
+    begun = ["adapt", "--method", "bn", "--out", "run", "--set", "num_images=8"]
+    assert cli.main(begun) == 0
+    facts = in_empty_folder / "run" / "run.json"
+    run = json.loads(facts.read_text()) | {"state": "running"}
+    facts.write_text(json.dumps(run))
+    assert cli.main([*begun, "--resume"]) == 0
+    assert "bit for bit" not in caplog.text
+    facts.write_text(json.dumps(run | {"threads": 77}))
+    assert cli.main([*begun, "--resume"]) == 0
+    assert "begun with threads 77, resumed with" in caplog.text
+
+
+def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--size", "192x96"]
+    for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
+        command += ["--set", setting]
+    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
+    metrics = in_empty_folder / "killed" / "metrics.jsonl"
+    with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
+        start_s = time.monotonic()
+        # Behind the checkpoint of step 20 and before the end.
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < 24:
+            assert process.poll() is None
+            assert time.monotonic() - start_s < 120
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (in_empty_folder / "killed" / "adapted.safetensors").exists()
+    subprocess.run([*command, "--out", "killed", "--resume"], check=True, capture_output=True)
+    whole, killed = (in_empty_folder / n / "adapted.safetensors" for n in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
+    begun = ["adapt", "--method", "bn", "--out", "run"]
+    assert cli.main(begun) == 0
+    assert cli.main([*begun, "--resume"]) == 2
+    assert "is finished" in capsys.readouterr().err
+    facts = in_empty_folder / "run" / "run.json"
+    facts.write_text(facts.read_text().replace('"finished"', '"running"'))
+    (in_empty_folder / "run" / "checkpoints" / "last.pt").unlink()
+    (in_empty_folder / "run" / "adapted.safetensors").unlink()
+    assert cli.main([*begun, "--resume"]) == 0
+    assert (in_empty_folder / "run" / "adapted.safetensors").is_file()
+    assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 7
+
+
+def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sfda_edge.commands", None)
+
+    def missing(args):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "_adapt", missing)
+    assert cli.main(["adapt"]) == 2
+    assert "pip install 'sfda-edge[adapt]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "promised"), [("export", False), ("adapt", True)])
+def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, command, promised):
+    def pressed(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, f"_{command}", pressed)
+    assert cli.main([command]) == 130
+    assert ("--resume" in capsys.readouterr().err) == promised
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA out of memory. Tried to allocate 2 GiB", "DefaultCPUAllocator: can't allocate"]
+)
+def test_too_little_memory_is_said(monkeypatch, capsys, words):
+    def fails(_args):
+        raise RuntimeError(f"{words} memory\nand a long trace")
+
+    monkeypatch.setattr(cli, "_adapt", fails)
+    assert cli.main(["adapt"]) == 2
+    said = capsys.readouterr().err
+    assert "a smaller --size" in said
+    assert "long trace" not in said
+
+
+def test_a_failure_of_ours_keeps_its_trace(monkeypatch):
+    def fails(_args):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli, "_adapt", fails)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli.main(["adapt"])
+
+
+@pytest.mark.parametrize("closed", ["| true", ">&-"])
+def test_that_nobody_reads_is_no_error(closed):
+    """As in ``sfda-edge recipes | head -1``, or where a daemon has no standard output."""
+    command = f"{sys.executable} -m sfda_edge.cli recipes {closed}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("running", "the run has not finished: --resume goes on with it"),
+        ("finished", "name a run directory or a weights file"),
+    ],
+)
+def test_a_run_without_weights_says_what_to_do(in_empty_folder, capsys, state, message):
+    (in_empty_folder / "run").mkdir()
+    (in_empty_folder / "run" / "run.json").write_text(json.dumps({"state": state}))
+    assert cli.main(["evaluate", "run"]) == 2
+    assert message in capsys.readouterr().err

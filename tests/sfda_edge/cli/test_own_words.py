@@ -1,0 +1,26 @@
+"""The three commands of the first request, word for word; the slowest test has its own file."""
+
+import json
+
+from runtime.bundle.manifest import read_manifest
+from sfda_edge.cli import main as cli
+
+
+def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
+    caplog.set_level("INFO")
+    assert cli.main(["adapt"]) == 0
+    assert cli.main(["export", "--fp16"]) == 0
+    latest = in_empty_folder / "runs" / "latest"
+    assert latest.is_symlink()
+    left = {path.name for path in latest.iterdir()}
+    assert {"adapted.safetensors", "model.json", "recipe.toml", "run.json", "metrics.jsonl",
+            "report.html"} <= left  # fmt: skip
+    run = json.loads((latest / "run.json").read_text())
+    assert run["state"] == "finished"
+    manifest = read_manifest(in_empty_folder / "bundle")
+    assert manifest.precision == "fp16"
+    assert manifest.provenance["source_weights_sha256"] == run["inputs"]["weights_sha256"]
+    assert manifest.provenance["weights_sha256"] == run["result"]["adapted_sha256"]
+    for default in ("--weights", "--method", "--images", "--out", "--device", "--recipe"):
+        assert any(default in message for message in caplog.messages), f"{default} is not named"
+    assert "label agreement" in capsys.readouterr().out

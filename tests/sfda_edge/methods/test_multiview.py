@@ -1,0 +1,203 @@
+"""Pseudo-labels on disk, augmentation and mixing."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfda_edge.errors import RunError
+from sfda_edge.methods.multiview import rarity_weights
+from sfda_edge.selection.view_search import RARE_SHARE
+from sfda_edge.training.augmentation import Lesson, StrongAugmentation, class_mix
+from sfda_edge.training.losses import soft_cross_entropy
+from sfda_edge.training.pseudo_labels import (
+    PseudoLabels,
+    label_target,
+    sharpened,
+    write_pseudo_labels,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Probabilities of seven images, and their pseudo-labels read back."""
+    torch.manual_seed(0)
+    probabilities = (2 * torch.randn(7, 3, 4, 6)).softmax(1)
+    paths = [tmp_path / "work" / f"labels-{part}of3.npy" for part in range(3)]
+    for part, path in enumerate(paths):
+        write_pseudo_labels(path, range(part, 7, 3), lambda images: probabilities[list(images)])
+    return probabilities, PseudoLabels(paths)
+
+
+def test_probabilities_come_back_within_half_a_step(stored):
+    probabilities, labels = stored
+    found = labels.read([6, 0, 3], (4, 6), CPU)
+    torch.testing.assert_close(found, probabilities[[6, 0, 3]], rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_thresholds_leave_each_class_its_portion(stored):
+    _, labels = stored
+    best = labels.read(range(7), (4, 6), CPU).max(1)
+    for portion in (0.2, 0.5, 1.0):
+        thresholds = labels.thresholds(portion)
+        for k in range(3):
+            of_class = best.values[best.indices == k]
+            kept = (of_class >= thresholds[k] - 1e-6).float().mean().item()
+            next_level = (of_class >= thresholds[k] + 1 / 255 - 1e-6).float().mean().item()
+            assert kept >= portion > next_level or next_level == kept == 1.0
+
+
+def test_class_shares_count_the_most_likely_class(stored):
+    _, labels = stored
+    best = labels.read(range(7), (4, 6), CPU).argmax(1)
+    expected = torch.bincount(best.flatten(), minlength=3) / best.numel()
+    torch.testing.assert_close(labels.class_shares, expected)
+
+
+def test_labels_of_an_earlier_part_of_the_run_are_kept_when_asked(make_task):
+    task, calls = make_task(), []
+
+    def label(images):
+        calls.append(len(images))
+        return torch.full((len(images), 3, 4, 8), 1 / 3)
+
+    first = label_target(task, "labels", label)
+    assert sum(calls) == len(task.target)
+    assert first.read([9], (4, 8), CPU).shape == (1, 3, 4, 8)
+    label_target(task, "labels", label, keep=True)
+    assert sum(calls) == len(task.target)
+    label_target(task, "labels", label)
+    assert sum(calls) == 2 * len(task.target)
+
+
+def test_a_labelling_that_fails_leaves_no_half_file(tmp_path):
+    def fails(indices):
+        if indices[0]:
+            raise OSError(28, "No space left on device")
+        return torch.rand(len(indices), 2, 3, 3)
+
+    with pytest.raises(RunError, match="No space left"):
+        write_pseudo_labels(tmp_path / "labels.npy", range(9), fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_without_memory_is_not_called_a_full_disk(tmp_path):
+    def fails(_indices):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        write_pseudo_labels(tmp_path / "labels.npy", range(9), fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sharpened_probabilities_are_a_softmax_of_scaled_logits():
+    logits = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(sharpened(logits.softmax(1), 3.0), (3 * logits).softmax(1))
+    assert sharpened(torch.zeros(1, 4, 2, 2), 2.0).sum() == 0
+
+
+def test_a_large_power_leaves_the_most_likely_class_even_where_none_is_likely():
+    unsure = torch.tensor([0.4, 0.35, 0.25]).view(1, 3, 1, 1)
+    found = sharpened(unsure, 200.0).flatten()
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_soft_cross_entropy_is_a_loop():
+    torch.manual_seed(1)
+    p, q = (torch.randn(2, 3, 4, 5).softmax(1) for _ in range(2))
+    q[0, :, :2] = 0
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    total = count = 0.0
+    for n in range(2):
+        for y in range(4):
+            for x in range(5):
+                if q[n, :, y, x].sum() > 0:
+                    count += 1
+                    for k in range(3):
+                        total -= float(weights[k] * q[n, k, y, x] * p[n, k, y, x].log())
+    assert soft_cross_entropy(p, q, weights).item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_rarity_weights_favour_the_rare_and_keep_the_mean():
+    shares = torch.tensor([0.81, 0.09, 0.1, 0.0])
+    weights = rarity_weights(shares, 0.5)
+    assert (weights * shares).sum().item() == pytest.approx(1.0)
+    assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
+    torch.testing.assert_close(rarity_weights(shares, 0.0), torch.ones(4))
+
+
+def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
+    def against_road(share):
+        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4)
+        return (weights[1] / weights[0]).item()
+
+    assert against_road(RARE_SHARE) == pytest.approx(RARE_SHARE**-0.4, rel=1e-2)
+    found = [against_road(share) for share in (0.0, 1e-7, 1e-5, 2e-4, RARE_SHARE)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(1, abs=0.01)
+    assert against_road(2 * RARE_SHARE) < found[-1]
+
+
+def lesson(seed, count=3, num_classes=4):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, num_classes, (count, 6, 8), generator=generator)
+    taught = torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+    # Each pixel's colour says which image and which class it is of.
+    images = torch.stack([labels, torch.arange(count).view(-1, 1, 1).expand_as(labels), labels], 1)
+    return Lesson(images.float(), taught)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_a_mix_moves_whole_classes_with_their_labels(seed):
+    plain = lesson(seed)
+    torch.manual_seed(seed)
+    mixed = class_mix(plain)
+    for n in range(3):
+        other = (n - 1) % 3
+        labels = mixed.taught[n].argmax(0)
+        assert torch.equal(mixed.images[n, 0].long(), labels)
+        pasted = mixed.images[n, 1].long() == other
+        assert ((mixed.images[n, 1].long() == n) | pasted).all()
+        theirs = plain.taught[other].argmax(0)
+        classes = set(theirs[pasted].tolist())
+        assert len(classes) == (len(theirs.unique()) + 1) // 2
+        for k in classes:
+            assert pasted[theirs == k].all()
+
+
+def test_what_is_not_taught_is_not_pasted():
+    plain = lesson(3)
+    plain.taught[:, :, :3] = 0
+    torch.manual_seed(0)
+    mixed = class_mix(plain)
+    assert torch.equal(mixed.images[:, 1, :3], plain.images[:, 1, :3])
+
+
+def test_augmentation_moves_labels_with_their_pixels():
+    """Without colour changes, an image that is its own label map stays that."""
+    torch.manual_seed(0)
+    labels = torch.zeros(4, 32, 64, dtype=torch.int64)
+    labels[:, 8:24, 10:40] = 1
+    taught = torch.nn.functional.one_hot(labels, 2).permute(0, 3, 1, 2).float()
+    images = (labels[:, None] * 255.0).expand(-1, 3, -1, -1)
+    augment = StrongAugmentation((32, 64), min_scale=0.5, colour_jitter=0.0, blur_share=0.0)
+    seen = augment(Lesson(images, taught))
+    known = seen.taught.sum(1) > 0
+    same = (seen.images[:, 0] > 127) == (seen.taught.argmax(1) == 1)
+    assert known.float().mean() > 0.9
+    assert same[known].float().mean() > 0.97
+    assert not torch.equal(seen.taught, taught)
+
+
+def test_augmentation_is_the_steps_own():
+    augment = StrongAugmentation((6, 8))
+    results = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        results.append(augment(lesson(1)))
+    assert torch.equal(results[0].images, results[1].images)
+    assert torch.equal(results[0].taught, results[1].taught)

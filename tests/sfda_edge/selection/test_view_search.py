@@ -1,0 +1,254 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfda_edge.errors import RunError
+from sfda_edge.selection.test_time_ensemble import Teacher, View, view_size
+from sfda_edge.selection.view_search import (
+    Promise,
+    expected,
+    find_views,
+    frequent_classes,
+    ranked_views,
+    trusted_share,
+)
+
+
+def judged(labels, truth):
+    return expected(labels, truth, frequent_classes(truth)).miou
+
+
+def one_hot(labels, num_classes):
+    return torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+
+
+@given(st.integers(0, 1000))
+def test_against_certain_answers_it_is_the_miou_of_a_loop(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    reference = torch.randint(0, 3, (2, 5, 6), generator=generator)
+    ious = []
+    for k in range(4):
+        mine, theirs = labels == k, reference == k
+        if theirs.any():
+            ious.append(int((mine & theirs).sum()) / int((mine | theirs).sum()))
+    found = judged(labels, one_hot(reference, 4))
+    assert found == pytest.approx(sum(ious) / len(ious))
+
+
+def test_it_is_what_truths_drawn_from_the_consensus_give_on_average():
+    """Against scikit-style counting over many drawn truths."""
+    torch.manual_seed(0)
+    consensus = (2 * torch.randn(2, 3, 20, 30)).softmax(1)
+    labels = consensus.argmax(1)
+    drawn = torch.distributions.Categorical(probs=consensus.permute(0, 2, 3, 1))
+    mious = [judged(labels, one_hot(drawn.sample(), 3)) for _ in range(50)]
+    assert judged(labels, consensus) == pytest.approx(sum(mious) / 50, abs=0.005)
+
+
+def test_a_model_agrees_with_itself():
+    labels = torch.randint(0, 5, (3, 8, 8))
+    assert judged(labels, one_hot(labels, 5)) == pytest.approx(1.0)
+
+
+def test_a_class_too_rare_to_say_anything_does_not_count():
+    reference = torch.zeros(1, 100, 100, dtype=torch.int64)
+    reference[0, 0, 0] = 1
+    found = judged(torch.zeros_like(reference), one_hot(reference, 2))
+    assert found == pytest.approx(1 - 1e-4)
+
+
+def test_a_teacher_of_one_plain_view_is_the_network(make_task):
+    task = make_task()
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0)])
+    with torch.no_grad():
+        logits = task.model(task.inputs(task.target.images([2, 5])))
+    torch.testing.assert_close(
+        teacher.probabilities([2, 5], task.spec.input_hw), task.probabilities(logits)
+    )
+
+
+def test_a_mirrored_view_is_mirrored_back(make_task):
+    task = make_task()
+    with torch.no_grad():
+        logits = task.model(task.inputs(task.target.images([3])).flip(3))
+    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0, mirrored=True)])
+    torch.testing.assert_close(
+        teacher.probabilities([3], task.spec.input_hw), task.probabilities(logits).flip(3)
+    )
+
+
+def test_a_teacher_averages_its_views(make_task):
+    task = make_task()
+    views = [View((32, 64), 0.0), View((64, 128), 0.5, mirrored=True)]
+    both = Teacher(task, task.model, views).probabilities([0, 1], (16, 32))
+    parts = [Teacher(task, task.model, [view]).probabilities([0, 1], (16, 32)) for view in views]
+    torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
+    torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
+
+
+def test_views_keep_the_networks_stride(make_task):
+    task = make_task()
+    assert view_size(task, 1.0) == (32, 64)
+    assert view_size(task, 2.0) == (64, 128)
+    assert all(side % 32 == 0 for side in view_size(task, 1.7))
+
+
+def unsure(task, num_images, certainty):
+    """Stripes of three classes, each pixel's class with ``certainty``."""
+    stripes = torch.full((num_images, 3, *task.half_hw), (1 - certainty) / 2)
+    for row in range(stripes.shape[2]):
+        stripes[:, row % 3, row] = certainty
+    return stripes
+
+
+def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
+    task = make_task()
+
+    def seen(_task, views, probe):
+        """Surer with more of the target's statistics, and the smaller the image."""
+        certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
+        return {v: unsure(task, len(probe), certainty[v]) for v in views}
+
+    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
+    views = find_views(task)
+    assert {view.target_share for view in views.kept} == {1.0}
+    assert [view.size_hw[1] for view in views.kept] == sorted(
+        view.size_hw[1] for view in views.by_size
+    )[:2]
+    assert [view.mirrored for view in views.kept] == [False, True]
+
+
+def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeypatch):
+    """Errors that change with the size at the same pace everywhere: none sees better."""
+    task = make_task(spec=replace(tiny_spec, input_hw=(192, 384)))
+    size = (2, len(task.target), task.num_classes, *task.half_hw)
+    wave = torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+    def seen(_task, views, probe):
+        """Logits are a stationary random process of the logarithm of the size."""
+        octaves = [math.log2(view.size_hw[1] / 384) for view in views]
+        waves = [math.cos(x) * wave[0] + math.sin(x) * wave[1] for x in octaves]
+        return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
+
+    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
+    promises = {v.size_hw[1]: p.miou for v, p in find_views(task).by_size.items()}
+    assert max(promises, key=promises.__getitem__) == 384
+
+
+def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
+    make_task, monkeypatch
+):
+    task = make_task()
+
+    def seen(_task, views, probe):
+        return {v: unsure(task, len(probe), 0.8) for v in views}
+
+    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
+    # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
+    for promised in find_views(task).by_share.values():
+        assert promised.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
+        assert promised.accuracy == pytest.approx(0.8, abs=5e-3)
+
+
+def test_views_that_make_up_classes_are_out():
+    """Bare road: what sees it promises little for four classes that others make of it."""
+    road, half, most, made_up = (View((4, 8), share) for share in (0.0, 0.3, 0.6, 1.0))
+    promises = {
+        road: Promise(0.08, 0.84),
+        half: Promise(0.10, 0.83),
+        most: Promise(0.16, 0.80),
+        made_up: Promise(0.24, 0.61),
+    }
+    assert ranked_views(promises) == [half, road]
+
+
+@pytest.mark.parametrize(
+    ("own_classes", "stay", "expected"),
+    [(1, 0.95, 1.0), (1, 0.8, 0.0), (2, 0.95, 1.0), (2, 0.8, 0.3)],
+)
+def test_statistics_whose_answers_change_in_the_mirror_are_not_trusted(
+    own_classes, stay, expected, make_task, monkeypatch
+):
+    """One class may be all there is, or all that a network sees of what is too dark for it."""
+    task, generator = make_task(), torch.Generator().manual_seed(0)
+    shape = (10, *task.half_hw)
+    own = one_hot(torch.randint(0, own_classes, shape, generator=generator), 3)
+    labels = torch.randint(0, 3, shape, generator=generator)
+    other = torch.where(torch.rand(shape, generator=generator) < stay, labels, (labels + 1) % 3)
+
+    def probabilities(_task, view, _probe):
+        assert view.mirrored
+        return one_hot(other, 3) if view.target_share else own
+
+    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities", probabilities)
+    seen = {View((32, 64), share): one_hot(labels, 3) for share in (0.0, 0.3, 0.6, 1.0)}
+    seen[View((32, 64), 0.0)] = own
+    assert trusted_share(task, seen, range(10)) == expected
+
+
+def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, monkeypatch):
+    monkeypatch.setattr("sfda_edge.selection.view_search.trusted_share", lambda *_: 0.3)
+    monkeypatch.setattr(
+        "sfda_edge.selection.view_search._promises",
+        lambda seen: {view: Promise(view.target_share, 0.9) for view in seen},
+    )
+    views = find_views(make_task())
+    assert {view.target_share for view in views.kept} == {0.3}
+
+
+@pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
+def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
+    second, alone, make_task, monkeypatch
+):
+    def ranked(seen):
+        mious = (1.0, second, 0.1, 0.1, 0.1)
+        return {view: Promise(mious[number], 0.9) for number, view in enumerate(seen)}
+
+    monkeypatch.setattr("sfda_edge.selection.view_search._promises", ranked)
+    first, other = find_views(make_task()).kept
+    assert (first.size_hw == other.size_hw) is alone
+    assert other.mirrored
+
+
+def test_a_size_that_does_not_fit_in_memory_is_left_out_aloud(make_task, monkeypatch, caplog):
+    task = make_task()
+    small_enough = Teacher.probabilities
+
+    def limited(self, indices, out_hw):
+        if self.views[0].size_hw == (64, 128):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return small_enough(self, indices, out_hw)
+
+    monkeypatch.setattr(Teacher, "probabilities", limited)
+    views = find_views(task)
+    assert (64, 128) not in {view.size_hw for view in views.by_size}
+    assert "left out: 128x64 with" in caplog.text
+
+
+@pytest.mark.parametrize("broken", [{"target_share": 1.0}, {"size_hw": (64, 128)}])
+def test_a_view_that_is_not_numbers_is_left_out_aloud(broken, make_task, monkeypatch, caplog):
+    plain = Teacher.probabilities
+
+    def overflowing(self, indices, out_hw):
+        seen = plain(self, indices, out_hw)
+        return seen * float("nan") if vars(self.views[0]).items() >= broken.items() else seen
+
+    monkeypatch.setattr(Teacher, "probabilities", overflowing)
+    views = find_views(make_task())
+    assert not any(vars(view).items() >= broken.items() for view in views.kept)
+    promises = {**views.by_share, **views.by_size}.values()
+    assert all(min(promise) > 0 for promise in promises)
+    assert "not numbers" in caplog.text
+
+
+def test_a_network_that_answers_no_numbers_is_an_error(make_task):
+    task = make_task()
+    with torch.no_grad():
+        task.model[0].weight.fill_(float("nan"))
+    with pytest.raises(RunError, match="not numbers"):
+        find_views(task)

@@ -1,0 +1,109 @@
+"""Two gloo processes against one, on the same global batches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sfda_edge.runs.metrics import read_metrics
+from sfda_edge.training.distributed import (
+    gathered,
+    mean_over,
+    num_processes,
+    own_rows,
+    rank,
+    summed,
+)
+
+HERE = Path(__file__).parents[1]
+RUN = """
+import sys
+sys.path.insert(0, {here!r})
+from sfda_edge.cli.main import main
+sys.exit(main({arguments!r}))
+"""
+
+
+def test_alone_everything_is_the_identity():
+    rows = torch.randn(4, 3)
+    assert (num_processes(), rank()) == (1, 0)
+    assert own_rows(rows) is not None
+    assert torch.equal(own_rows(rows), rows)
+    assert torch.equal(gathered(rows), rows)
+    assert torch.equal(summed(rows), rows)
+
+
+def test_the_weighted_mean_is_numpys():
+    values, weights = torch.randn(5, 6), torch.rand(5, 6)
+    expected = (values * weights).sum() / weights.sum()
+    torch.testing.assert_close(mean_over(values, weights), expected)
+
+
+def adapt(out, source, method, processes, settings):
+    """Run the command as ``torchrun`` would, or alone."""
+    arguments = ["adapt", "--method", method, "--device", "cpu", "--out", str(out)]
+    arguments += [
+        "--weights",
+        str(source / "model.safetensors"),
+        "--images",
+        str(source / "images"),
+    ]
+    arguments += [part for setting in settings for part in ("--set", setting)]
+    code = RUN.format(here=str(HERE), arguments=arguments)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if processes == 1:
+        command = [sys.executable, "-c", code]
+    else:
+        script = out.with_suffix(".py")
+        script.write_text(code)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc_per_node={processes}", str(script)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=100, cwd=out.parent
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapted:") == 1
+    assert done.stderr.count("INFO  run:") == 1  # one speaks for all
+    return load_file(out / "adapted.safetensors")
+
+
+@pytest.fixture
+def source(tmp_path, tiny_model, tiny_spec):
+    from PIL import Image
+
+    from sfda_edge.models.checkpoint import save_model
+
+    from conftest import drawn_images  # isort: skip
+
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    for sample in drawn_images(9).samples:
+        Image.fromarray(sample.image()).save(folder / "images" / f"{sample.name}.png")
+    save_model(folder / "model.safetensors", tiny_model, tiny_spec)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["default", "sfda", "selftrain", "tent", "maxsquare", "bn"])
+def test_two_processes_give_what_one_gives(method, source, tmp_path):
+    settings = ["steps=3", "batch_size=4", "learning_rate=1e-3"]
+    if method == "bn":
+        settings = ["num_images=12", "batch_size=4", "target_share=1.0"]
+    if method == "sfda":
+        settings += ["fake_hw=[16, 32]", "noise_size=8"]
+    alone = adapt(tmp_path / "alone", source, method, 1, settings)
+    shared = adapt(tmp_path / "shared", source, method, 2, settings)
+    assert alone.keys() == shared.keys()
+    for key, expected in alone.items():
+        torch.testing.assert_close(shared[key], expected, rtol=0, atol=1e-4)
+    results = [json.loads((tmp_path / n / "run.json").read_text()) for n in ("alone", "shared")]
+    assert results[0]["result"]["returned"] == results[1]["result"]["returned"]
+    # What is returned may be the model of before the first step: the losses tell of the others.
+    logged = [read_metrics(tmp_path / name) for name in ("alone", "shared")]
+    assert [line["step"] for line in logged[1]] == [0, 1, 2, 3]
+    for expected, found in zip(*logged, strict=True):
+        assert found == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}

@@ -1,0 +1,130 @@
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+from user_network import coarse
+
+from sfda_edge.errors import RecipeError, RunError
+from sfda_edge.recipes.recipe import parse_recipe
+from sfda_edge.training.supervised import (
+    Trainer,
+    TrainRecipe,
+    checkpoint_path,
+    learning_rate_factor,
+    train,
+)
+
+CPU = torch.device("cpu")
+SETTINGS = {
+    "model": "user_network:build",
+    "label_space": "camvid",
+    "input_hw": [24, 40],
+    "steps": 30,
+    "batch_size": 4,
+    "warmup_steps": 2,
+    "learning_rate": 0.05,
+    "checkpoint_every": 10,
+}
+
+
+def recipe(**changes) -> TrainRecipe:
+    return parse_recipe({**SETTINGS, **changes}, TrainRecipe)
+
+
+@pytest.fixture
+def data():
+    """Images whose grey level gives the label away."""
+    labels = torch.randint(0, 3, (8, 3, 5), generator=torch.Generator().manual_seed(0))
+    labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2).to(torch.uint8)
+    return (labels * 80 + 20)[:, None].repeat(1, 3, 1, 1), labels
+
+
+def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
+    trainer = Trainer(tiny_model, tiny_spec, recipe(), CPU)
+    train(trainer, *data, tmp_path)
+    tiny_model.eval()
+    with torch.inference_mode():
+        predicted = tiny_model(trainer.normalise(data[0])).argmax(1)
+    assert (predicted == data[1]).float().mean() > 0.8
+    assert {p.name for p in tmp_path.iterdir()} >= {"model.safetensors", "model.json"}
+
+
+def test_a_network_that_answers_on_a_coarser_grid_learns(tmp_path, tiny_spec, data):
+    torch.manual_seed(0)
+    trainer = Trainer(coarse(3), tiny_spec, recipe(), CPU)
+    losses = [trainer.step(*data) for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path, tiny_model, tiny_spec, data):
+    def trainer():
+        return Trainer(copy.deepcopy(tiny_model), tiny_spec, recipe(), CPU)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = trainer()
+    train(whole, *data, tmp_path / "a")
+    first = trainer()
+    for _ in range(17):
+        first.step(*data)
+        if first.next_step == 10:
+            first.save(checkpoint_path(tmp_path / "b"))
+    second = trainer()
+    second.resume(checkpoint_path(tmp_path / "b"))
+    train(second, *data, tmp_path / "b")
+    expected, found = whole.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_ignored_pixels_and_the_outside_of_crops_do_not_count(tiny_model, tiny_spec, data):
+    trainer = Trainer(tiny_model, tiny_spec, recipe(), CPU)
+    labels = torch.full_like(data[1], 255)
+    labels[:, :, :20] = data[1][:, :, :20]
+    _, targets = trainer._batch(data[0], labels)
+    assert set(targets.unique().tolist()) <= {0, 1, 2, 255}
+    assert (targets == 255).any()
+
+
+def test_images_and_labels_are_cropped_alike(tiny_model, tiny_spec, data):
+    """Without colour changes, grey still tells the label after flips and crops."""
+    trainer = Trainer(tiny_model, tiny_spec, recipe(colour_jitter=0.0, blur_share=0.0), CPU)
+    torch.manual_seed(0)
+    pictures, targets = trainer._batch(*data)
+    grey = (pictures[:, 0] - trainer.normalise.offset[0, 0]) / trainer.normalise.scale[0, 0]
+    inside = targets != 255
+    expected = targets * 80.0 + 20
+    assert (functional.l1_loss(grey, expected, reduction="none")[inside] < 1).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine"])
+def test_the_learning_rate_rises_then_falls_to_zero(schedule):
+    settings = recipe(schedule=schedule, warmup_steps=5, steps=50)
+    factors = [learning_rate_factor(step, settings) for step in range(51)]
+    assert factors[0] == pytest.approx(0.2)
+    assert factors[5] == pytest.approx(1.0)
+    assert factors[50] == pytest.approx(0.0, abs=1e-6)
+    assert all(a >= b for a, b in itertools.pairwise(factors[5:]))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, tiny_model, tiny_spec, data):
+    with torch.no_grad():
+        tiny_model[3].bias.fill_(math.nan)
+    with pytest.raises(RunError, match="the loss is nan at step 0"):
+        train(Trainer(tiny_model, tiny_spec, recipe(), CPU), *data, tmp_path)
+
+
+def test_half_precision_asks_for_a_gpu(tiny_model, tiny_spec):
+    with pytest.raises(RecipeError, match="needs a CUDA GPU"):
+        Trainer(tiny_model, tiny_spec, recipe(precision="bf16"), CPU)
+
+
+IMPOSSIBLE = [{"steps": 0}, {"min_scale": 0.0}, {"schedule": "step"}, {"learning_rate": -1.0}]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE)
+def test_impossible_settings_are_errors(change):
+    with pytest.raises(RecipeError):
+        recipe(**change)
