@@ -19,10 +19,11 @@ import numpy as np
 
 from benchmarks.hardware import machine_line, machine_record
 from runtime.arguments import positive
+from runtime.output import print_error, start_output
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
-RECIPES = "bn,tent,maxsquare,selftrain,sfda,sfda-no-patches,sfda-no-generator,default"
+RECIPES = "bn,tent,maxsquare,selftrain,sfda,sfda-no-patches,sfda-no-generator,multiview"
 ACCURACY_FILE = Path("benchmarks/results/adaptation-accuracy.json")
 SPEED_FILE = Path("benchmarks/results/adaptation-speed.json")
 
@@ -63,12 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    start_output()
     args = build_parser().parse_args(arguments)
     keep_freed_memory()
     try:
         args.run(args)
     except SfdaEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0
 
@@ -87,7 +89,14 @@ def _accuracy(args: argparse.Namespace) -> None:
                 if key in [_key(row) for row in record["rows"]]:
                     continue
                 benchmark = require_task(tasks, letter)
-                row = measure_row(benchmark, recipe, seed, overrides, args.device, args.precision)
+                row = measure_row(
+                    benchmark,
+                    recipe,
+                    seed,
+                    overrides=overrides,
+                    device=args.device,
+                    precision=args.precision,
+                )
                 record["rows"].append({"task": letter, **row})
                 record["machine"] = machine_record()
                 args.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -169,7 +178,13 @@ def _speed(args: argparse.Namespace) -> None:
     benchmark = require_task(benchmark_tasks(args.data, args.work), args.tasks)
     recipes = tuple(name for name in args.recipes.split(",") if name != "bn")  # it takes no steps
     record = measure_speed(
-        benchmark, recipes, args.batch_size, args.rounds, args.steps, args.device, args.precision
+        benchmark,
+        recipes,
+        batch_size=args.batch_size,
+        rounds=args.rounds,
+        steps=args.steps,
+        device=args.device,
+        precision=args.precision,
     )
     record = {"task": args.tasks, **record, "machine": machine_record()}
     args.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -180,7 +195,7 @@ def speed_table(record: dict[str, Any]) -> str:
     """The record for a terminal."""
     lines = [
         f"task {record['task']}, batch {record['batch_size']}, {record['precision']}:",
-        f"{'':<20}{'steps/s':>9}{'p50 ms':>9}{'ratio':>8}   data / forward / backward / other",
+        f"{'':<20}{'steps/s':>9}{'p50 ms':>9}{'ratio':>8}   data / forward / other",
     ]
     for name, row in record["rows"].items():
         shares = " / ".join(

@@ -1,4 +1,4 @@
-"""One row of the accuracy table: a recipe on a task with a seed, scored at every judgement."""
+"""One row of the accuracy table: a recipe on a task with a seed, every checkpoint scored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import nn
 
 from benchmarks.adaptation_tasks import BenchmarkTask
 from sfda_edge.adaptation.loop import Adaptation, adapt, begin
-from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
-from sfda_edge.evaluation.evaluate import Predictor, evaluate
+from sfda_edge.evaluation import Predictor, evaluate
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.models.source_model import load_source
 from sfda_edge.runs.directory import circumstances
+from sfda_edge.runs.fabric import Precision, open_fabric
 from sfda_edge.runs.progress import progress_bar
-from sfda_edge.training.fabric import Precision, open_fabric
+from sfda_edge.selection.checkpoint_selection import CheckpointScore
+from sfda_edge.task import AdaptationTask
 
 
 class Scorer:
@@ -36,15 +37,36 @@ class Scorer:
         return round(100 * evaluate(predictor, self._images, progress=bar).scores.miou, 2)
 
 
+class Checkpoints:
+    """Scores every checkpoint with labels, which the run never uses.
+
+    Attributes:
+        rows: step, label-free score and mIoU of each.
+        seconds: how long it took.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self.rows, self.seconds = scorer, list[dict[str, Any]](), 0.0
+
+    def __call__(self, run: Adaptation, found: CheckpointScore) -> None:
+        """Score the run's model."""
+        began_s = time.monotonic()
+        miou = self._scorer.miou(run.method.model)
+        self.seconds += time.monotonic() - began_s
+        score = round(found.score, 4)
+        self.rows.append({"step": run.next_step, "score": score, "miou": miou})
+
+
 def measure_row(
     benchmark: BenchmarkTask,
     recipe_name: str,
     seed: int,
+    *,
     overrides: tuple[str, ...] = (),
     device: str = "auto",
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Adapt, and score source, final and returned model and every judged checkpoint."""
+    """Adapt, and score source, final and returned model and every scored checkpoint."""
     method_name, recipe = load_method_recipe(recipe_name, None, (*overrides, f"seed={seed}"))
     source = load_source(benchmark.flags)
     images = open_images(benchmark.target)
@@ -52,47 +74,36 @@ def measure_row(
     fabric = open_fabric(device, precision)
     with tempfile.TemporaryDirectory() as folder:
         task = AdaptationTask(
-            source.model, source.spec, target, fabric, seed, Path(folder), progress_bar
+            source.network,
+            source.spec,
+            target,
+            fabric=fabric,
+            seed=seed,
+            work_dir=Path(folder),
+            bars=progress_bar,
         )
         began_s = time.monotonic()
         run = begin(task, METHODS[method_name][1], recipe)
         prepared_s = time.monotonic() - began_s
         scorer = Scorer(task, benchmark)
-        checkpoints, scoring_s = _scored_checkpoints(run, scorer)
-        adapt(run, Path(folder), progress_bar(recipe_name, run.method.num_steps))
-    seconds = time.monotonic() - began_s - sum(scoring_s)
+        checkpoints = Checkpoints(scorer)
+        bar = progress_bar(recipe_name, run.method.num_steps)
+        adapt(run, Path(folder), bar, observer=checkpoints)
+    seconds = time.monotonic() - began_s - checkpoints.seconds
     before = scorer.miou(run.original)
     return {
         "recipe": recipe_name,
         "seed": seed,
         "overrides": list(overrides),
         "source_miou": before,
-        "source_score": round(run.guard.source.score, 4),
-        "checkpoints": checkpoints,
-        "final_miou": checkpoints[-1]["miou"] if checkpoints else before,
+        "source_score": round(run.selection.source.score, 4),
+        "checkpoints": checkpoints.rows,
+        "final_miou": checkpoints.rows[-1]["miou"],
         "returned_miou": scorer.miou(run.method.model),
-        "returned_step": run.guard.best_step,
+        "returned_step": run.selection.best_step,
         "stopped": run.stopped,
         "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
         **circumstances(),
     }
-
-
-def _scored_checkpoints(run: Adaptation, scorer: Scorer) -> tuple[list[dict], list[float]]:
-    """Let every judgement be followed by a score with labels, which the run never sees."""
-    checkpoints: list[dict[str, Any]] = []
-    seconds: list[float] = []
-    judge = run.guard.judge
-
-    def judge_and_score(model: nn.Module):
-        verdict = judge(model)
-        began_s = time.monotonic()
-        miou = scorer.miou(model)
-        seconds.append(time.monotonic() - began_s)
-        checkpoints.append({"step": run.next_step, "score": round(verdict.score, 4), "miou": miou})
-        return verdict
-
-    run.guard.judge = judge_and_score  # type: ignore[method-assign]
-    return checkpoints, seconds

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.adaptation_tasks import BenchmarkTask
 from benchmarks.timing import time_in_turn
 from sfda_edge.adaptation.loop import Adaptation, begin
-from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.target import TargetImages
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.models.source_model import load_source
+from sfda_edge.runs.fabric import Precision, open_fabric
 from sfda_edge.runs.progress import progress_bar
-from sfda_edge.training.fabric import Precision, open_fabric
+from sfda_edge.task import AdaptationTask
 
 NUM_IMAGES = 24
 
@@ -32,6 +32,7 @@ NUM_IMAGES = 24
 def measure_speed(
     benchmark: BenchmarkTask,
     recipes: tuple[str, ...],
+    *,
     batch_size: int,
     rounds: int,
     steps: int,
@@ -39,9 +40,10 @@ def measure_speed(
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Time steps of all recipes and of plain supervision in turn, at the same batch size."""
+    fabric = open_fabric(device, precision)
     with tempfile.TemporaryDirectory() as folder:
         runs = {
-            name: _begun(benchmark, name, batch_size, Path(folder) / name, device, precision)
+            name: _begun(benchmark, name, batch_size, work_dir=Path(folder) / name, fabric=fabric)
             for name in recipes
         }
         calls: dict[str, Callable[[], object]] = {
@@ -63,9 +65,9 @@ def _begun(
     benchmark: BenchmarkTask,
     recipe_name: str,
     batch_size: int,
-    folder: Path,
-    device: str,
-    precision: Precision,
+    *,
+    work_dir: Path,
+    fabric: Fabric,
 ) -> Adaptation:
     changes = (f"batch_size={batch_size}", "steps=100000")
     method_name, recipe = load_method_recipe(recipe_name, None, changes)
@@ -74,13 +76,13 @@ def _begun(
     few = ImageSet(images.title, images.samples[:NUM_IMAGES], images.label_space)
     target = TargetImages(few, source.spec.input_hw)
     task = AdaptationTask(
-        source.model,
+        source.network,
         source.spec,
         target,
-        open_fabric(device, precision),
-        0,
-        folder,
-        progress_bar,
+        fabric=fabric,
+        seed=0,
+        work_dir=work_dir,
+        bars=progress_bar,
     )
     return begin(task, METHODS[method_name][1], recipe)
 
@@ -106,54 +108,43 @@ def _supervised(task: AdaptationTask, batch_size: int) -> Callable[[], object]:
 
 
 def _shares(run: Adaptation, steps: int) -> dict[str, float]:
-    """Where the time of a few steps goes: waiting for data, forward, backward, everything else."""
-    clock = {"forward": 0.0, "backward": 0.0}
+    """Share of the time of a few steps: waiting for data, forward passes, everything else."""
     run.data_wait_s = 0.0
-    with _clocked(run, clock):
+    with _ForwardClock(run) as clock:
         began_s = time.perf_counter()
         for _ in range(steps):
             run.step()
         total_s = time.perf_counter() - began_s
-    shares = {"data": run.data_wait_s / total_s}
-    shares |= {name: seconds / total_s for name, seconds in clock.items()}
+    shares = {"data": run.data_wait_s / total_s, "forward": clock.seconds / total_s}
     shares["other"] = 1 - sum(shares.values())
     return {name: round(share, 4) for name, share in shares.items()}
 
 
-@contextlib.contextmanager
-def _clocked(run: Adaptation, clock: dict[str, float]) -> Iterator[None]:
-    """Add up the time in the method's networks and in backward passes."""
-    fabric, backward = run.task.fabric, run.task.fabric.backward
+class _ForwardClock:
+    """Adds up the time in forward passes of the method's networks."""
 
-    def clocked_backward(loss: torch.Tensor) -> None:
-        began_s = time.perf_counter()
-        backward(loss)
-        _wait(run)
-        clock["backward"] += time.perf_counter() - began_s
+    def __init__(self, run: Adaptation) -> None:
+        self._run, self._began_s, self.seconds = run, list[float](), 0.0
 
-    hooks = []
-    for network in {value for value in vars(run.method).values() if isinstance(value, nn.Module)}:
-        hooks.append(network.register_forward_pre_hook(lambda *_: started.append(_now(run))))
-        hooks.append(
-            network.register_forward_hook(
-                lambda *_: clock.update(forward=clock["forward"] + _now(run) - started.pop())
-            )
-        )
-    started: list[float] = []
-    fabric.backward = clocked_backward  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        del fabric.backward
-        for hook in hooks:
+    def __enter__(self) -> _ForwardClock:
+        values = vars(self._run.method).values()
+        self._hooks = []
+        for network in {value for value in values if isinstance(value, nn.Module)}:
+            self._hooks.append(network.register_forward_pre_hook(self._begin))
+            self._hooks.append(network.register_forward_hook(self._end))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for hook in self._hooks:
             hook.remove()
 
+    def _begin(self, *_arguments: object) -> None:
+        self._began_s.append(self._now_s())
 
-def _now(run: Adaptation) -> float:
-    _wait(run)
-    return time.perf_counter()
+    def _end(self, *_arguments: object) -> None:
+        self.seconds += self._now_s() - self._began_s.pop()
 
-
-def _wait(run: Adaptation) -> None:
-    if run.task.device.type == "cuda":
-        torch.cuda.synchronize(run.task.device)
+    def _now_s(self) -> float:
+        if self._run.task.device.type == "cuda":
+            torch.cuda.synchronize(self._run.task.device)
+        return time.perf_counter()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfda_edge.errors import DataError
-from sfda_edge.models.source_model import ModelFlags
+from sfda_edge.models.source_model import ModelRequest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BenchmarkTask:
     """A source model, target images and labelled images to score on.
 
@@ -22,7 +22,7 @@ class BenchmarkTask:
     """
 
     title: str
-    flags: ModelFlags
+    flags: ModelRequest
     target: str
     validation: str
     labels_dir: Path | None = None
@@ -38,15 +38,22 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
     """
     real = data_dir or Path("shared")
     camvid = f"camvid:{real}/data/camvid"
-    packaged = ModelFlags(None)  # trained on StreetSynth's clear style, with train-demo
+    packaged = ModelRequest()  # trained on StreetSynth's clear style, with train-demo
 
-    def to_camvid(title: str, source: ModelFlags) -> BenchmarkTask:
-        return BenchmarkTask(title, source, f"{camvid}/train", f"{camvid}/val")
+    def to_camvid(title: str, source: ModelRequest) -> BenchmarkTask:
+        return BenchmarkTask(
+            title=title, flags=source, target=f"{camvid}/train", validation=f"{camvid}/val"
+        )
 
     def to_style(style: str) -> BenchmarkTask:
         rendered = f"streetsynth:{work_dir / style}"
         title = f"StreetSynth clear → {style}"
-        return BenchmarkTask(title, packaged, f"{rendered}/target", f"{rendered}/val")
+        return BenchmarkTask(
+            title=title,
+            flags=packaged,
+            target=f"{rendered}/target",
+            validation=f"{rendered}/val",
+        )
 
     return {
         "A": to_camvid("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(real, "s2.0", "1024x512")),
@@ -58,10 +65,10 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
     }
 
 
-def _cityscapes(data_dir: Path, width: str, trained_size: str) -> ModelFlags:
-    return ModelFlags(
+def _cityscapes(data_dir: Path, width: str, trained_size: str) -> ModelRequest:
+    return ModelRequest(
         data_dir / "weights" / f"espnetv2_{width}_cityscapes_{trained_size}.safetensors",
-        model=f"espnetv2_{width}",
+        architecture=f"espnetv2_{width}",
         label_space="cityscapes20",
         size_hw=(256, 512),
         class_map="cityscapes-camvid",

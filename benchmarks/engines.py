@@ -18,6 +18,7 @@ from export.errors import ExportError
 from runtime.bundle.engine_file import LIBRARIES, engine_paths
 from runtime.bundle.manifest import read_manifest
 from runtime.errors import StreamError
+from runtime.output import print_error
 
 RESULTS = Path("benchmarks/results/engines.json")
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rows = [measure(bundle, request) for bundle in args.bundles]
     except (ExportError, StreamError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     if rows:
         record = {"rows": rows, "machine": machine_record()}

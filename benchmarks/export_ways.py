@@ -20,14 +20,14 @@ from runtime.images import resize_image
 from runtime.sources.grammar import open_source
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.inference import class_matrix
-from sfda_edge.models.source_model import ModelFlags, SourceModel, load_source
+from sfda_edge.models.source_model import LoadedModel, ModelRequest, load_source
 
 Segment = Callable[[np.ndarray], np.ndarray]
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Export three ways, time them in turn, and compare their label maps."""
-    source = load_source(ModelFlags(args.weights))
+    source = load_source(ModelRequest(args.weights))
     frames = _frames(args.source, source.spec.input_hw)
     machine = machine_record()
     ways = _ways(source, args.threads)
@@ -63,12 +63,12 @@ def _in_a_circle(segment: Segment, frames: list[np.ndarray]) -> Callable[[], np.
     return lambda: segment(next(following))
 
 
-def _ways(source: SourceModel, num_threads: int) -> dict[str, tuple[onnx.ModelProto, Segment]]:
+def _ways(source: LoadedModel, num_threads: int) -> dict[str, tuple[onnx.ModelProto, Segment]]:
     spec = source.spec
     height, width = spec.input_hw
-    deploy = DeployModel(source.model, spec).eval()
+    deploy = DeployModel(source.network, spec).eval()
     frame = torch.zeros((1, height, width, 3), dtype=torch.uint8)
-    bare = export_graph(source.model, torch.zeros(1, 3, height, width), translations={})
+    bare = export_graph(source.network, torch.zeros(1, 3, height, width), translations={})
     plain = export_graph(deploy, frame, translations={})
     ours = export_graph(deploy, frame)
     return {

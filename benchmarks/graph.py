@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.hardware import machine_line
 from runtime.arguments import natural, positive
 from runtime.errors import StreamError
+from runtime.output import print_error, start_output
 from sfda_edge.errors import SfdaEdgeError
 
 
@@ -40,13 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.export_ways import measure
 
     try:
         record = measure(args)
     except (SfdaEdgeError, StreamError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     print(text(record))
     if args.out is not None:

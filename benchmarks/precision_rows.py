@@ -22,7 +22,7 @@ from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RunError
-from sfda_edge.models.source_model import ModelFlags
+from sfda_edge.models.source_model import ModelRequest
 from sfda_edge.runs.directory import read_run
 
 _FRAMES = 8
@@ -37,11 +37,14 @@ def export_row(run: Path, precision: str, args: argparse.Namespace) -> dict[str,
     row = _begun(run, args) | {"precision": precision, "scored_on": args.validation}
     validation = args.validation and Validation(args.validation, args.validation_labels)
     flags = ExportFlags(
-        precision, target=args.target, validation=validation, overrides=tuple(args.overrides)
+        precision=precision,
+        profile=args.profile,
+        validation=validation,
+        overrides=tuple(args.overrides),
     )
     out = _bundle_dir(row, args)
     try:
-        result = export_model(ModelFlags(run, size_hw=args.size), flags, out)
+        result = export_model(ModelRequest(run, size_hw=args.size), flags, out)
     except ExportError as error:
         return row | {"failed": str(error)}
     return row | _figures(result) | {"sha256": _sha256(out)}
@@ -85,7 +88,7 @@ def _begun(run: Path, args: argparse.Namespace) -> dict[str, Any]:
         raise RunError(f"{run} is not a run of sfda-edge adapt")
     size = facts["size"] if args.size is None else f"{args.size[1]}x{args.size[0]}"
     row = {"network": facts["model"], "size": size, "method": facts["method"]}
-    return row | {"target": args.target}
+    return row | {"profile": args.profile}
 
 
 def _bundle_dir(row: dict[str, Any], args: argparse.Namespace) -> Path:

@@ -20,7 +20,8 @@ from benchmarks.hardware import machine_line, machine_record
 from runtime.arguments import natural, positive
 from runtime.bundle.manifest import PRECISIONS
 from runtime.errors import StreamError
-from sfda_edge.cli.main import size_hw
+from runtime.output import print_error
+from sfda_edge.cli.options import size_hw
 from sfda_edge.errors import SfdaEdgeError
 
 RESULTS = Path("benchmarks/results/precisions.json")
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="of the export's recipe",
+        help="of the thresholds",
     )
     parser.add_argument(
         "--validation-labels", type=Path, metavar="DIR", help="of a plain folder of them"
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--work", type=Path, default=Path("work"), metavar="DIR", help="bundles (%(default)s)"
     )
-    parser.add_argument("--target", default="cpu", metavar="PROFILE", help="as of export (cpu)")
+    parser.add_argument("--profile", default="cpu", metavar="NAME", help="as of export (cpu)")
     parser.add_argument("--rounds", type=positive, default=5, help="of each bundle, in turn (5)")
     parser.add_argument("--calls", type=positive, default=10, help="of a round (10)")
     parser.add_argument(
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _add(args.out, [export_row(run, precision, args)])
             _add(args.out, timed_rows(run, args, _read(args.out)["rows"]))
     except (SfdaEdgeError, StreamError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     print(text(_read(args.out)))
     return 0
@@ -98,7 +99,7 @@ def _add(path: Path, rows: list[dict[str, Any]]) -> None:
     """New rows take the place of older ones of the same network, size, target and precision."""
 
     def key(row: dict[str, Any]) -> tuple[str, ...]:
-        return tuple(row[name] for name in ("network", "size", "target", "precision"))
+        return tuple(row[name] for name in ("network", "size", "profile", "precision"))
 
     new = {key(row) for row in rows}
     kept = [row for row in _read(path)["rows"] if key(row) not in new]

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
+from runtime.output import print_error, start_output
 from runtime.packaged import BUNDLE_DIR, CLIP_DIR
 from runtime.pipeline import WARM_UP_RUNS, Pipeline
 from runtime.sinks.scoring import ScoringSink
-from runtime.sources.grammar import open_source, without_credentials
+from runtime.sources.credentials import without_credentials
+from runtime.sources.grammar import open_source
 from runtime.stats import Snapshot
 
 MAX_FRAMES = 300
@@ -96,11 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    start_output()
     args = build_parser().parse_args(arguments)
     try:
         record = measure(args)
     except StreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     print(text(record))
     if args.out is not None:
@@ -164,7 +167,7 @@ class KeptResults:
     def write(self, result: Segmentation) -> None:
         """Keep the label map; the picture is let go."""
         frame = Frame(result.frame.index, np.zeros(0, np.uint8), result.frame.captured_ns)
-        self.results.append(Segmentation(frame, result.label_map, result.stage_ms))
+        self.results.append(replace(result, frame=frame))
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -178,7 +181,7 @@ def _round(
     durations = [time_call(partial(backend.infer, image)) for image in images]
     kept = KeptResults()
     with open_source(args.source) as source:
-        pipeline = Pipeline(source, backend, manifest.input_hw, [kept], len(images))
+        pipeline = Pipeline(source, backend, manifest.input_hw, [kept], max_frames=len(images))
         pipeline.run()
     snapshot = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
     return Round(summarise(durations), snapshot, _miou(args, manifest, kept.results))

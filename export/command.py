@@ -1,7 +1,8 @@
-"""Export what the command line names: a run or weights in, a bundle out."""
+"""Export what the command line or the Python API names: a model in, a bundle out."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,116 +14,181 @@ from export.bundle.provenance import provenance, recorded_run, unadapted
 from export.bundle.write import export_bundle
 from export.engine.request import EngineRequest
 from export.errors import ExportError
-from export.gate.thresholds import ExportRecipe
-from export.graph.deploy import FULL_LABEL_MAP, Answers
-from export.profiles import target_profile
+from export.gate.thresholds import Thresholds
+from export.graph.deploy import FULL_LABEL_MAP, Outputs
+from export.profiles import find_profile
 from export.request import ExportRequest
 from export.result import ExportResult
+from runtime.files import read_text
 from runtime.images import resize_image
-from sfda_edge.data import open_images
-from sfda_edge.data.images import ImageSet
+from sfda_edge.adaptation.run import HASHES_FILE
+from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.loading import load_labelled, read_all
+from sfda_edge.data.target import TargetImages, image_bytes
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.models.source_model import ModelFlags, SourceModel, default_weights, load_source
+from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ExportFlags:
-    """What the command line asks for.
+    """How to export.
 
     Attributes:
         precision: fp32, fp16 or int8.
-        answers: what the graph shall answer.
-        target: a name in ``PROFILES``.
+        outputs: of the graph.
+        profile: a name in ``PROFILES``.
         dynamic_batch: whether the graph takes any number of images.
-        images: what to prove it on; None for the images that it was adapted to.
-        validation: labelled images on which the mIoU may not fall; None for none.
-        recipe: thresholds, by name or file.
-        overrides: ``KEY=VALUE`` of the recipe.
+        images: what to compare on; None for the images that the model was adapted to.
+        validation: labelled images on which the mIoU must not drop; None for none.
+        thresholds: by name or file.
+        overrides: ``KEY=VALUE`` of the thresholds.
         engine: to build from the graph; None for none.
         pictures: whether the card shows target frames.
     """
 
     precision: str = "fp32"
-    answers: Answers = FULL_LABEL_MAP
-    target: str = "cpu"
+    outputs: Outputs = FULL_LABEL_MAP
+    profile: str = "cpu"
     dynamic_batch: bool = False
-    images: str | None = None
+    images: ImageSource | None = None
     validation: Validation | None = None
-    recipe: str = "export"
+    thresholds: str = "export"
     overrides: tuple[str, ...] = ()
     engine: EngineRequest | None = None
     pictures: bool = True
 
 
-def export_model(model: ModelFlags, flags: ExportFlags, out_dir: Path) -> ExportResult:
-    """Export the model that the flags name, the latest run when they name none.
+def export_model(model: ModelRequest, flags: ExportFlags, out_dir: Path) -> ExportResult:
+    """Export the model of a request, the latest run when it names none.
 
     Args:
-        model: the model.
+        model: which model.
         flags: how to export it.
         out_dir: the bundle.
 
     Raises:
         SfdaEdgeError: the model or the images cannot be used.
-        ExportError: the export failed, or its answers differ.
+        ExportError: the export failed, or the graph differs from the model.
     """
-    profile = target_profile(flags.target)
-    recipe = load_recipe(flags.recipe, ExportRecipe, flags.overrides)
+    find_profile(flags.profile)  # before the model is loaded
     weights = default_weights(model.weights, else_packaged=False)
-    source = load_source(replace(model, weights=weights))
+    return export_loaded(load_source(replace(model, weights=weights)), flags, out_dir)
+
+
+def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> ExportResult:
+    """Export a loaded model.
+
+    Raises:
+        SfdaEdgeError: the images cannot be used.
+        ExportError: the export failed, or the graph differs from the model.
+    """
+    profile = find_profile(flags.profile)
+    thresholds = load_recipe(flags.thresholds, Thresholds, flags.overrides)
     run = recorded_run(source)
-    spec = flags.images or _adapted_to(run)
-    frames, calibration = _frames(source, spec, recipe, flags.precision == "int8")
+    images = _gate_images(source, run, flags)
+    gate, calibration = _frames(source, images, thresholds, flags.precision == "int8")
     others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
     logger.info("precision: %s%s", flags.precision, others)
-    logger.info("target: %s, %s (--target for another)", flags.target, profile.machine)
-    logger.info("gate: %d frames of %s (--images for others)", len(frames), spec)
+    logger.info("profile: %s, %s (--profile for another)", flags.profile, profile.machine)
+    logger.info("gate: %d frames of %s (--images for others)", len(gate), images.title)
     logger.info("bundle: %s (--out DIR for another)", out_dir)
     request = ExportRequest(
-        source.model,
-        source.spec,
-        frames,
-        _labelled(source, flags.validation) if flags.validation else (),
-        calibration,
-        flags.precision,
-        flags.answers,
-        profile,
-        flags.dynamic_batch,
-        recipe,
-        provenance(source, run) | {"target": flags.target},
-        flags.pictures,
-        unadapted(source, run),
-        flags.engine,
+        model=source.network,
+        spec=source.spec,
+        images=gate,
+        validation=_labelled(source, flags.validation) if flags.validation else (),
+        calibration=calibration,
+        precision=flags.precision,
+        outputs=flags.outputs,
+        profile=profile,
+        dynamic_batch=flags.dynamic_batch,
+        thresholds=thresholds,
+        provenance=provenance(source, run) | {"profile": flags.profile},
+        pictures=flags.pictures,
+        before=unadapted(source, run),
+        engine=flags.engine,
     )
     return export_bundle(request, out_dir)
 
 
-def _adapted_to(run: dict[str, Any]) -> str:
-    if "images" not in run.get("inputs", {}):
-        raise ExportError("these weights have no run beside them; give --images to prove them on")
-    return run["inputs"]["images"]
+def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -> ImageSet:
+    """The images that were given, else those that the model was adapted to.
+
+    The record of a run may be of somebody else and name any folder; its images are used, and shown
+    in the card, only where their hashes are the recorded ones, which nobody knows without them.
+
+    Raises:
+        ExportError: there are none, or they are not those of the run.
+    """
+    if flags.images is not None:
+        return open_images(flags.images)
+    inputs = run.get("inputs", {})
+    if not isinstance(inputs.get("images"), str):
+        raise ExportError("these weights have no run beside them; give --images to compare on")
+    try:
+        images = open_images(inputs["images"])
+    except DataError as error:
+        raise ExportError(f"the gate needs target images: {error}; give --images") from None
+    if source.path is None or not _are_recorded(images, source.path.parent, inputs):
+        raise ExportError(
+            f"{inputs['images']} does not hold the images that the run recorded; give --images"
+        )
+    return images
+
+
+def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a sample of the images has the recorded hashes; of old runs, all of them."""
+    size_hw = tuple(inputs.get("spec", {}).get("input_hw", ()))
+    recorded = str(inputs.get("target_sha256", ""))
+    if len(size_hw) != 2:
+        return False
+    hashes = _recorded_hashes(run_dir)
+    if hashes is None:
+        target = TargetImages(images, size_hw, skip_bad=True, memory_bytes=0)
+        return target.matches(recorded)
+    whole = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
+    by_name = {sample.name: sample for sample in images.samples if sample.name in hashes}
+    if whole != recorded or len(by_name) != len(hashes):
+        return False
+    shown = _spread(np.arange(len(hashes)), _HASHED)
+    chosen = [list(hashes)[number] for number in shown]
+    subset = replace(images, samples=tuple(by_name[name] for name in chosen))
+    return all(
+        hashlib.sha256(image_bytes(resize_image(loaded.image, size_hw))).hexdigest()
+        == hashes[loaded.name]
+        for loaded in read_all(subset, None)
+    )
+
+
+_HASHED = 48  # images whose hashes are compared: as many as a gate and a calibration read
+
+
+def _recorded_hashes(run_dir: Path) -> dict[str, str] | None:
+    """Hash of each target image of a run, by name; None of runs without the file."""
+    try:
+        lines = read_text(run_dir / HASHES_FILE).splitlines()
+    except (OSError, ValueError):
+        return None
+    pairs = (line.split("  ", 1) for line in lines)
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
 
 
 def _frames(
-    source: SourceModel, spec: str, recipe: ExportRecipe, calibrated: bool
+    source: LoadedModel, images: ImageSet, thresholds: Thresholds, calibrated: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Frames for the gate, and others to calibrate on; each spread over the set."""
-    try:
-        images = open_images(spec)
-    except DataError as error:
-        raise ExportError(f"the gate needs target images: {error}; give --images") from None
     numbers = np.arange(len(images))
-    # A small set is shared between the two.
-    most = min(recipe.gate_images, max(1, len(numbers) // 2)) if calibrated else recipe.gate_images
+    most = thresholds.gate_images
+    if calibrated:  # a small set is shared between the two
+        most = min(most, max(1, len(numbers) // 2))
     gate = _spread(numbers, most)
     if not calibrated:
         return _read(source, images, gate), []
-    others = _spread(np.setdiff1d(numbers, gate), recipe.calibration_images)
+    others = _spread(np.setdiff1d(numbers, gate), thresholds.calibration_images)
     return _read(source, images, gate), _read(source, images, others)
 
 
@@ -132,8 +198,8 @@ def _spread(numbers: np.ndarray, most: int) -> np.ndarray:
     return numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
 
 
-def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np.ndarray]:
-    """Images (H, W, 3) uint8 at the input size; damaged ones are left out aloud."""
+def _read(source: LoadedModel, images: ImageSet, numbers: np.ndarray) -> list[np.ndarray]:
+    """Images (H, W, 3) uint8 at the input size; damaged ones are left out with a warning."""
     if not len(numbers):
         return []
     subset = replace(images, samples=tuple(images.samples[index] for index in numbers))
@@ -143,15 +209,16 @@ def _read(source: SourceModel, images: ImageSet, numbers: np.ndarray) -> list[np
     ]
 
 
-def _labelled(source: SourceModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images and label maps at the input size; damaged ones are left out aloud.
+def _labelled(source: LoadedModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and label maps at the input size; damaged ones are left out with a warning.
 
     Raises:
         DataError: they cannot be scored.
     """
-    space = source.spec.answer_space
+    space = source.spec.output_space
     images = validation.open(space)
-    pictures, labels = load_labelled(images, space, source.spec.input_hw, skip_bad=True)
+    size_hw = source.spec.input_hw
+    pictures, labels = load_labelled(images, space, size_hw, skip_bad=True)
     if not (labels != space.ignore_index).any():
         raise DataError(f"{images.title}: no pixel has a label that the model knows")
     return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))

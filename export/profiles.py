@@ -1,4 +1,4 @@
-"""Target profiles: where a bundle will run, and what that asks of its ONNX file."""
+"""Profiles: the kinds of machines that a bundle can run on, and the ONNX file that they need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from export.errors import ExportError
 
 
 @dataclass(frozen=True)
-class TargetProfile:
+class Profile:
     """A kind of machine.
 
     Attributes:
@@ -26,40 +26,40 @@ class TargetProfile:
 
 
 # ONNX Runtime quantises up to opset 20 (its static quantiser takes no 21).
-CPU = TargetProfile("any computer, ONNX Runtime 1.20 or later", 18, 10)
+CPU = Profile("any computer, ONNX Runtime 1.20 or later", 18, 10)
 PROFILES = {
     "cpu": CPU,
-    "x86-cuda12": TargetProfile(
+    "x86-cuda12": Profile(
         "PC with an NVIDIA GPU, CUDA 12: onnxruntime-gpu 1.20 to 1.26, TensorRT 10",
         18,
         10,
         "tensorrt",
     ),
-    "x86-cuda13": TargetProfile(
+    "x86-cuda13": Profile(
         "PC with an NVIDIA GPU, CUDA 13: onnxruntime-gpu 1.27 or later, TensorRT 10.13 or 11",
         20,
         10,
         "tensorrt",
     ),
-    "jetpack6": TargetProfile(
+    "jetpack6": Profile(
         "Jetson Orin, JetPack 6.1 or 6.2: TensorRT 10.3, Python 3.10", 18, 9, "tensorrt"
     ),
-    "jetpack7": TargetProfile(
+    "jetpack7": Profile(
         "Jetson Orin or Thor, JetPack 7: TensorRT 10.13 or later, Python 3.12",
         20,
         10,
         "tensorrt",
     ),
-    "rtx": TargetProfile("PC with a GeForce RTX GPU: TensorRT for RTX", 20, 10, "tensorrt-rtx"),
+    "rtx": Profile("PC with a GeForce RTX GPU: TensorRT for RTX", 20, 10, "tensorrt-rtx"),
 }
 
 
-def target_profile(name: str) -> TargetProfile:
+def find_profile(name: str) -> Profile:
     """A profile by name.
 
     Raises:
         ExportError: there is none.
     """
     if name not in PROFILES:
-        raise ExportError(f"unknown target '{name}'; known: {', '.join(PROFILES)}")
+        raise ExportError(f"unknown profile '{name}'; known: {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -1,4 +1,4 @@
-"""ExportRequest: what to export, and what it has to prove."""
+"""ExportRequest: what to export, and what it must reach."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from torch import nn
 
 from export.engine.request import EngineRequest
-from export.gate.thresholds import ExportRecipe
-from export.graph.deploy import FULL_LABEL_MAP, Answers
-from export.profiles import CPU, TargetProfile
+from export.gate.thresholds import Thresholds
+from export.graph.deploy import FULL_LABEL_MAP, Outputs
+from export.profiles import CPU, Profile
 from sfda_edge.models import ModelSpec
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ExportRequest:
     """What to export.
 
@@ -28,10 +28,10 @@ class ExportRequest:
             scored on them, and whether int8 needs fine-tuning; no search sees them.
         calibration: further target frames, which int8 is calibrated on.
         precision: fp32, fp16 or int8.
-        answers: what the graph shall answer.
+        outputs: of the graph.
         profile: where it will run.
         dynamic_batch: whether the graph takes any number of images at once.
-        recipe: the gate.
+        thresholds: of the gate.
         provenance: where the model came from, for the manifest and the card.
         pictures: whether the card shows target frames, which then go with the bundle.
         before: the network before it was adapted, for the card.
@@ -44,10 +44,10 @@ class ExportRequest:
     validation: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     calibration: Sequence[np.ndarray] = ()
     precision: str = "fp32"
-    answers: Answers = FULL_LABEL_MAP
-    profile: TargetProfile = CPU
+    outputs: Outputs = FULL_LABEL_MAP
+    profile: Profile = CPU
     dynamic_batch: bool = False
-    recipe: ExportRecipe = field(default_factory=ExportRecipe)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     provenance: dict[str, Any] = field(default_factory=dict)
     pictures: bool = True
     before: nn.Module | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.gate.argmax_cost import CoarseCost
+from export.gate.argmax_cost import ArgmaxCost
 from export.gate.parity import ParityReport
 from export.gate.scores import BundleScores
 from export.precision.int8 import Int8Facts
@@ -35,7 +35,7 @@ class ExportResult:
     single: tuple[str, ...] = ()
     rounding: ParityReport | None = None
     int8: Int8Facts | None = None
-    coarse_cost: CoarseCost | None = None
+    coarse_cost: ArgmaxCost | None = None
     scores: BundleScores | None = None
     engine: EngineRecord | None = None
 

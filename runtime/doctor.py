@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.output import say
+from runtime.output import print_result, start_output
 
 if TYPE_CHECKING:
     from runtime.diagnosis.finding import Finding
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
     parser = argparse.ArgumentParser(
         prog="python -m runtime.doctor",
-        description="Say what is installed here, what really works, and how to mend the rest.",
+        description="Check what is installed, what works, and how to fix the rest.",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="check this bundle, too")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
@@ -33,17 +33,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code: 0 a stream can run, 2 something has to be mended."""
+    """Run the program; returns the exit code: 0 a stream can run, 2 something has to be fixed."""
+    start_output()
     args = build_parser().parse_args(arguments)
     return diagnose(args.bundle, args.json)
 
 
 def diagnose(bundle_dir: Path | None = None, as_json: bool = False) -> int:
-    """Look at everything and print what was found; returns the exit code."""
+    """Check everything and print what was found; returns the exit code."""
     with contextlib.redirect_stdout(sys.stderr):  # what broken libraries say is no finding
         findings = look(bundle_dir)
     text = json.dumps([asdict(one) for one in findings], indent=1) if as_json else None
-    say(text or "\n".join(map(line, findings)))
+    print_result(text or "\n".join(map(line, findings)))
     return 2 if any(finding.verdict == "problem" for finding in findings) else 0
 
 

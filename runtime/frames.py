@@ -12,9 +12,9 @@ class Frame:
     """One picture from a source.
 
     Attributes:
-        index: counts the frames that the source gave, from 0.
+        index: number of the frame in its source, from 0.
         image: (H, W, 3) uint8 RGB.
-        captured_ns: monotonic clock when it was handed over by the source.
+        captured_ns: monotonic clock when the source handed it over.
     """
 
     index: int
@@ -22,16 +22,20 @@ class Frame:
     captured_ns: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Segmentation:
-    """What the model says of a frame.
+    """A model's prediction for a frame.
 
     Attributes:
         frame: the picture.
         label_map: (h, w) uint8 at the model's own size.
-        stage_ms: how long each stage took, by name.
+        timing: milliseconds of each stage, by name: read, queue, resize, infer.
+        confidence: (h, w) uint8, 255 times the label's probability; None of a model without.
+        health: (K,) float32 drift figures as the manifest lays them out; None of a model without.
     """
 
     frame: Frame
     label_map: np.ndarray
-    stage_ms: dict[str, float]
+    timing: dict[str, float]
+    confidence: np.ndarray | None = None
+    health: np.ndarray | None = None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import locale
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from runtime.files import require_regular
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+# Pillow decides by content, and would start Ghostscript for an EPS that is called .png.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 
 class ImageError(Exception):
@@ -15,7 +20,7 @@ class ImageError(Exception):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; other files, hidden ones and subfolders are left alone.
+    """The image files of a folder, by name; other files, hidden ones and subfolders are left out.
 
     Hidden are also the ``._name.png`` that macOS leaves beside each file on a foreign disk.
     """
@@ -27,12 +32,13 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB, turned upright.
 
     Raises:
-        ImageError: the file is truncated, empty, or no image.
+        ImageError: the file is truncated, empty, or no image of ``IMAGE_FORMATS``.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        require_regular(path)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 raise ImageError(f"{path}: images of 8 bits are read, this one is {image.mode}")
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -49,7 +55,8 @@ def read_label_map(path: Path) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        require_regular(path)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             labels = np.asarray(image)
     except _damage() as error:
         raise ImageError(f"{path}: {_cause(error)}") from None
@@ -62,7 +69,7 @@ def read_label_map(path: Path) -> np.ndarray:
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """What Pillow's decoders raise when a file is not what it says it is."""
+    """What Pillow's decoders raise when a file is not what its name says."""
     from PIL import Image
 
     return (
@@ -78,7 +85,25 @@ def _damage() -> tuple[type[Exception], ...]:
 
 def _cause(error: Exception) -> str:
     """Pillow's words without the file's path, which some of its messages repeat."""
-    return str(error).split(": '")[0].split(" '/")[0] or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error)
+    return reason.split(": '")[0].split(" '/")[0].split(" <_io")[0] or type(error).__name__
+
+
+def require_encodable(path: Path) -> None:
+    """Reject names that OpenCV and panda3d cannot open: they crash instead of failing.
+
+    Raises:
+        ImageError: the name is not UTF-8, or the locale cannot express it.
+    """
+    encoding = locale.getpreferredencoding(False)
+    try:
+        str(path).encode("utf-8")
+        str(path).encode(encoding)
+    except UnicodeEncodeError:
+        raise ImageError(
+            f"{path}: OpenCV cannot open this name in the locale's encoding ({encoding}); rename "
+            "the file, or set LC_ALL=C.UTF-8"
+        ) from None
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

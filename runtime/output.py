@@ -1,18 +1,57 @@
-"""What a program has found out, on standard output."""
+"""What a program prints: results on standard output, errors and log lines on standard error."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 
+from runtime.files import printable
 
-def say(text: str, end: str = "\n") -> None:
-    """Print; that the reader has gone, as ``| head`` has when it has seen enough, is no failure.
+
+def start_output() -> None:
+    """Let every encoding show every text, and log with time and level. Call it first in a program.
+
+    A terminal in Latin-1 or C gets escapes for what it cannot show.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def start_log() -> None:
+    """Log from INFO on, one line a message, with control characters as escapes."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s  %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Shows messages by ``printable``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+def print_error(text: object) -> None:
+    """``error: …`` on standard error, where somebody reads it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            print(f"error: {printable(str(text))}", file=sys.stderr)
+
+
+def print_result(text: str, end: str = "\n") -> None:
+    """Print; a closed output, as of ``| head``, is no failure.
 
     Raises:
-        OSError: the output cannot be written for another reason, a full disk for example.
+        OSError: the output cannot be written for another reason, such as a full disk.
     """
+    if sys.stdout is None:  # closed before the program began
+        return
+    shown = "\n".join(printable(line) for line in text.split("\n"))
     try:
-        print(text, end=end, flush=True)
+        print(shown, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

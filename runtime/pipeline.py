@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
 from runtime.backends import Backend
 from runtime.buffer import Buffer
+from runtime.bundle.manifest import LABEL_MAP
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
 from runtime.sinks import Sink
-from runtime.sources.grammar import Source
+from runtime.sources.base import Source
 from runtime.stats import StreamStats
 
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.
@@ -45,7 +47,8 @@ class Pipeline:
         source: Source,
         backend: Backend,
         input_hw: tuple[int, int],
-        sinks: Sequence[Sink],
+        sinks: Sequence[Sink] = (),
+        *,
         max_frames: int | None = None,
         stop: threading.Event | None = None,
     ) -> None:
@@ -65,14 +68,29 @@ class Pipeline:
         return self._frames.dropped
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Work until the end; ``tick`` is called after every frame and at least every 0.2 s.
+        """Write every result to the sinks until the end.
+
+        Args:
+            tick: is called after every frame and at least every 0.2 s.
 
         Raises:
             StreamError: the source, the model or a sink failed. What was done stays done.
         """
+        with contextlib.closing(self.results(tick)) as results:
+            for result in results:
+                self._write(result)
+
+    def results(
+        self, tick: Callable[[], None] = lambda: None
+    ) -> Generator[Segmentation, None, None]:
+        """Every result until the end; closing the generator ends the pipeline.
+
+        Raises:
+            StreamError: the source or the model failed.
+        """
         blank = np.zeros((*self._input_hw, 3), np.uint8)
         for _ in range(WARM_UP_RUNS):
-            self._backend.infer(blank)
+            self._backend.outputs(blank)
         self.stats.start()
         threads = [
             threading.Thread(target=self._read, name="reader", daemon=True),
@@ -81,15 +99,14 @@ class Pipeline:
         for thread in threads:
             thread.start()
         try:
-            self._deliver(tick)
+            yield from self._delivered(tick)
         finally:
             self._stop.set()
             self._frames.discard()
             self._results.discard()
             for thread in threads:
-                thread.join(
-                    _JOIN_S
-                )  # a camera that hangs in the driver is left to the process's end
+                # A camera that hangs in the driver is left to the process's end.
+                thread.join(_JOIN_S)
 
     def _read(self) -> None:
         """Reader thread: source → frames."""
@@ -122,17 +139,23 @@ class Pipeline:
         start_ns = time.monotonic_ns()
         image = resize_image(frame.image, self._input_hw)
         resize_ms, start_ns = milliseconds_since(start_ns), time.monotonic_ns()
-        label_map = self._backend.infer(image)
-        stages = {
+        outputs = self._backend.outputs(image)
+        timing = {
             "read": read_ms,
             "queue": queue_ms,
             "resize": resize_ms,
             "infer": milliseconds_since(start_ns),
         }
-        return Segmentation(frame, label_map, stages)
+        return Segmentation(
+            frame=frame,
+            label_map=outputs[LABEL_MAP],
+            timing=timing,
+            confidence=outputs.get("confidence"),
+            health=outputs.get("health"),
+        )
 
-    def _deliver(self, tick: Callable[[], None]) -> None:
-        """The caller's thread: results → sinks."""
+    def _delivered(self, tick: Callable[[], None]) -> Generator[Segmentation, None, None]:
+        """The caller's thread: results as they come."""
         count = 0
         while self._max_frames is None or count < self._max_frames:
             tick()
@@ -144,7 +167,7 @@ class Pipeline:
                 continue
             if result is None:
                 return
-            self._write(result)
+            yield result
             count += 1
 
     def _write(self, result: Segmentation) -> None:
@@ -153,4 +176,4 @@ class Pipeline:
             sink.write(result)
         stages = {"output": milliseconds_since(start_ns)}
         stages["age"] = milliseconds_since(result.frame.captured_ns)
-        self.stats.add({**result.stage_ms, **stages})
+        self.stats.add({**result.timing, **stages})

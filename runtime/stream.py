@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from runtime.arguments import natural, positive
 from runtime.errors import StreamError
-from runtime.output import say
+from runtime.output import print_error, print_result, start_log, start_output
 
 if TYPE_CHECKING:
     from runtime.bundle.labels import LabelSpace
     from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
-    from runtime.sources.grammar import Source
+    from runtime.sources.base import Source
 
 logger = logging.getLogger("runtime.stream")
 REPORT_EVERY_S = 5.0
@@ -81,19 +81,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    start_output()
     args = build_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
-    )
+    start_log()
     try:
         stream(args)
-    except StreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (StreamError, OSError) as error:
+        print_error(error)
         return 2
     except ModuleNotFoundError as error:
         if error.name not in ADVICE:
             raise
-        print(f"error: {error}: {ADVICE[error.name]}", file=sys.stderr)
+        print_error(f"{error}: {ADVICE[error.name]}")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -140,7 +139,9 @@ def stream(args: argparse.Namespace) -> None:
         height, width = manifest.input_hw
         logger.info("%s, %s at %dx%d", backend.name, manifest.precision, width, height)
         logger.info("%s: %s", source.name, "newest frame" if source.live else "every frame")
-        pipeline = Pipeline(source, backend, manifest.input_hw, sinks, args.frames, stop)
+        pipeline = Pipeline(
+            source, backend, manifest.input_hw, sinks, max_frames=args.frames, stop=stop
+        )
         try:
             pipeline.run(_reporter(pipeline))
         except WindowClosed:
@@ -150,7 +151,7 @@ def stream(args: argparse.Namespace) -> None:
             if args.jsonl == "-":
                 print(summary.table(), file=sys.stderr)
             else:
-                say(summary.table())
+                print_result(summary.table())
 
 
 def _require_other_files(args: argparse.Namespace) -> None:

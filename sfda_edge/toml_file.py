@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtime.files import read_text
 from sfda_edge.errors import DataError
 
 if sys.version_info >= (3, 11):
@@ -18,11 +19,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The file's content.
 
     Raises:
-        DataError: the file is missing or is not TOML.
+        DataError: the file is missing, is no regular file, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path} is not valid TOML: nested too deeply") from None
+
+
+def parse_value(text: str) -> Any:
+    """A value written as in TOML; a bare word is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text

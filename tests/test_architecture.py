@@ -25,7 +25,7 @@ PROGRAMS = [
     "sfda_edge.cli.main",
     "runtime.stream",
     "runtime.doctor",
-    "export.engine.request",
+    "export.engine.__main__",
     "benchmarks.stream",
     "benchmarks.graph",
     "benchmarks.decoder",

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import stream as stream_benchmark
-from export.engine import request as engine
+from export.engine import __main__ as engine
 from runtime import doctor, stream
 from sfda_edge.cli import main as cli
 

@@ -11,7 +11,7 @@ from sfda_edge.models import ModelSpec
 _OUTPUTS = {
     "label_map": "uint8 class indices, ({batch}, {height}, {width})",
     "confidence": "uint8, 255 times the probability of the label, ({batch}, {height}, {width})",
-    "health": "float32, figures that move when what the camera sees does; `health_layout` in "
+    "health": "float32, drift figures that change when the scene does; `health_layout` in "
     "`manifest.json` names its parts",
 }
 # Facts with a sentence or a section of their own.
@@ -30,18 +30,19 @@ _TOLD = {
 def model_card(
     spec: ModelSpec,
     precision: str,
+    *,
     outputs: Sequence[str],
     batch: str,
     provenance: dict[str, Any],
     picture: str | None,
 ) -> str:
-    """Markdown with what the model takes and answers, where it came from, and how it was proved."""
+    """Markdown with inputs and outputs, origin, and how the bundle was checked."""
     height, width = spec.input_hw
     lines = [
         f"# {spec.architecture}, {precision}, {width}x{height}",
         "",
-        f"Semantic segmentation into {spec.answer_space.num_classes} classes: "
-        f"{', '.join(spec.answer_space.names)}.",
+        f"Semantic segmentation into {spec.output_space.num_classes} classes: "
+        f"{', '.join(spec.output_space.names)}.",
         "",
         f"- Input `image`: uint8 RGB, ({batch}, {height}, {width}, 3). Resize bilinearly; nothing "
         "else.",
@@ -50,19 +51,19 @@ def model_card(
         what = _OUTPUTS[name].format(batch=batch, height=height, width=width)
         lines.append(f"- Output `{name}`: {what}.")
     lines += ["", "## Before and after", "", *_change(provenance, picture)]
-    lines += ["", "## How it was proved", "", *_proof(provenance)]
+    lines += ["", "## How it was checked", "", *_proof(provenance)]
     lines += ["", "## Where it came from", ""]
     lines += [f"- {key}: {_text(value)}" for key, value in provenance.items() if key not in _TOLD]
     lines += [
         "",
         "## What to know",
         "",
-        f"- {_training(provenance)} How good it is where you use it, only labels of yours "
-        "can tell: `sfda-edge evaluate`.",
+        f"- {_training(provenance)} Only labels of your own images show its accuracy there: "
+        "`sfda-edge evaluate`.",
     ]
     if "confidence" not in outputs:
         lines.append(
-            "- It answers with a class for every pixel and says nothing of its confidence."
+            "- It predicts a class for every pixel, without a confidence (`--confidence`)."
         )
     return "\n".join(lines) + "\n"
 
@@ -81,33 +82,33 @@ def _change(provenance: dict[str, Any], picture: str | None) -> list[str]:
         lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | – |")
     table = [*lines, ""] if len(lines) > 2 else []
     if scores is None:
-        table += ["Nobody gave labelled images (`--validation`) to score it on.", ""]
-    shown = f"![frames and what it says of them]({picture})"
+        table += ["Not scored: no labelled images were given (`--validation`).", ""]
+    shown = f"![frames and predictions]({picture})"
     return [*table, shown if picture else "Without pictures: `--no-pictures`."]
 
 
 def _proof(provenance: dict[str, Any]) -> list[str]:
     parity = provenance["parity"]
     lines = [
-        f"- {_agreement(parity)} with the torch model on {parity['num_images']} target images, as "
-        f"ONNX Runtime reads the file (gate: {100 * parity['gate']['label_agreement']:g} %)."
+        f"- {_agreement(parity)} with the torch model on {parity['num_images']} target images, "
+        f"the file run by ONNX Runtime (gate: {100 * parity['gate']['label_agreement']:g} %)."
     ]
     if "parity_rounded" in provenance:
         singles = len(provenance.get("single_precision", ()))
         lines.append(
-            f"- {_agreement(provenance['parity_rounded'])} when every half value is really "
-            f"rounded, as a GPU does; {singles} nodes compute in single precision."
+            f"- {_agreement(provenance['parity_rounded'])} with every intermediate value "
+            f"rounded to half precision, as on a GPU; {singles} nodes compute in single precision."
         )
     if "int8" in provenance:
         facts = provenance["int8"]
-        if facts["finetune_steps"]:
+        if facts["qat_steps"]:
             lines.append(
-                f"- For int8 the network was fine-tuned for {facts['finetune_steps']} steps, "
-                "against its own answers on target images."
+                f"- For int8 the network was fine-tuned for {facts['qat_steps']} steps to match "
+                "the float model on target images."
             )
         lines.append(
             f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
-            f"{len(facts['kept'])} that harmed stay in floating point. In ONNX Runtime on the CPU "
+            f"{len(facts['kept'])} that lost accuracy stay in float. In ONNX Runtime on the CPU "
             f"that exported it, {timing_text(facts)}."
         )
     if "coarse_labels" in provenance:
@@ -127,7 +128,7 @@ def _agreement(parity: dict[str, Any]) -> str:
 def _training(provenance: dict[str, Any]) -> str:
     if "method" in provenance:
         return f"It was adapted without labels, by method {provenance['method']}."
-    return "It is a source model: nothing was adapted to where it will run."
+    return "It is a source model, not adapted to the place where it will run."
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -14,21 +15,22 @@ from torch import nn
 
 from export.errors import ExportError
 from runtime.bundle.manifest import file_sha256
-from sfda_edge.models.checkpoint import load_model
-from sfda_edge.models.source_model import SourceModel
+from sfda_edge.models.checkpoint import load_weights
+from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.models.spec import PYTHON
 from sfda_edge.runs.directory import RUN_FILE, read_run
 
 logger = logging.getLogger(__name__)
 
 
-def recorded_run(source: SourceModel) -> dict[str, Any]:
+def recorded_run(source: LoadedModel) -> dict[str, Any]:
     """The record of the run beside the weights; nothing when it made other weights."""
-    run = read_run(source.path.parent)
+    run = {} if source.path is None else read_run(source.path.parent)
     made = run.get("result", {}).get("adapted_sha256")
     return run if made == source.sha256 else {}
 
 
-def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
+def provenance(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
     """Plain values: names and hashes, no paths of the machine that exported.
 
     Args:
@@ -40,17 +42,17 @@ def provenance(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         return _chain(source, run)
-    except KeyError as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ExportError(
-            f"{source.path.parent / RUN_FILE} is damaged or of an older version ({error} is not "
-            "there): adapt again, or export a copy of the weights without it"
+            f"{RUN_FILE} beside {source.path} is damaged or of an older version ({error} is "
+            "missing): adapt again, or export a copy of the weights without it"
         ) from None
 
 
-def _chain(source: SourceModel, run: dict[str, Any]) -> dict[str, Any]:
+def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "architecture": source.spec.architecture,
-        "weights": source.path.name,
+        "weights": source.path.name if source.path else "given in Python",
         "weights_sha256": source.sha256,
     }
     inputs, result = run.get("inputs", {}), run.get("result", {})
@@ -105,16 +107,18 @@ def graph_sha256(graph: onnx.ModelProto) -> str:
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
-def unadapted(source: SourceModel, run: dict[str, Any]) -> nn.Module | None:
+def unadapted(source: LoadedModel, run: dict[str, Any]) -> nn.Module | None:
     """The network as it was before the run, for comparison.
 
-    None where nothing was adapted and, which is said, where its weights are not to be had any more.
+    None where nothing was adapted and, with a warning, where its weights are missing.
     """
     inputs = run.get("inputs", {})
-    if "weights" not in inputs:
+    if "weights" not in inputs or str(inputs["weights"]).startswith(PYTHON):
         return None
     path = Path(inputs["weights"])
     if not path.is_file() or file_sha256(path) != inputs["weights_sha256"]:
-        logger.warning("%s is gone or another file now: the card cannot show what it did", path)
+        logger.warning("%s is missing or was changed: the card cannot show its predictions", path)
         return None
-    return load_model(path, source.spec)
+    network = copy.deepcopy(source.network)
+    load_weights(network, path, source.spec.architecture)
+    return network.eval()

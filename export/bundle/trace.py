@@ -189,32 +189,33 @@ def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
         images = open_images(inputs["images"])
         bar = progress_bar("read images", len(images))
         size_hw = tuple(inputs["spec"]["input_hw"])
-        found = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0).sha256
+        target = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0)
+        found = expected if target.matches(expected) else target.sha256
     except SfdaEdgeError as error:
         return Link(what, name, expected, NOT_HERE, str(error))
     return _compared(what, name, expected, found, inputs["images"])
 
 
 def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
-    """What a graph says of itself: what it was before its precision, and its own content."""
+    """The graph before its precision was lowered, and its own content, by its metadata."""
     facts = _metadata(graph)
     chain = json.loads(facts.get("provenance", "{}"))
     if "graph_sha256" not in chain or "content_sha256" not in facts:
-        note = "it does not say what it holds: sfda-edge did not write it, or it was changed"
+        note = "its metadata lacks a hash: sfda-edge did not write it, or it was changed"
         yield Link("graph content", file, "", DIFFERS, note)
         return
     expected, precision = facts["content_sha256"], facts["precision"]
     if chain["graph_sha256"] != expected:  # fp32 is the graph itself
         name = f"{chain['architecture']} in single precision"
         yield Link("graph", name, chain["graph_sha256"], RECORDED)
-    steps = chain.get("int8_finetune_steps")
-    learnt = f", fine-tuned for {steps} steps" if steps else ""
-    name = f"{chain['architecture']}, {precision}{learnt}"
+    steps = chain.get("qat_steps", chain.get("int8_finetune_steps"))  # the latter in 2026
+    tuned = f", fine-tuned for {steps} steps" if steps else ""
+    name = f"{chain['architecture']}, {precision}{tuned}"
     yield _compared("graph content", name, expected, graph_sha256(graph), file)
 
 
 def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
-    """The graph carries the chain and what it answers, too: they have to tell the same."""
+    """The graph carries the chain and its interface, too: they must be the same."""
     facts = _metadata(graph)
     within = json.loads(facts.get("provenance", "{}"))
     what, name = "manifest", "the same chain as the graph's"

@@ -1,4 +1,4 @@
-"""Write a bundle: graph, manifest, model card and picture; whole, proved, or not at all."""
+"""Write a bundle: graph, manifest, model card and picture; whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from export.bundle.picture import draw_card
 from export.bundle.provenance import graph_sha256
 from export.engine.request import build_engine
 from export.errors import ParityError
-from export.gate.argmax_cost import measure_coarse
+from export.gate.argmax_cost import measure_argmax_cost
 from export.gate.parity import ParityReport, require, require_same_in_a_batch
 from export.gate.reference import Reference
 from export.gate.scores import BundleScores, LabelMap
@@ -51,13 +51,13 @@ Made = HalfPrecision | Quantised | onnx.ModelProto
 def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
     """Export, compare with the torch model, and put the bundle in ``out_dir``.
 
-    Everything is written and proved in a folder beside ``out_dir``, which then takes its place: a
+    Everything is written and checked in a folder beside ``out_dir``, which then takes its place: a
     failure or a kill leaves an old bundle as it was.
 
     Raises:
         ExportError: the network cannot be exported, or ``out_dir`` cannot be written or is
             something else than a bundle.
-        ParityError: the graph does not answer as the model does.
+        ParityError: the graph differs from the model.
     """
     out_dir = out_dir.resolve()
     require_replaceable(out_dir)
@@ -67,7 +67,7 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
         _keep_timings(out_dir, folder)
         if request.engine is not None:
             result = replace(result, engine=build_engine(folder, request.engine))
-        _say_what_goes(out_dir, folder)
+        _warn_of_lost_engines(out_dir, folder)
         return result
 
 
@@ -78,13 +78,13 @@ def _keep_timings(old_dir: Path, folder: Path) -> None:
             shutil.copyfile(timing_cache_path(old_dir, library), timing_cache_path(folder, library))
 
 
-def _say_what_goes(old_dir: Path, folder: Path) -> None:
-    """The engines of a bundle are of its graph alone, and go with it where no new ones come."""
+def _warn_of_lost_engines(old_dir: Path, folder: Path) -> None:
+    """Engines belong to one graph: without new ones they are removed with the old bundle."""
     for library in LIBRARIES:
         engine, _ = engine_paths(old_dir, library)
         if engine.exists() and not engine_paths(folder, library)[0].exists():
             logger.warning(
-                "%s is of the graph that is replaced and goes with it; a new one: python -m "
+                "%s was built from the replaced graph and is removed; build a new one: python -m "
                 "export.engine %s --library %s",
                 engine.name,
                 old_dir,
@@ -93,12 +93,12 @@ def _say_what_goes(old_dir: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, reference: Reference) -> ExportResult:
-    """Build the graph and write it with its proof, card and manifest."""
-    request, space = reference.request, reference.request.spec.answer_space
+    """Build the graph and write it with its parity report, card and manifest."""
+    request, space = reference.request, reference.request.spec.output_space
     graph, cost = single_precision(request, reference.deploy), None
-    if request.answers.argmax == "coarse":
-        cost = measure_coarse(graph, with_full_labels(request), request.images, space)
-    if request.precision != "fp32":  # or the searches would look for a fault of the exporter's
+    if request.outputs.argmax == "coarse":
+        cost = measure_argmax_cost(graph, with_full_labels(request), request.images, space)
+    if request.precision != "fp32":  # or the searches would look for an error of the exporter
         report = reference.compare(GraphSession(graph))
         _require(report, "the fp32 graph", reference, graph)
     half = half_precision(graph, reference) if request.precision == "fp16" else None
@@ -110,12 +110,12 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     chain = {**request.provenance, "graph_sha256": graph_sha256(graph)}
     if converted and converted.single:
         chain["single_precision"] = converted.single
-    if int8 and int8.finetune_steps:
-        chain["int8_finetune_steps"] = int8.finetune_steps
+    if int8 and int8.qat_steps:
+        chain["qat_steps"] = int8.qat_steps
     _add_metadata(shipped, reference, chain)
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
-    parity, scores = _prove(folder, reference, converted or graph)
+    parity, scores = _check(folder, reference, converted or graph)
     if request.dynamic_batch:
         require_same_in_a_batch(GraphSession(shipped), request.images, parity.gate)
     result = ExportResult(
@@ -132,7 +132,7 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     return result
 
 
-def _prove(
+def _check(
     folder: Path, reference: Reference, made: Made
 ) -> tuple[ParityReport, BundleScores | None]:
     """Compare, score and draw with the written file, read as a device reads it.
@@ -143,11 +143,11 @@ def _prove(
         made: what was written.
 
     Raises:
-        ParityError: it does not answer as the model does.
+        ParityError: it differs from the model.
     """
     request = reference.request
     with open_backend("onnxruntime", folder, _manifest(reference)) as backend:
-        report, scores = reference.compare(backend.answers), reference.scores(backend.infer)
+        report, scores = reference.compare(backend.outputs), reference.scores(backend.infer)
         if scores is not None:
             report = replace(report, miou_change=scores.change)
         _require(report, f"the {request.precision} graph", reference, made)
@@ -157,11 +157,11 @@ def _prove(
 
 
 def _draw(path: Path, reference: Reference, shipped: LabelMap) -> None:
-    """Frames as they are, as the model saw them before the adaptation, and as the file does."""
+    """Frames, with predictions before the adaptation and of the file."""
     request, before = reference.request, reference.before()
     columns = {"before the adaptation": before} if before else {}
     columns[f"this file, {request.precision}"] = shipped
-    draw_card(path, request.images, request.spec.answer_space, columns)
+    draw_card(path, request.images, request.spec.output_space, columns)
 
 
 def _require(report: ParityReport, what: str, reference: Reference, made: Made) -> None:
@@ -177,10 +177,10 @@ def _require(report: ParityReport, what: str, reference: Reference, made: Made) 
 
 
 def _culprit(reference: Reference, made: Made) -> str:
-    """The first layer that is wrong, or with which a conversion fails; empty when no layer is."""
+    """The first layer that differs, or with which a conversion fails; empty when there is none."""
     if isinstance(made, onnx.ModelProto):
         layer = reference.first_diverging(made)
-        return f"; the first layer to compute something else is {layer}" if layer else ""
+        return f"; the first layer that differs is {layer}" if layer else ""
 
     def compare(some: onnx.ModelProto) -> ParityReport:
         session = GraphSession(some)
@@ -193,9 +193,15 @@ def _culprit(reference: Reference, made: Made) -> str:
 def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:
     """Card and manifest, which names and hashes the files."""
     request = reference.request
-    outputs, batch = request.answers.names, "N" if request.dynamic_batch else "1"
     picture = PICTURE_FILE if request.pictures else None
-    card = model_card(request.spec, request.precision, outputs, batch, provenance, picture)
+    card = model_card(
+        request.spec,
+        request.precision,
+        outputs=request.outputs.names,
+        batch="N" if request.dynamic_batch else "1",
+        provenance=provenance,
+        picture=picture,
+    )
     (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
     files = [MODEL_FILE, CARD_FILE, *([picture] if picture else [])]
     hashes = {name: file_sha256(folder / name) for name in files}
@@ -204,15 +210,15 @@ def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) ->
 
 
 def _manifest(reference: Reference) -> Manifest:
-    """What the device is told; the hashes come when the files are written."""
+    """What the device needs to know; the hashes come when the files are written."""
     request, health = reference.request, reference.deploy.health
     return Manifest(
         model_file=MODEL_FILE,
         sha256={},
         input_hw=request.spec.input_hw,
-        label_space=request.spec.answer_space,
+        label_space=request.spec.output_space,
         precision=request.precision,
-        outputs=request.answers.names,
+        outputs=request.outputs.names,
         health_layout=dict(health.layout) if health is not None else {},
     )
 

@@ -1,4 +1,4 @@
-"""python -m export.engine BUNDLE: build a TensorRT engine from a bundle's graph, and prove it.
+"""Build a TensorRT engine from a bundle's graph, check its precision, and write it to the bundle.
 
 Runs on the device, without torch. Precision is in the graph and networks are strongly typed, which
 TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT for RTX all take.
@@ -6,29 +6,22 @@ TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT f
 
 from __future__ import annotations
 
-import argparse
 import logging
 import platform
-import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.bundle.directory import held
 from export.engine.build import Build, build, load_library, named_capability
 from export.engine.timing_cache import read_timing_cache, with_digest
 from export.errors import ExportError
 from export.profiles import PROFILES
-from runtime.arguments import positive
-from runtime.bundle.engine_file import LIBRARIES, EngineRecord, engine_paths, timing_cache_path
+from runtime.bundle.engine_file import EngineRecord, engine_paths, timing_cache_path
 from runtime.bundle.manifest import Manifest, read_manifest
-from runtime.errors import StreamError
 from runtime.gpu import Gpu, find_gpu
 
 logger = logging.getLogger("export.engine")
-_MOST_WORKSPACE_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -146,11 +139,13 @@ def _require_parsable(manifest: Manifest) -> None:
     Raises:
         ExportError: its int8 has biases in int32, which TensorRT refuses with words of its own.
     """
-    profile = PROFILES.get(manifest.provenance.get("target", ""))
+    # Bundles of 2026 name it target.
+    name = manifest.provenance.get("profile", manifest.provenance.get("target", ""))
+    profile = PROFILES.get(name)
     if manifest.precision == "int8" and profile is not None and profile.engine is None:
         raise ExportError(
-            f"this int8 bundle is for --target {manifest.provenance['target']}: its biases are "
-            "integers, which TensorRT does not take. Export it again with the --target of the "
+            f"this int8 bundle is for --profile {name}: its biases are integers, which TensorRT "
+            "does not take. Export it again with the --profile of the "
             "device, such as jetpack6 or rtx"
         )
 
@@ -188,71 +183,6 @@ def _write(files: dict[Path, bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
-def _workspace(text: str) -> int:
-    """For argparse: MiB that any builder can count in bytes."""
-    mib = positive(text)
-    if mib > _MOST_WORKSPACE_MIB:
-        raise argparse.ArgumentTypeError(f"at most {_MOST_WORKSPACE_MIB}, got {text}")
-    return mib
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The arguments of the program."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.engine",
-        description="Build a TensorRT engine from a bundle, on the device that will run it.",
-    )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="what sfda-edge export made")
-    parser.add_argument(
-        "--library", choices=LIBRARIES, default="tensorrt", help="what builds it (%(default)s)"
-    )
-    parser.add_argument(
-        "--compute-capability",
-        metavar="X.Y",
-        help="build for another GPU than the one here; tensorrt-rtx alone can",
-    )
-    parser.add_argument(
-        "--workspace-mib",
-        type=_workspace,
-        default=EngineRequest.workspace_mib,
-        metavar="MIB",
-        help="memory for the builder's trials (%(default)s)",
-    )
-    parser.add_argument(
-        "--max-batch",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="most images at once, of a bundle with a dynamic batch (%(default)s)",
-    )
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
-    args = build_parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s  %(message)s", datefmt="%H:%M:%S"
-    )
-    request = EngineRequest(
-        args.library, args.compute_capability, args.workspace_mib, args.max_batch
-    )
-    try:
-        read_manifest(args.bundle)  # nothing is locked that is no bundle
-        with held(args.bundle.resolve()):
-            record = build_engine(args.bundle, request)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (ExportError, StreamError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 2)
-    except KeyboardInterrupt:
-        return 130
-    print(describe(args.bundle, record))
-    return 0
-
-
 def describe(bundle_dir: Path, record: EngineRecord) -> str:
     """What was built, for people."""
     engine, _ = engine_paths(bundle_dir, record.library)
@@ -264,7 +194,3 @@ def describe(bundle_dir: Path, record: EngineRecord) -> str:
         f"capability {record.compute_capability} ({where}), {record.build_s} s\n"
         f"proved by the {record.proved_by}: {kinds}; {ports}"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,11 +13,11 @@ from export.gate.parity import Gate, compare
 from export.graph.ort_session import GraphSession, median_ms
 from runtime.bundle.labels import LabelSpace
 
-_NO_GATE = Gate(0.0, 0.0, float("inf"))
+_NO_GATE = Gate(label_agreement=0.0, class_iou=0.0, miou_loss=float("inf"))
 
 
 @dataclass(frozen=True)
-class CoarseCost:
+class ArgmaxCost:
     """Coarse labels against labels at full size, of one network on the same frames.
 
     Attributes:
@@ -42,18 +42,18 @@ class CoarseCost:
         )
 
 
-def measure_coarse(
+def measure_argmax_cost(
     coarse: onnx.ModelProto,
     full: onnx.ModelProto,
     images: Sequence[np.ndarray],
     space: LabelSpace,
-) -> CoarseCost:
+) -> ArgmaxCost:
     """Compare and time two graphs of one network on images (H, W, 3) uint8."""
     with_full, with_coarse = GraphSession(full), GraphSession(coarse)
     references = [with_full(image) for image in images]
-    report = compare(references, with_coarse, images, space, _NO_GATE)
+    report = compare(references, with_coarse, images, space=space, gate=_NO_GATE)
     coarse_ms, full_ms = median_ms((coarse, full), images)
-    return CoarseCost(
+    return ArgmaxCost(
         report.label_agreement,
         report.border_agreement,
         coarse_ms,

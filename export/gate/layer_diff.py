@@ -1,4 +1,4 @@
-"""Where a graph begins to compute something else than the torch model that it was exported from."""
+"""The first layer at which a graph differs from the torch model that it was exported from."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TOLERANCE = 1e-2
 def first_diverging(
     graph: onnx.ModelProto, network: nn.Module, run: Callable[[], object], image: np.ndarray
 ) -> str | None:
-    """The first layer whose answer differs by more than ``_TOLERANCE``.
+    """The first layer whose output differs by more than ``_TOLERANCE``.
 
-    Nodes are named by the modules that they come from, so that a module's answer can be held
-    against that of its last node; where the exporter has merged layers, it is the last of them.
+    Nodes are named by the modules that they come from, so that a module's output can be compared
+    with that of its last node; where the exporter has merged layers, it is the last of them.
 
     Args:
         graph: in single precision, its nodes named ``module.path/Operator``.
@@ -32,7 +32,7 @@ def first_diverging(
     Returns:
         the module's path; None when no layer differs, or none can be compared.
     """
-    expected = _answers(network, run)
+    expected = _outputs(network, run)
     tensors = {
         node.name.rpartition("/")[0]: node.output[0]
         for node in graph.graph.node
@@ -47,14 +47,14 @@ def first_diverging(
     return None
 
 
-def _answers(network: nn.Module, run: Callable[[], object]) -> dict[str, np.ndarray]:
-    """What every module of a network answers, in order."""
-    answers: dict[str, np.ndarray] = {}
+def _outputs(network: nn.Module, run: Callable[[], object]) -> dict[str, np.ndarray]:
+    """The output of every module of a network, in order."""
+    outputs: dict[str, np.ndarray] = {}
 
     def note(name: str):
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
-                answers[name] = output.detach().numpy().copy()
+                outputs[name] = output.detach().numpy().copy()
 
         return hook
 
@@ -65,7 +65,7 @@ def _answers(network: nn.Module, run: Callable[[], object]) -> dict[str, np.ndar
     finally:
         for handle in hooks:
             handle.remove()
-    return answers
+    return outputs
 
 
 def _differs(expected: np.ndarray, found: np.ndarray) -> bool:

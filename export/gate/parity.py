@@ -1,4 +1,4 @@
-"""Compare a candidate with the model that it was made from, on the user's own images: the gate."""
+"""The gate: compare a graph with the model that it was made from, on the user's own images."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from export.graph.ort_session import GraphSession
 from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix
 
-# An image (H, W, 3) uint8 at the input size → the graph's answers by name, without the batch axis.
-Answering = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+# An image (H, W, 3) uint8 at the input size → the graph's outputs by name, without the batch axis.
+Candidate = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 BORDER_PIXELS = 2
 # A class of fewer pixels has an IoU that single pixels decide.
 LEAST_SHARE = 0.001
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a candidate has to reach.
+    """What a candidate must reach.
 
     Attributes:
         label_agreement: share of pixels with the reference's label.
         class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
         miou_loss: how many points of mIoU may be lost when there are labels.
-        confidence_drift: how far the confidence, in [0, 1], may move on average, if asked for.
-        health_drift: how far any part of the health vector may, in the measure of ``_moved``.
+        confidence_drift: how far the confidence, in [0, 1], may change on average, if asked for.
+        health_drift: how far any part of the health vector may, in the measure of ``_change``.
     """
 
     label_agreement: float
@@ -40,9 +40,9 @@ class Gate:
     health_drift: float = math.inf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """How far a candidate's answers agree with the reference's.
+    """How far a candidate's outputs agree with the reference's.
 
     Attributes:
         label_agreement: share of pixels with the same label, over all images, in [0, 1].
@@ -52,11 +52,11 @@ class ParityReport:
         class_iou: IoU between the two of every class that either of them sees.
         class_share: of the reference's pixels.
         confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
-        health_drift: of each part of the health vector, see ``_moved``; empty without one.
+        health_drift: of each part of the health vector, see ``_change``; empty without one.
         miou_change: candidate minus reference in points of mIoU; None where nobody gave labels.
         not_finite: outputs of the candidate that held NaN or infinity.
         num_images: how many images were compared.
-        gate: what had to be reached.
+        gate: what must be reached.
     """
 
     label_agreement: float
@@ -80,7 +80,7 @@ class ParityReport:
 
     @property
     def worst_health(self) -> tuple[str, float]:
-        """The part of the health vector that moves most, and how far."""
+        """The part of the health vector that changes most, and how far."""
         return max(self.health_drift.items(), key=lambda item: item[1])
 
     def failures(self) -> list[str]:
@@ -89,27 +89,29 @@ class ParityReport:
         if self.label_agreement < self.gate.label_agreement:
             failures.append(
                 f"label agreement {100 * self.label_agreement:.3f} %, "
-                f"at least {100 * self.gate.label_agreement:g} % wanted"
+                f"at least {100 * self.gate.label_agreement:g} % needed"
             )
         lowest = self.class_iou[self.lowest_class]
         if lowest < self.gate.class_iou:
             failures.append(
                 f"class {self.lowest_class}: IoU {lowest:.4f} with the reference, "
-                f"at least {self.gate.class_iou:g} wanted"
+                f"at least {self.gate.class_iou:g} needed"
             )
         if self.confidence_drift is not None and self.confidence_drift > self.gate.confidence_drift:
             failures.append(
-                f"confidence moves by {self.confidence_drift:.4f}, at most "
-                f"{self.gate.confidence_drift:g} wanted"
+                f"confidence changes by {self.confidence_drift:.4f}; at most "
+                f"{self.gate.confidence_drift:g} allowed"
             )
         if self.health_drift and self.worst_health[1] > self.gate.health_drift:
             part, drift = self.worst_health
             failures.append(
-                f"health's {part} moves by {drift:.4f}, at most {self.gate.health_drift:g} wanted"
+                f"health's {part} changes by {drift:.4f}; at most {self.gate.health_drift:g} "
+                "allowed"
             )
         if self.miou_change is not None and self.miou_change < -self.gate.miou_loss:
             failures.append(
-                f"mIoU {self.miou_change:+.2f} points, at most -{self.gate.miou_loss:g} wanted"
+                f"mIoU dropped {-self.miou_change:.2f} points; at most {self.gate.miou_loss:g} "
+                "allowed"
             )
         return failures
 
@@ -119,7 +121,7 @@ class ParityReport:
         return not self.failures()
 
     @property
-    def merit(self) -> tuple[int, float]:
+    def rank_key(self) -> tuple[int, float]:
         """To choose the better of two: fewer failures first, then label agreement."""
         return -len(self.failures()), self.label_agreement
 
@@ -128,7 +130,7 @@ class ParityReport:
         return _rounded(asdict(self))
 
     def line(self) -> str:
-        """The verdict for people."""
+        """The result for people."""
         parts = [
             f"label agreement {100 * self.label_agreement:.3f} % over {self.num_images} images "
             f"(at least {100 * self.gate.label_agreement:g} %)",
@@ -142,7 +144,7 @@ class ParityReport:
         lowest = self.class_iou[self.lowest_class]
         parts.append(f"lowest class {self.lowest_class} (IoU {lowest:.4f})")
         if self.confidence_drift is not None:
-            parts.append(f"confidence moves by {self.confidence_drift:.4f}")
+            parts.append(f"confidence changes by {self.confidence_drift:.4f}")
         if self.health_drift:
             part, drift = self.worst_health
             parts.append(f"health by {drift:.4f} ({part})")
@@ -159,21 +161,22 @@ def _rounded(value: Any) -> Any:
 
 def compare(
     references: Sequence[Mapping[str, np.ndarray]],
-    candidate: Answering,
+    candidate: Candidate,
     images: Sequence[np.ndarray],
+    *,
     space: LabelSpace,
     gate: Gate,
     health_layout: Mapping[str, int] | None = None,
 ) -> ParityReport:
-    """Run the candidate on images and compare with what the reference said of them.
+    """Run the candidate on images and compare its outputs with the reference's.
 
     Args:
-        references: the reference's answers, image by image.
-        candidate: what is to be proved.
+        references: the reference's outputs, image by image.
+        candidate: what is compared.
         images: (H, W, 3) uint8 at the input size.
         space: of the labels.
-        gate: what has to be reached.
-        health_layout: length of each part of the answer ``health``, where there is one.
+        gate: what must be reached.
+        health_layout: length of each part of the output ``health``, where there is one.
 
     Raises:
         ValueError: there are no images.
@@ -200,9 +203,9 @@ class _Tally:
 
     def add(self, reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> None:
         both = reference, found
-        expected, answered = (answers["label_map"] for answers in both)
-        same = expected == answered
-        self.between.update(expected, answered)
+        expected, predicted = (outputs["label_map"] for outputs in both)
+        same = expected == predicted
+        self.between.update(expected, predicted)
         self.agreements.append(float(same.mean()))
         near = border_band(expected, BORDER_PIXELS)
         for counts, where in ((self.border, near), (self.interior, ~near)):
@@ -214,8 +217,8 @@ class _Tally:
             self.drifts.append(float(np.abs(change).mean()) / 255)
         start = 0
         for part, length in self.health_layout.items():
-            before, after = (answers["health"][start : start + length] for answers in both)
-            self.health_drifts[part].append(_moved(part, before, after))
+            before, after = (outputs["health"][start : start + length] for outputs in both)
+            self.health_drifts[part].append(_change(part, before, after))
             start += length
 
     def report(self, gate: Gate) -> ParityReport:
@@ -242,8 +245,8 @@ class _Tally:
         )
 
 
-def _moved(part: str, before: np.ndarray, after: np.ndarray) -> float:
-    """How far a part of the health vector moves.
+def _change(part: str, before: np.ndarray, after: np.ndarray) -> float:
+    """How far a part of the health vector changes.
 
     Channel means, whose unit is the layer's own: the change's length over that of what was there.
     Shares and entropy: half the sum of absolute changes of a histogram, the change of the others.
@@ -274,7 +277,7 @@ def border_band(labels: np.ndarray, width: int) -> np.ndarray:
 def require_same_in_a_batch(
     session: GraphSession, images: Sequence[np.ndarray], gate: Gate
 ) -> None:
-    """See that an image's labels do not depend on which others are beside it.
+    """Check that an image's labels do not depend on the other images of a batch.
 
     Args:
         session: of a graph with a dynamic batch.
@@ -304,6 +307,4 @@ def require(report: ParityReport, what: str) -> None:
         ParityError: something is below its threshold.
     """
     if failures := report.failures():
-        raise ParityError(
-            f"{what} does not answer as the model does: {'; '.join(failures)} ({report.line()})"
-        )
+        raise ParityError(f"{what} differs from the model: {'; '.join(failures)} ({report.line()})")

@@ -1,4 +1,4 @@
-"""DeployModel: the whole way from camera pixels to label map, as one graph."""
+"""DeployModel: everything from camera pixels to label map, as one graph."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sfda_edge.models.inference import Normalise, class_matrix
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the graph answers.
+class Outputs:
+    """The outputs of a graph.
 
     Attributes:
         argmax: ``full`` enlarges the logits and takes the most likely class of each pixel;
             ``coarse`` takes it on the network's own grid and enlarges the labels, which is faster
             and coarser at borders.
-        confidence: also how likely the label is, as a map.
-        health: also figures that move when what the camera sees does.
+        confidence: also the label's probability, as a map.
+        health: also drift figures, which change when the scene does.
     """
 
     argmax: Literal["full", "coarse"] = "full"
@@ -34,16 +34,16 @@ class Answers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the graph's outputs, in order."""
+        """Names of the outputs, in order."""
         asked = {"label_map": True, "confidence": self.confidence, "health": self.health}
         return tuple(name for name, wanted in asked.items() if wanted)
 
 
-FULL_LABEL_MAP = Answers()
+FULL_LABEL_MAP = Outputs()
 
 
 class DeployModel(nn.Module):
-    """uint8 RGB images (N, H, W, 3) at the input size → a tuple of what ``answers`` asks for.
+    """uint8 RGB images (N, H, W, 3) at the input size → a tuple of the ``outputs``.
 
     - label maps (N, H, W) uint8;
     - confidence (N, H, W) uint8: 255 times the probability of the label;
@@ -53,16 +53,16 @@ class DeployModel(nn.Module):
     that a device has nothing to get wrong. The cast comes first: TensorRT demands it of uint8.
 
     Raises:
-        ExportError: coarse labels of a network that does not enlarge its answer.
+        ExportError: coarse labels of a network that does not end with an upsampling.
     """
 
     class_kernel: Tensor
 
     def __init__(
-        self, model: nn.Module, spec: ModelSpec, answers: Answers = FULL_LABEL_MAP
+        self, model: nn.Module, spec: ModelSpec, outputs: Outputs = FULL_LABEL_MAP
     ) -> None:
         super().__init__()
-        self.answers = answers
+        self.outputs = outputs
         self.normalise = Normalise(spec)
         matrix = class_matrix(spec)
         self.mapped = matrix is not None
@@ -71,12 +71,12 @@ class DeployModel(nn.Module):
         noise = torch.rand(1, 3, *spec.input_hw, generator=torch.Generator().manual_seed(0))
         example = self.normalise(255 * noise)
         self.network = SplitNetwork(model, example)
-        if answers.argmax == "coarse" and not self.network.enlarges:
+        if outputs.argmax == "coarse" and not self.network.enlarges:
             raise ExportError(
-                f"{spec.architecture} does not end with an enlargement of its answer, so that it "
-                "has no coarse grid to take labels on; leave out --argmax coarse"
+                f"{spec.architecture} does not end with an upsampling, so it has no coarse grid to "
+                "take labels on; leave out --argmax coarse"
             )
-        self.health = HealthVector(model, spec, example) if answers.health else None
+        self.health = HealthVector(model, spec, example) if outputs.health else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         inputs = self.normalise(images.float().permute(0, 3, 1, 2))
@@ -89,13 +89,13 @@ class DeployModel(nn.Module):
 
     def _maps(self, logits: Tensor) -> tuple[Tensor, ...]:
         """Label map and, when asked for, confidence."""
-        coarse = self.answers.argmax == "coarse"
+        coarse = self.outputs.argmax == "coarse"
         if not coarse:
             logits = self.network.enlarge(logits)
         scores = self._scores(logits)
         maps = [scores.argmax(1).int()]
-        if self.answers.confidence:
-            # The answer's probability is its share of all that the scores have in common.
+        if self.outputs.confidence:
+            # The label's probability is its share of the sum.
             total = _relative(logits).sum(1)
             best = scores.amax(1) if self.mapped else 1.0
             maps.append((255 * best / total).round().int())
@@ -104,7 +104,7 @@ class DeployModel(nn.Module):
         return tuple(one.to(torch.uint8) for one in maps)
 
     def _scores(self, logits: Tensor) -> Tensor:
-        """Numbers whose largest is the answer's class.
+        """Numbers whose largest is the predicted class.
 
         A class map sums probabilities. Their common denominator does not change which is largest,
         so the softmax is left out; a 1x1 convolution does the sums.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sfda_edge.batchnorm.statistics import Layers, batchnorm_layers
+from sfda_edge.batchnorm.layers import Layers, batchnorm_layers
 from sfda_edge.models import ModelSpec
 from sfda_edge.training.losses import entropy_map
 
@@ -41,7 +41,7 @@ class HealthVector(nn.Module):
 
     def __init__(self, model: nn.Module, spec: ModelSpec, example: Tensor) -> None:
         super().__init__()
-        self.num_classes = spec.answer_space.num_classes
+        self.num_classes = spec.output_space.num_classes
         self.finest_hw = spec.input_hw[0] // _FINEST, spec.input_hw[1] // _FINEST
         self._layers = _spread_layers(model, example)
         self.layout = {

@@ -20,7 +20,7 @@ from onnxscript import opset18 as op
 from torch import nn
 
 from export.errors import ExportError
-from export.profiles import CPU, TargetProfile
+from export.profiles import CPU, Profile
 from sfda_edge.errors import line_of
 
 INPUT_NAME = "image"
@@ -65,7 +65,64 @@ def _adaptive_average_pool(x: Any, output_size: Any) -> Any:
     return op.MatMul(rows, op.MatMul(x, columns))
 
 
+def _average_pool(
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """``avg_pool2d``; with ``ceil_mode`` as a pooling of explicitly padded values.
+
+    ONNX Runtime before 1.24 divides the windows that reach over the border by the whole kernel.
+    Torch counts ``padding`` in, but not what lies beyond it: so that is padded with zeros first,
+    and the rest by the pooling itself, which does not count it.
+    """
+    kernel, pads = _pair(kernel_size), _pair(padding)
+    strides = _pair(stride) if stride else kernel
+    beyond = [0, 0]
+    if ceil_mode:
+        sizes = [int(side) for side in x.shape[2:]]
+        beyond = [_beyond(*one) for one in zip(sizes, kernel, strides, pads, strict=True)]
+    if not any(beyond):
+        found = op.AveragePool(
+            x,
+            kernel_shape=kernel,
+            strides=strides,
+            pads=[*pads, *pads],
+            count_include_pad=int(count_include_pad),
+        )
+    else:
+        if count_include_pad and any(pads):
+            amounts: Any = op.Constant(value_ints=[0, 0, *pads, 0, 0, *pads])
+            x = op.Pad(x, amounts)
+            pads = [0, 0]
+        ends = [pad + more for pad, more in zip(pads, beyond, strict=True)]
+        found = op.AveragePool(x, kernel_shape=kernel, strides=strides, pads=[*pads, *ends])
+    if divisor_override is not None:
+        factor = math.prod(kernel) / divisor_override
+        found = op.Mul(found, op.Constant(value_float=factor))
+    return found
+
+
+def _pair(value: Any) -> list[int]:
+    """One number for both axes, or one for each."""
+    values = [int(one) for one in value] if isinstance(value, Sequence) else [int(value)]
+    return values if len(values) == 2 else [values[0], values[0]]
+
+
+def _beyond(size: int, kernel: int, stride: int, pad: int) -> int:
+    """How far the last window of ``ceil_mode`` reaches beyond the padded axis."""
+    windows = math.ceil((size + 2 * pad - kernel) / stride) + 1
+    if (windows - 1) * stride >= size + pad:  # it would begin in the padding
+        windows -= 1
+    return max(0, (windows - 1) * stride + kernel - (size + 2 * pad))
+
+
 TRANSLATIONS: dict[Callable, Callable] = {
+    torch.ops.aten.avg_pool2d.default: _average_pool,
     torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_average_pool,
     torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_average_pool,
 }
@@ -74,8 +131,9 @@ TRANSLATIONS: dict[Callable, Callable] = {
 def export_graph(
     model: nn.Module,
     example: torch.Tensor,
+    *,
     output_names: Sequence[str] = ("label_map",),
-    profile: TargetProfile = CPU,
+    profile: Profile = CPU,
     dynamic_batch: bool = False,
     translations: dict[Callable, Callable] | None = None,
 ) -> onnx.ModelProto:
@@ -84,9 +142,9 @@ def export_graph(
     Args:
         model: in evaluation mode.
         example: an input of the shape to export.
-        output_names: of what it answers.
+        output_names: of its outputs.
         profile: opset and file format.
-        dynamic_batch: the first axis of the input is free, and so are those of the answers.
+        dynamic_batch: the first axis of the input is free, and so are those of the outputs.
         translations: how to write single operators; ours unless told otherwise.
 
     Raises:

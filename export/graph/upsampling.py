@@ -1,4 +1,4 @@
-"""A network without its last enlargement: most answer on a coarse grid and interpolate."""
+"""A network without its last upsampling: most predict on a coarse grid and interpolate."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from sfda_edge.models.inference import main_output
+
 
 class Enlargement(NamedTuple):
     """A call of ``interpolate``.
 
     Attributes:
-        number: it is the network's how-manieth, from 0; None for one of ours, after the network.
+        number: its index among the network's calls; None for one of ours, after the network.
         output_hw: the size that it makes.
         arguments: how it was called, without the input.
     """
@@ -28,9 +30,9 @@ class Enlargement(NamedTuple):
 class SplitNetwork(nn.Module):
     """A network, split before the interpolation that its forward pass ends with.
 
-    ``coarse`` gives the logits before it, ``enlarge`` does it. A network that answers on a coarser
-    grid than its input is enlarged bilinearly, as in evaluation. Of a network that ends with
-    anything else, ``coarse`` gives its answer, and ``enlarge`` changes nothing.
+    ``coarse`` gives the logits before it, ``enlarge`` does it. A network that predicts on a coarser
+    grid than its input is upsampled bilinearly, as in evaluation. Of a network that ends with
+    anything else, ``coarse`` gives its logits, and ``enlarge`` changes nothing.
 
     Args:
         network: in evaluation mode.
@@ -43,25 +45,25 @@ class SplitNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.last = _last_enlargement(network, example.clone())  # it may change its input in place
-        answer = network(example.clone())
-        if self.last and not torch.equal(self.enlarge(self.coarse(example.clone())), answer):
+        logits = main_output(network(example.clone()))
+        if self.last and not torch.equal(self.enlarge(self.coarse(example.clone())), logits):
             self.last = None
         height, width = example.shape[2:]
-        if answer.shape[2:] != (height, width):
+        if logits.shape[2:] != (height, width):
             arguments = {"size": (height, width), "mode": "bilinear", "align_corners": False}
             self.last = Enlargement(None, (height, width), arguments)
 
     @property
     def enlarges(self) -> bool:
-        """Whether there is a coarser grid to answer on."""
+        """Whether there is a coarser grid to take labels on."""
         return self.last is not None
 
     def coarse(self, x: Tensor) -> Tensor:
         """Input → logits on the network's own grid."""
         if self.last is None or self.last.number is None:
-            return self.network(x)
+            return main_output(self.network(x))
         with _Skipping(self.last.number):
-            return self.network(x)
+            return main_output(self.network(x))
 
     def enlarge(self, logits: Tensor) -> Tensor:
         """Logits on the network's own grid → at its output size."""
@@ -95,18 +97,19 @@ def nearest_indices(size: int, enlarged: int, align_corners: bool) -> Tensor:
 
 def _last_enlargement(network: nn.Module, example: Tensor) -> Enlargement | None:
     with _Recording() as recording:
-        answer = network(example)
-    if not recording.calls or recording.calls[-1][1] is not answer:
-        return None
-    height, width = answer.shape[2:]
-    return Enlargement(len(recording.calls) - 1, (height, width), recording.calls[-1][0])
+        logits = main_output(network(example))
+    height, width = logits.shape[2:]
+    for number, (arguments, made) in enumerate(recording.calls):
+        if made is logits:
+            return Enlargement(number, (height, width), arguments)
+    return None
 
 
 _NAMES = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 
 
 class _Recording(TorchFunctionMode):
-    """Notes every call of ``interpolate``: its arguments and its answer."""
+    """Records every call of ``interpolate``: its arguments and its result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,16 +118,16 @@ class _Recording(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable, types: Any, args: Sequence = (), kwargs: dict | None = None
     ) -> Any:
-        answer = function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
         if function is functional.interpolate:
             named = dict(zip(("input", *_NAMES), args, strict=False)) | (kwargs or {})
             named.pop("input")
-            self.calls.append((named, answer))
-        return answer
+            self.calls.append((named, result))
+        return result
 
 
 class _Skipping(TorchFunctionMode):
-    """Lets one call of ``interpolate`` answer with its input."""
+    """Makes one call of ``interpolate`` return its input."""
 
     def __init__(self, index: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""Half precision in the graph: what computes in it, what does not, and how that is found."""
+"""Half precision in the graph: which nodes compute in it, and how they are found."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.gate.parity import ParityReport
-from export.graph.ort_session import float_tensors, largest_values
+from export.graph.ort_session import GraphSession, float_tensors, largest_values
 from export.graph.to_onnx import check_graph
-from export.precision.bisect import Compare, first_failing
-from export.precision.node_search import Judge, nodes_to_keep
-from sfda_edge.data.loading import Progress, silent
+from export.precision.node_search import Compare, CompareNodes, first_failing, nodes_to_keep
+from sfda_edge.runs.progress import Progress, silent
 
 HALF_MAX, HALF_LEAST = 65504.0, 2.0**-14  # the largest and the least normal number
 # Frames to come may be brighter than these: what comes nearer to the largest half stays single.
@@ -36,6 +36,8 @@ _SINGLE_KINDS = {
     "ReduceSum",
     "Softmax",
 }
+# ONNX Runtime's error of a node without a kernel.
+_NO_KERNEL = re.compile(r"implementation for .* node with name '([^']+)'")
 _POINTWISE = {"Add", "Cast", "Div", "Gather", "Mul", "Slice", "Sub", "Transpose"}
 
 
@@ -61,18 +63,19 @@ class HalfPrecision:
         halved = [name for name in every if name not in set(self.single)]
         convert = emulate_half if rounded else to_fp16
 
-        def judge(some: Sequence[str]) -> ParityReport:
+        def compare_halved(some: Sequence[str]) -> ParityReport:
             chosen = set(some)
             return compare(convert(self.source, [name for name in every if name not in chosen]))
 
-        return first_failing(halved, judge)
+        return first_failing(halved, compare_halved)
 
 
 def to_half(
     graph: onnx.ModelProto,
     images: Sequence[np.ndarray],
-    judge: Judge,
-    glance: Judge,
+    *,
+    compare: CompareNodes,
+    quick_compare: CompareNodes,
     progress: Progress = silent,
 ) -> HalfPrecision:
     """Find which nodes must stay in single precision, and convert the others.
@@ -83,8 +86,8 @@ def to_half(
     Args:
         graph: in single precision.
         images: target frames, (H, W, 3) uint8.
-        judge: compares the graph, rounded, in which these nodes stay single.
-        glance: the same on few images.
+        compare: compares the graph, rounded, in which these nodes stay single.
+        quick_compare: the same on few images.
         progress: wraps the search's ranking.
 
     Returns:
@@ -95,7 +98,10 @@ def to_half(
     """
     order = [node.name for node in graph.graph.node]
     single = finite_in_half(graph, images[:_PROBED], sensitive_nodes(graph, images))
-    kept, report = nodes_to_keep(order, single, judge, glance, progress)
+    single = runnable_in_half(graph, single)
+    kept, report = nodes_to_keep(
+        order, single, compare=compare, quick_compare=quick_compare, progress=progress
+    )
     return HalfPrecision(to_fp16(graph, kept), graph, kept, report)
 
 
@@ -151,6 +157,24 @@ def finite_in_half(
         if not wanted:
             raise ExportError(f"{makers[broken].name} is not finite, whatever stays single")
         single = single | wanted
+
+
+def runnable_in_half(graph: onnx.ModelProto, single: set[str]) -> set[str]:
+    """``single`` and the nodes for which ONNX Runtime has no kernel in half precision.
+
+    Raises:
+        ExportError: it does not take the graph for another reason.
+    """
+    while True:
+        try:
+            GraphSession(to_fp16(graph, single))
+        except ExportError as error:
+            found = _NO_KERNEL.search(str(error))
+            if found is None or found[1] in single:
+                raise
+            single = single | {found[1]}
+        else:
+            return single
 
 
 def _nearest_halved(

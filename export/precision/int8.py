@@ -1,4 +1,4 @@
-"""int8 in the graph: Q/DQ pairs around what computes in it, calibrated on target frames."""
+"""int8 in the graph: Q/DQ pairs around the nodes in int8, calibrated on target frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from export.errors import ExportError
 from export.gate.parity import ParityReport
 from export.graph.ort_session import float_tensors, median_ms
 from export.graph.to_onnx import check_graph
-from export.precision.bisect import Compare, first_failing
 from export.precision.calibration import RULES, Limits, calibrate, require_frames
 from export.precision.half import to_fp16
-from export.precision.node_search import nodes_to_keep
-from sfda_edge.data.loading import Progress, silent
+from export.precision.node_search import Compare, first_failing, nodes_to_keep
+from sfda_edge.runs.progress import Progress, silent
 
 # What int8 kernels exist for, on CPUs and in TensorRT.
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
@@ -30,7 +29,7 @@ _CUTTING = {"Clip", "Relu"}
 _MULTIPLYING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Quantised:
     """What the search found.
 
@@ -45,7 +44,7 @@ class Quantised:
         quantised: names of the others.
         single: names of all nodes that multiply and are not quantised.
         parity: of the graph.
-        finetune_steps: that the network had learnt to be quantised for.
+        qat_steps: of quantisation-aware fine-tuning.
     """
 
     graph: onnx.ModelProto
@@ -58,20 +57,20 @@ class Quantised:
     quantised: tuple[str, ...]
     single: tuple[str, ...]
     parity: ParityReport
-    finetune_steps: int = 0
+    qat_steps: int = 0
 
     def first_failing(self, compare: Compare) -> str | None:
         """The node with which quantising from front to back first fails the gate."""
 
-        def judge(some: Sequence[str]) -> ParityReport:
+        def compare_quantised(some: Sequence[str]) -> ParityReport:
             rest = [name for name in self.quantised if name not in set(some)]
             kept = [*self.kept, *rest]
             return compare(quantised_graph(self.source, self.limits, kept, self.int32_bias))
 
-        return first_failing(self.quantised, judge)
+        return first_failing(self.quantised, compare_quantised)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Int8Facts:
     """What an int8 graph is like, for manifest, card and people.
 
@@ -80,9 +79,9 @@ class Int8Facts:
         tried: label agreement of every rule, with everything quantised.
         kept: names of nodes that stay in floating point.
         num_quantised: nodes in int8.
-        int8_ms, fp16_ms, fp32_ms: median time of a frame in ONNX Runtime here, measured in turn;
+        int8_ms, fp16_ms, fp32_ms: median time of a frame in ONNX Runtime here, interleaved;
             fp16 with every node in half, None where the graph cannot be in half.
-        finetune_steps: that the network had learnt to be quantised for; 0 if that was not needed.
+        qat_steps: of quantisation-aware fine-tuning; 0 if it was not needed.
     """
 
     rule: str
@@ -92,7 +91,7 @@ class Int8Facts:
     int8_ms: float
     fp16_ms: float | None
     fp32_ms: float
-    finetune_steps: int
+    qat_steps: int
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -101,18 +100,16 @@ class Int8Facts:
     def lines(self) -> list[str]:
         """For people."""
         tried = ", ".join(f"{rule} {100 * value:.1f} %" for rule, value in self.tried.items())
-        learnt = (
-            f", after {self.finetune_steps} steps of fine-tuning" if self.finetune_steps else ""
-        )
+        tuned = f", after {self.qat_steps} steps of fine-tuning" if self.qat_steps else ""
         return [
             f"calibration: {self.rule} (everything in int8: {tried})",
-            f"{self.num_quantised} nodes in int8, {len(self.kept)} kept in floating point{learnt}",
+            f"{self.num_quantised} nodes in int8, {len(self.kept)} kept in float{tuned}",
             f"ONNX Runtime on this CPU: {timing_text(self.record())}",
         ]
 
 
 def timing_text(facts: dict[str, Any]) -> str:
-    """The times of a record of ``Int8Facts``, and whether int8 pays, for people."""
+    """The times of a record of ``Int8Facts``, and whether int8 is faster, for people."""
     times_ms = {name: facts[f"{name}_ms"] for name in ("int8", "fp16", "fp32")}
     times_ms = {name: ms for name, ms in times_ms.items() if ms is not None}
     faster = [name for name, ms in times_ms.items() if ms < times_ms["int8"]]
@@ -128,32 +125,33 @@ def int8_facts(found: Quantised, images: Sequence[np.ndarray]) -> Int8Facts:
         graphs.append(to_fp16(found.source))
     int8_ms, fp32_ms, *fp16_ms = median_ms(graphs, images)
     return Int8Facts(
-        found.rule,
-        {rule: round(value, 6) for rule, value in found.tried.items()},
-        found.kept,
-        len(found.quantised),
-        round(int8_ms, 3),
-        round(fp16_ms[0], 3) if fp16_ms else None,
-        round(fp32_ms, 3),
-        found.finetune_steps,
+        rule=found.rule,
+        tried={rule: round(value, 6) for rule, value in found.tried.items()},
+        kept=found.kept,
+        num_quantised=len(found.quantised),
+        int8_ms=round(int8_ms, 3),
+        fp16_ms=round(fp16_ms[0], 3) if fp16_ms else None,
+        fp32_ms=round(fp32_ms, 3),
+        qat_steps=found.qat_steps,
     )
 
 
 def to_int8(
     graph: onnx.ModelProto,
     calibration: Sequence[np.ndarray],
+    *,
     compare: Compare,
-    glance: Compare,
+    quick_compare: Compare,
     int32_bias: bool = True,
     progress: Progress = silent,
 ) -> Quantised:
-    """Calibrate by every rule, take the best, and keep what harms in floating point.
+    """Calibrate by every rule, take the best, and keep nodes that lose accuracy in float.
 
     Args:
         graph: in single precision.
         calibration: target frames, (H, W, 3) uint8.
-        compare: judges a graph.
-        glance: the same on few images.
+        compare: compares a graph.
+        quick_compare: the same on few images.
         int32_bias: as ``quantised_graph``.
         progress: wraps the search's ranking.
 
@@ -181,13 +179,13 @@ def to_int8(
         return quantised_graph(graph, limits[rule], kept, int32_bias)
 
     reports = {rule: compare(made(rule, ())) for rule in RULES}
-    best = max(RULES, key=lambda rule: reports[rule].merit)
+    best = max(RULES, key=lambda rule: reports[rule].rank_key)
     kept, report = nodes_to_keep(
         order,
         (),
-        lambda some: compare(made(best, some)),
-        lambda some: glance(made(best, some)),
-        progress,
+        compare=lambda some: compare(made(best, some)),
+        quick_compare=lambda some: quick_compare(made(best, some)),
+        progress=progress,
     )
     quantised = tuple(name for name in order if name not in set(kept))
     multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]

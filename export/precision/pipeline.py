@@ -1,4 +1,4 @@
-"""torch model → graph, in the precision that was asked for, as far as the gate lets it."""
+"""From a torch model to a graph in the requested precision that passes the gate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from export.graph.simplify import simplified
 from export.graph.to_onnx import export_graph
 from export.precision.half import HalfPrecision, emulate_half, to_half
 from export.precision.int8 import Quantised, to_int8
-from export.precision.qat import finetune
+from export.precision.qat import quantisation_aware_finetuning
 from export.request import ExportRequest
+from sfda_edge.models.inference import main_output
 from sfda_edge.runs.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 _PROBED = 8  # images that show how large values become
 ADVICE = (
-    "Nothing was written: take a higher precision, or accept less with a threshold of the recipe "
-    "(--set KEY=VALUE; sfda-edge recipes export lists them)"
+    "Nothing was written: take a higher precision, or change a threshold (--set KEY=VALUE; "
+    "sfda-edge recipes export lists them)"
 )
 
 
@@ -41,14 +42,20 @@ def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelP
     # torch.export takes a first axis of 1 for a constant.
     count = 2 if request.dynamic_batch else 1
     example = torch.zeros((count, height, width, 3), dtype=torch.uint8)
-    names = deploy.answers.names
-    return simplified(export_graph(deploy, example, names, request.profile, request.dynamic_batch))
+    graph = export_graph(
+        deploy,
+        example,
+        output_names=deploy.outputs.names,
+        profile=request.profile,
+        dynamic_batch=request.dynamic_batch,
+    )
+    return simplified(graph)
 
 
 def with_full_labels(request: ExportRequest) -> onnx.ModelProto:
     """The graph that takes labels at full size, whatever was asked for."""
-    answers = replace(request.answers, argmax="full")
-    return single_precision(request, DeployModel(request.model, request.spec, answers).eval())
+    outputs = replace(request.outputs, argmax="full")
+    return single_precision(request, DeployModel(request.model, request.spec, outputs).eval())
 
 
 def half_precision(graph: onnx.ModelProto, reference: Reference) -> HalfPrecision:
@@ -61,14 +68,18 @@ def half_precision(graph: onnx.ModelProto, reference: Reference) -> HalfPrecisio
     def rounded(single: Sequence[str]) -> ParityReport:
         return reference.compare(GraphSession(emulate_half(graph, single)))
 
-    def glanced(single: Sequence[str]) -> ParityReport:
-        return reference.glance(GraphSession(emulate_half(graph, single)))
+    def quickly(single: Sequence[str]) -> ParityReport:
+        return reference.quick_report(GraphSession(emulate_half(graph, single)))
 
     half = to_half(
-        graph, reference.request.images[:_PROBED], rounded, glanced, progress_bar("fp16 search")
+        graph,
+        reference.request.images[:_PROBED],
+        compare=rounded,
+        quick_compare=quickly,
+        progress=progress_bar("fp16 search"),
     )
     try:
-        require(half.parity, "the fp16 graph, rounded as a GPU rounds,")
+        require(half.parity, "the fp16 graph, with every value rounded to half precision,")
     except ParityError as error:
         compare = lambda some: reference.compare(GraphSession(some))
         worst = half.first_failing(compare, rounded=True)
@@ -83,13 +94,13 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         ParityError: none does; says which layer breaks it.
         ExportError: the frames are too few to calibrate on, or noise.
     """
-    int8, steps = _quantised(graph, reference), reference.request.recipe.int8_finetune_steps
+    int8, steps = _quantised(graph, reference), reference.request.thresholds.qat_steps
     if steps and not (report := _scored(int8, reference)).passed:
         loss = "; ".join(report.failures())
-        logger.info("int8 loses too much (%s): fine-tuning for %d steps", loss, steps)
-        learnt = _quantised(_finetuned(reference, steps), reference)
-        if _scored(learnt, reference).merit > report.merit:
-            int8 = replace(learnt, finetune_steps=steps)
+        logger.info("int8 fails the gate (%s): fine-tuning for %d steps", loss, steps)
+        tuned = _quantised(_finetuned(reference, steps), reference)
+        if _scored(tuned, reference).rank_key > report.rank_key:
+            int8 = replace(tuned, qat_steps=steps)
     try:
         require(int8.parity, "the int8 graph")
     except ParityError as error:
@@ -103,8 +114,8 @@ def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
     return to_int8(
         graph,
         request.calibration,
-        lambda some: reference.compare(GraphSession(some)),
-        lambda some: reference.glance(GraphSession(some)),
+        compare=lambda some: reference.compare(GraphSession(some)),
+        quick_compare=lambda some: reference.quick_report(GraphSession(some)),
         int32_bias=request.profile.engine is None,
         progress=progress_bar("int8 search"),
     )
@@ -116,12 +127,15 @@ def _scored(int8: Quantised, reference: Reference) -> ParityReport:
 
 
 def _finetuned(reference: Reference, steps: int) -> onnx.ModelProto:
-    """The graph, in single precision, of a network that has learnt to be quantised."""
+    """The graph, in single precision, of a network that was fine-tuned for int8."""
     request = reference.request
 
     def logits(network: nn.Module, frames: Tensor) -> Tensor:
-        return network(reference.deploy.normalise(frames.float().permute(0, 3, 1, 2)))
+        inputs = reference.deploy.normalise(frames.float().permute(0, 3, 1, 2))
+        return main_output(network(inputs))
 
     bar = progress_bar("fine-tune", steps)
-    network = finetune(request.model, request.calibration, logits, steps, bar)
-    return single_precision(request, DeployModel(network, request.spec, request.answers).eval())
+    network = quantisation_aware_finetuning(
+        request.model, request.calibration, logits, steps=steps, progress=bar
+    )
+    return single_precision(request, DeployModel(network, request.spec, request.outputs).eval())

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: the network learns to answer as before with int8 inside."""
+"""Quantisation-aware fine-tuning: train a network to predict the same with int8 inside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from sfda_edge.data.loading import Progress
+from sfda_edge.runs.progress import Progress
 
 _BATCH = 4
 _LEARNING_RATE = 1e-4
@@ -23,17 +25,18 @@ _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 Logits = Callable[[nn.Module, Tensor], Tensor]
 
 
-def finetune(
+def quantisation_aware_finetuning(
     model: nn.Module,
     frames: Sequence[np.ndarray],
     logits: Logits,
+    *,
     steps: int,
     progress: Progress,
 ) -> nn.Module:
-    """A copy that answers with quantised weights and activations as the model does without.
+    """A copy that predicts with quantised weights and activations what the model does without.
 
-    Rounding passes its gradient through (Jacob et al., CVPR 2018); what is learnt is the model's
-    own answers on target frames, no labels. BatchNorm statistics stay.
+    Rounding passes its gradient through (Jacob et al., CVPR 2018); the target is the float model's
+    own prediction on target frames, no labels. BatchNorm statistics stay.
 
     Args:
         model: in evaluation mode.
@@ -42,7 +45,7 @@ def finetune(
         steps: of Adam, each on a batch of frames, every other time mirrored.
         progress: wraps the steps.
     """
-    student = copy.deepcopy(model).eval()
+    student = without_weight_norms(model)
     stacked = torch.from_numpy(np.stack(frames))
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(student.parameters(), lr=_LEARNING_RATE)
@@ -60,6 +63,35 @@ def finetune(
             optimizer.step()
             schedule.step()
     return student.requires_grad_(False)
+
+
+@torch.no_grad()
+def without_weight_norms(model: nn.Module) -> nn.Module:
+    """A copy whose weight_norm and spectral_norm, old or new, are computed into plain weights.
+
+    A rounded weight needs a parameter of its own to train.
+    """
+    for layer in model.modules():
+        for name in _computed_weights(layer):  # what a pass has left may not be copied
+            setattr(layer, name, getattr(layer, name).detach().clone())
+    student = copy.deepcopy(model).eval()
+    for layer in student.modules():
+        for name in _computed_weights(layer):
+            for hook_id, hook in list(layer._forward_pre_hooks.items()):
+                if isinstance(hook, WeightNorm | SpectralNorm) and hook.name == name:
+                    hook.remove(layer)
+                    del layer._forward_pre_hooks[hook_id]
+        if parametrize.is_parametrized(layer):
+            for name in list(layer.parametrizations):  # type: ignore[union-attr,arg-type]
+                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    return student
+
+
+def _computed_weights(layer: nn.Module) -> list[str]:
+    """Names of the weights that torch's former weight_norm and spectral_norm compute by hooks."""
+    hooks = layer._forward_pre_hooks.values()
+    names = [hook.name for hook in hooks if isinstance(hook, WeightNorm | SpectralNorm)]
+    return [name for name in names if name in vars(layer)]
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:

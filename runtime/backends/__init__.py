@@ -26,8 +26,8 @@ class Backend(Protocol):
         """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
         ...
 
-    def answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """The same image → everything that the model answers, by the manifest's output names."""
+    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The same image → all outputs of the model, by the manifest's names."""
         ...
 
     def __enter__(self) -> Backend: ...

@@ -36,7 +36,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime {onnxruntime.__version__} does not take {model_path}: {reason}"
             ) from None
         self._check(model_path, manifest)
-        self._input, self._outputs = self._session.get_inputs()[0].name, list(manifest.outputs)
+        self._input, self._names = self._session.get_inputs()[0].name, list(manifest.outputs)
         threads = num_threads or "automatic"
         self.name = f"onnxruntime {onnxruntime.__version__} {PROVIDER}, {threads} threads"
 
@@ -66,10 +66,10 @@ class OnnxRuntimeBackend:
         """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
         return self._session.run([LABEL_MAP], {self._input: image[None]})[0][0]
 
-    def answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """(H, W, 3) uint8 RGB at the input size → all outputs by name."""
-        found = self._session.run(self._outputs, {self._input: image[None]})
-        return {name: answer[0] for name, answer in zip(self._outputs, found, strict=True)}
+        found = self._session.run(self._names, {self._input: image[None]})
+        return {name: output[0] for name, output in zip(self._names, found, strict=True)}
 
     def __enter__(self) -> OnnxRuntimeBackend:
         return self

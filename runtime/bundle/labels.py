@@ -22,12 +22,17 @@ class LabelSpace:
     ignore_index: int = 255
 
     def __post_init__(self) -> None:
+        for name in self.names:
+            if not isinstance(name, str) or not name.strip() or not name.isprintable():
+                raise ValueError(f"class names must be printable texts, got {name!r}")
         if len(self.names) != len(self.palette):
             raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours")
         if not 2 <= len(self.names) <= 255:
             raise ValueError(f"a label space needs 2 to 255 classes, got {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"class names must differ: {', '.join(self.names)}")
+        if not isinstance(self.ignore_index, int) or isinstance(self.ignore_index, bool):
+            raise ValueError(f"ignore index must be a whole number, got {self.ignore_index!r}")
         if 0 <= self.ignore_index < len(self.names):
             raise ValueError(
                 f"ignore index {self.ignore_index} is also class '{self.names[self.ignore_index]}'"

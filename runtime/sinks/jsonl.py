@@ -37,7 +37,7 @@ class JsonLinesSink:
         line = {
             "frame": result.frame.index,
             "captured_ns": result.frame.captured_ns,
-            "stage_ms": {stage: round(value, 3) for stage, value in result.stage_ms.items()},
+            "stage_ms": {stage: round(value, 3) for stage, value in result.timing.items()},
             "class_share": shares,
         }
         try:

@@ -8,51 +8,48 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import BatchNormHealth, batchnorm_layers, check_health
-from sfda_edge.data.loading import Progress, silent
+from sfda_edge.adaptation.batches import batch_indices, local_indices
+from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.data.target import TargetBatch
 from sfda_edge.errors import CollapseError, RecipeError, RunError
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.models.checkpoint import save_state
+from sfda_edge.runs.distributed import averaged, num_processes, rank
 from sfda_edge.runs.metrics import open_metrics
-from sfda_edge.selection.checkpoint_selection import Guard
-from sfda_edge.selection.view_search import Views, find_views
-from sfda_edge.training.distributed import averaged, num_processes, rank
+from sfda_edge.runs.progress import Progress, silent
+from sfda_edge.runs.state import read_state, restoring, save_state
+from sfda_edge.selection.checkpoint_selection import CheckpointScore, CheckpointSelection
+from sfda_edge.selection.statistics_check import StatisticsCheck, check_statistics
+from sfda_edge.selection.view_search import SelectedViews, search_views
+from sfda_edge.task import AdaptationTask
 
-# How much a kill may cost; checkpoints are also written whenever the model is judged.
+# How much a kill may cost; checkpoints are also written whenever the model is scored.
 CHECKPOINT_EVERY_S = 60.0
-# A run is judged so often, but a short one not at every step, and a long one before it is late.
-JUDGEMENTS, LEAST_STEPS_BETWEEN, MOST_STEPS_BETWEEN = 8, 10, 250
-# What a later checkpoint may hold for each byte of the first: weights and Adam's two moments.
+# A later checkpoint's size for each byte of the first: weights and Adam's two moments.
 _LARGEST_GROWTH = 3
-HEALTH_IMAGES, HEALTH_BATCH = 16, 4
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Adaptation:
-    """An adaptation run and the step it has reached.
+    """An adaptation run and the step that it has reached.
 
     Attributes:
         task: the target, the device.
         method: adapts the task's model.
-        original: a copy of the model as it came; what "before" means to people.
-        source: a copy of the model before anything was learnt, its BatchNorm repaired.
-        health: of the source's BatchNorm statistics, which were re-estimated if they were
-            unusable; None for a network without.
-        views: in which ways the source sees the target well.
-        guard: keeps the best model.
+        original: a copy of the model as it came, which "before" in reports and scores refers to.
+        source: a copy of the model before training, its BatchNorm statistics repaired.
+        statistics_check: of the model as it came; None for a network without BatchNorm.
+        views: at which the source model is accurate.
+        selection: keeps the best checkpoint.
         stopped: why the run ended early; empty when it did not.
         data_wait_s: how long steps waited for images.
     """
@@ -61,9 +58,9 @@ class Adaptation:
     method: AdaptationMethod
     original: nn.Module
     source: nn.Module
-    health: BatchNormHealth | None
-    views: Views
-    guard: Guard
+    statistics_check: StatisticsCheck | None
+    views: SelectedViews
+    selection: CheckpointSelection
     next_step: int = 0
     stopped: str = ""
     data_wait_s: float = 0.0
@@ -72,8 +69,8 @@ class Adaptation:
     def step(self) -> dict[str, Any]:
         """One step on the next batch; returns what to log.
 
-        All randomness comes from the seed and the step's number, so a resumed run is the same run.
-        A loss that is no longer a number ends the run, and is not logged: JSON has no word for it.
+        All randomness comes from the seed and the step, so a resumed run is the same run. A loss
+        that is no longer finite ends the run, and is not logged: JSON has no such number.
         """
         step = self.next_step
         images = self._images(step)
@@ -92,9 +89,10 @@ class Adaptation:
         return {"step": self.next_step, **numbers}
 
     def _indices(self, step: int) -> list[int]:
-        return batch_indices(
-            len(self.task.target), self.method.batch_size, self.task.seed, step
-        ).tolist()
+        """The images of a step that this process reads."""
+        task, method = self.task, self.method
+        batch = batch_indices(len(task.target), method.batch_size, seed=task.seed, step=step)
+        return batch if method.whole_batches else local_indices(batch)
 
     def _images(self, step: int) -> Tensor:
         """This step's images, which the last step ordered; orders the next step's."""
@@ -106,28 +104,22 @@ class Adaptation:
         self.data_wait_s += time.perf_counter() - began_s
         return images
 
-    def judge(self) -> dict[str, Any]:
-        """Let the guard look at the model as it is; returns what to log.
+    def score_checkpoint(self) -> CheckpointScore:
+        """Score the model as it is, without labels, and keep it if it is the best.
 
-        A model beyond repair ends the run.
+        A collapsed model ends the run.
         """
-        pupil = self.method.taught_by_views and self.next_step > 0
-        verdict = self.guard.consider(self.method.model, self.next_step, pupil)
-        self.stopped = self.guard.how_collapsed(verdict)
-        confident = math.isfinite(verdict.confidence)  # JSON has no other numbers
-        return {
-            "score": verdict.score,
-            "accuracy": verdict.accuracy,
-            "confidence": verdict.confidence if confident else None,
-            "class_shares": [round(share, 5) for share in verdict.class_shares],
-        }
+        student = self.method.trains_on_ensemble and self.next_step > 0
+        found = self.selection.consider(self.method.model, self.next_step, student=student)
+        self.stopped = self.selection.collapse_reason(found)
+        return found
 
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs."""
         state = {
             "model": self.method.model.state_dict(),
             "method": self.method.state(),
-            "guard": self.guard.state(),
+            "selection": self.selection.state(),
             "precision": self.task.fabric.strategy.precision.state_dict(),
             "next_step": self.next_step,
         }
@@ -137,44 +129,42 @@ class Adaptation:
         """Continue from ``save``.
 
         Raises:
-            RunError: there is no checkpoint, or it is of another run.
+            RunError: there is no checkpoint, it is damaged, or of another run.
         """
-        if not path.is_file():
-            raise RunError(f"nothing to resume: {path} does not exist")
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path)
+        with restoring(path):
             self.method.model.load_state_dict(state["model"])
             self.method.restore(state["method"])
-            self.guard.restore(state["guard"])
+            self.selection.restore(state["selection"])
             self.task.fabric.strategy.precision.load_state_dict(state["precision"])
-            self.next_step = state["next_step"]
-        except (RuntimeError, KeyError, ValueError, TypeError, UnpicklingError) as error:
-            raise RunError(
-                f"{path} is not a checkpoint of this run, or of an older version: {error}"
-            ) from None
+            self.next_step = int(state["next_step"])
 
 
-def begin(task: AdaptationTask, method_type: type[Any], recipe: Any) -> Adaptation:
-    """Everything that comes before the first step.
+def begin(task: AdaptationTask, method_type: type[AdaptationMethod], recipe: Any) -> Adaptation:
+    """Everything before the first step.
 
-    The BatchNorm statistics are looked at and repaired, the good views found, the guard posted, and
-    the method prepared.
+    BatchNorm statistics are checked and repaired, views selected, the source model scored, the
+    method prepared.
+
+    Raises:
+        RecipeError: too few images, a batch that processes cannot share, or a method that does not
+            fit the network.
     """
     require_enough_images(task)
     original = copy.deepcopy(task.model)
-    health = ensure_healthy_batchnorm(task)
+    check = repair_statistics(task)
     method = method_type(task, recipe)  # after the repair: methods copy the source model
     require_shareable(method)
     source = copy.deepcopy(task.model)
-    views = find_views(task)
-    logger.info("views of the target: %s", views.text())
-    guard = Guard(task, views)
+    views = search_views(task)
+    logger.info("views: %s", views.text())
+    selection = CheckpointSelection(task, views)
     method.prepare(views)
-    return Adaptation(task, method, original, source, health, views, guard)
+    return Adaptation(task, method, original, source, check, views, selection)
 
 
 def require_shareable(method: AdaptationMethod) -> None:
-    """See that every process has its part of a batch.
+    """Check that every process has its part of a batch.
 
     Raises:
         RecipeError: the batch cannot be divided.
@@ -187,108 +177,125 @@ def require_shareable(method: AdaptationMethod) -> None:
 
 
 def require_enough_images(task: AdaptationTask) -> None:
-    """See that there is something to learn from.
+    """Check that there is something to adapt to.
 
     Raises:
         RecipeError: there are too few images.
     """
     if len(task.target) < max(2, num_processes()):
         raise RecipeError(
-            f"{len(task.target)} target images are too few; at least 2, and one for each process"
+            f"{len(task.target)} target images are too few: at least 2, and one for each process, "
+            "are needed"
         )
 
 
-def ensure_healthy_batchnorm(task: AdaptationTask) -> BatchNormHealth | None:
-    """Repair statistics that make nonsense of the target, loudly."""
+def repair_statistics(task: AdaptationTask) -> StatisticsCheck | None:
+    """Re-estimate unusable BatchNorm statistics on the target, with a warning."""
     if not batchnorm_layers(task.model):
         return None
-    batches = list(task.target_batches(HEALTH_IMAGES, HEALTH_BATCH))
-    health, statistics = check_health(task.model, batches, task.probabilities)
+    config = task.selection
+    indices = task.even_batches(config.probe_images, config.probe_batch_size)
+    batches = [task.inputs(task.target.images(batch)) for batch in indices]
+    found, statistics = check_statistics(
+        task.model,
+        batches,
+        lambda images: task.probabilities(task.coarse_logits(task.model, images)),
+        config,
+    )
     # All processes repair, or none: on two devices the last digits of the figures may differ.
-    if averaged({"usable": float(health.usable)})["usable"] < 1:
-        health = replace(health, usable=False)
-    if not health.usable:
+    if averaged({"usable": float(found.usable)})["usable"] < 1:
+        found = replace(found, usable=False)
+    if not found.usable:
         logger.warning(
-            "the checkpoint's BatchNorm statistics are unusable: with them the network answers "
-            "%.1f effective classes, with each batch's own %.1f; the target's means are %.1f "
-            "stored deviations away, its variances %.1f times others. They are re-estimated on the "
-            "target images",
-            health.classes_stored,
-            health.classes_batch,
-            health.shift,
-            health.variance_factor,
+            "the checkpoint's BatchNorm statistics are unusable on the target: %.1f effective "
+            "classes are predicted with them, %.1f with each batch's own; the target's means are "
+            "%.1f stored deviations away, its variances differ by a factor of %.1f. The statistics "
+            "are re-estimated on the target images",
+            found.classes_stored,
+            found.classes_batch,
+            found.shift,
+            found.variance_factor,
         )
         statistics.mix_into(task.model, 1.0)
-    return health
+    return found
 
 
-def batch_indices(num_images: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Which images step ``step`` sees: every epoch is another permutation, none is left out.
-
-    A batch that runs over an epoch's end goes on in the next. The answer depends on the arguments
-    alone, so that a resumed run sees what an uninterrupted one sees.
-    """
-    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, offsets = positions // num_images, positions % num_images
-    orders = {
-        int(epoch): torch.randperm(
-            num_images, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(epoch))
-        )
-        for epoch in epochs.unique()
-    }
-    return torch.stack(
-        [orders[int(epoch)][offset] for epoch, offset in zip(epochs, offsets, strict=True)]
-    )
+# Sees the run and its score whenever a checkpoint was scored.
+Observer = Callable[[Adaptation, CheckpointScore], None]
 
 
-def adapt(run: Adaptation, out_dir: Path, progress: Progress = silent) -> None:
-    """Run the remaining steps; then ``run.method.model`` is the best model that was met.
+def observe_nothing(run: Adaptation, found: CheckpointScore) -> None:
+    """No observer."""
+
+
+def adapt(
+    run: Adaptation,
+    out_dir: Path,
+    progress: Progress = silent,
+    observer: Observer = observe_nothing,
+) -> None:
+    """Run the remaining steps; then ``run.method.model`` is the best model of the run.
 
     Args:
         run: fresh, or resumed; its method is prepared.
         out_dir: gets ``metrics.jsonl`` and ``checkpoints/``, written by the first process.
         progress: wraps the steps, each a dictionary of what was logged.
+        observer: is called whenever a checkpoint was scored.
 
     Raises:
         RunError: the folder cannot be written or the disk is full, which the first checkpoint
-            finds out before anything is learnt; the last good checkpoint stays.
+            finds out before training; the last good checkpoint stays.
     """
     with closing(open_metrics(out_dir, run.next_step)) as metrics:
-        if run.next_step == 0:  # what preparation alone, such as other statistics, has made of it
-            metrics.write(_line({"step": 0, **run.judge()}, run))
+        if run.next_step == 0:  # what preparation alone, such as other statistics, has changed
+            metrics.write(_line({"step": 0, **_scored(run, observer)}, run))
             if rank() == 0 and not run.stopped:
                 run.save(checkpoint_path(out_dir))
                 require_space(checkpoint_path(out_dir), run.method.bytes_to_come())
-        for logged in progress(_steps(run, out_dir)):
+        for logged in progress(_steps(run, out_dir, observer)):
             metrics.write(_line(logged, run))
-    run.guard.give_best(run.method.model)
+    run.selection.load_best(run.method.model)
 
 
 def _line(logged: dict[str, Any], run: Adaptation) -> str:
     """A line of ``metrics.jsonl``; the last one of a run that was stopped says why."""
-    return json.dumps(logged | ({"stopped": run.stopped} if run.stopped else {})) + "\n"
+    stopped = {"stopped": run.stopped} if run.stopped else {}
+    return json.dumps(logged | stopped, allow_nan=False) + "\n"
 
 
-def _steps(run: Adaptation, out_dir: Path) -> Iterator[dict[str, Any]]:
+def _scored(run: Adaptation, observer: Observer) -> dict[str, Any]:
+    """Score the checkpoint; returns what to log."""
+    found = run.score_checkpoint()
+    observer(run, found)
+    finite = math.isfinite(found.confidence)  # JSON has no other numbers
+    return {
+        "score": found.score,
+        "accuracy": found.accuracy,
+        "confidence": found.confidence if finite else None,
+        "class_shares": [round(share, 5) for share in found.class_shares],
+    }
+
+
+def _steps(run: Adaptation, out_dir: Path, observer: Observer) -> Iterator[dict[str, Any]]:
     num_steps = run.method.num_steps
-    between = min(max(LEAST_STEPS_BETWEEN, num_steps // JUDGEMENTS), MOST_STEPS_BETWEEN)
+    between = run.task.selection.steps_between_scorings(num_steps)
     saved_s = time.monotonic()
     while run.next_step < num_steps and not run.stopped:
         logged = run.step()
         if run.next_step == num_steps:
             run.method.finish()
-        judged = run.next_step == num_steps or run.next_step % between == 0
-        if judged and not run.stopped:
-            logged |= run.judge()
+        due = run.next_step == num_steps or run.next_step % between == 0
+        if due and not run.stopped:
+            logged |= _scored(run, observer)
         yield logged
-        due = judged or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
+        due = due or time.monotonic() - saved_s > CHECKPOINT_EVERY_S
         if due and run.next_step < num_steps and not run.stopped and rank() == 0:
             run.save(checkpoint_path(out_dir))
             saved_s = time.monotonic()
 
 
 def require_space(checkpoint: Path, others: int = 0) -> None:
-    """See that later checkpoints, which grow and are written beside the last one, will fit.
+    """Check that later checkpoints, which grow and are written beside the last one, will fit.
 
     Args:
         checkpoint: the first.

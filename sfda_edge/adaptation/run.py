@@ -1,72 +1,80 @@
-"""sfda-edge adapt: a model and unlabeled images in, a run directory out."""
+"""From a model and unlabeled images to a run directory: what adapt does, however it is called."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from lightning_fabric import Fabric
 
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.adaptation.loop import Adaptation, adapt, begin, checkpoint_path
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.data import ImageSet, absolute_spec, open_images
+from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
 from sfda_edge.data.target import TargetImages
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.evaluation.evaluate import Evaluation, Predictor, evaluate
-from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
+from sfda_edge.evaluation import Evaluation, Predictor, evaluate
+from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.methods.illustrations import Illustration
 from sfda_edge.models.checkpoint import save_model
-from sfda_edge.models.source_model import ModelFlags, SourceModel, describes_itself, load_source
+from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
+from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.recipes.recipe import recipe_toml
-from sfda_edge.report.adaptation import adaptation_page, compare, scores_text
-from sfda_edge.report.page import Section, write_page
+from sfda_edge.report.adaptation import ReportFacts, adaptation_page, scores_text
+from sfda_edge.report.comparison import Comparison, compare
+from sfda_edge.report.page import write_page
 from sfda_edge.report.tensorboard import with_tensorboard
-from sfda_edge.runs.directory import ADAPTED_FILE, RunDirectory, default_run_dir
+from sfda_edge.runs.directory import ADAPTED_FILE, RunDirectory, default_run_dir, locked
+from sfda_edge.runs.distributed import rank, wait_for_all
+from sfda_edge.runs.fabric import Precision, open_fabric
+from sfda_edge.runs.files import write_text
 from sfda_edge.runs.metrics import read_metrics
 from sfda_edge.runs.progress import progress_bar
-from sfda_edge.selection.checkpoint_selection import Verdict
-from sfda_edge.selection.test_time_ensemble import Teacher
-from sfda_edge.training.distributed import rank
-from sfda_edge.training.fabric import Precision, open_fabric
+from sfda_edge.selection.checkpoint_selection import CheckpointScore
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble
+from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
-REPORT_FILE, WORK_DIR = "report.html", "work"
+REPORT_FILE, WORK_DIR, HASHES_FILE = "report.html", "work", "target.sha256"
 PACKAGED_IMAGES = "streetsynth:target"
-DEFAULT_RECIPE = "default"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AdaptRequest:
-    """What the user asked for.
+    """What is to be adapted, to what, and how.
 
     Attributes:
-        flags: the model.
+        model: the source model, or which it is.
+        images: the target images; None for the packaged ones.
         method: a name in ``METHODS``; None for the recipe's.
         recipe: a recipe's name or file; None for the method's own, or the default.
         overrides: ``KEY=VALUE`` settings.
-        images: the target images, as ``open_images`` takes them; None for the packaged ones.
-        validation: labelled images to score before and after; nothing is learnt from them.
+        selection: constants of label-free selection.
+        validation: labelled images to score before and after; they are not used for training.
         out_dir: None for a new folder in ``runs/``.
         device: as ``choose_device`` takes it.
-        precision: of the networks' arithmetic.
-        compiled: run the network through ``torch.compile``.
+        precision: compute precision of the networks.
+        compiled: use ``torch.compile``.
         tensorboard: also write the log for TensorBoard.
-        resume: go on with the run in ``out_dir``.
+        resume: continue the run in ``out_dir``.
         skip_bad: leave damaged images out.
         arguments: the command line, which ``--resume`` repeats.
     """
 
-    flags: ModelFlags
+    model: ModelRequest | LoadedModel
+    images: ImageSource | None = None
     method: str | None = None
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
-    images: str | None = None
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     validation: Validation | None = None
     out_dir: Path | None = None
     device: str = "auto"
@@ -78,88 +86,118 @@ class AdaptRequest:
     arguments: tuple[str, ...] = ()
 
 
-def run(request: AdaptRequest) -> Path:
-    """Adapt, and return the run directory.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """A finished adaptation.
+
+    Attributes:
+        path: the run directory.
+        model: the adapted model.
+        images: the target images.
+        selected_step: the step of the model that was selected; None for the unchanged source.
+        scores: on the validation images before and after; None without any.
+        report_path: the page; None where it could not be written.
+        result: what ``run.json`` holds of it.
+    """
+
+    path: Path
+    model: LoadedModel
+    images: ImageSet
+    selected_step: int | None
+    scores: tuple[Evaluation, Evaluation] | None
+    report_path: Path | None
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Prepared:
+    """What a request has become before anything is written."""
+
+    request: AdaptRequest
+    method: str
+    recipe: Any
+    source: LoadedModel
+    fabric: Fabric
+    out_dir: Path
+    images: ImageSet
+    target: TargetImages
+    validation: ImageSet | None
+
+
+def run_adaptation(request: AdaptRequest) -> Run:
+    """Adapt, and write the run directory.
 
     Raises:
         SfdaEdgeError: something that the user has to change.
     """
-    recipe_name = request.recipe or request.method or DEFAULT_RECIPE
-    method_name, recipe = load_method_recipe(recipe_name, request.method, request.overrides)
-    flags = completed(request.flags, recipe_model(recipe_name))
-    source = load_source(flags, "--weights FILE for another")
+    prepared = _prepared(request)
+    with _directory(prepared) as directory:
+        adaptation = _begun(prepared, directory)
+        _train(prepared, adaptation)
+        run = _finished(prepared, adaptation, directory)
+        wait_for_all()
+    return run
+
+
+def _prepared(request: AdaptRequest) -> _Prepared:
+    """Read and check everything; nothing is written."""
+    method, recipe = load_method_recipe(request.recipe, request.method, request.overrides)
+    published = recipe_model(request.recipe or method)
+    source = request.model
+    if isinstance(source, ModelRequest):
+        source = load_source(completed(source, published), "--weights FILE for another")
     fabric = open_fabric(request.device, request.precision)
-    _say_defaults(request)
-    say_other_model(source, recipe_model(recipe_name))
-    out_dir = fabric.broadcast(request.out_dir or default_run_dir(method_name))
+    _log_defaults(request)
+    warn_of_other_model(source, published)
+    out_dir = fabric.broadcast(request.out_dir or default_run_dir(method))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
-    validation = _looked_at(request, source)
-    target = _read_target(request, source)
-    inputs = _inputs(request, source, method_name, recipe)
-    inputs |= {"device": str(fabric.device), "target_sha256": target.sha256}
-    if rank() == 0:
-        text = recipe_toml(recipe, method=method_name)
-        directory = RunDirectory(out_dir, inputs, text, request.resume, request.arguments)
-    fabric.barrier()
-    work_dir = out_dir / WORK_DIR
-    try:
-        task = AdaptationTask(
-            source.model, source.spec, target, fabric, recipe.seed, work_dir, progress_bar
-        )
-        adaptation = begin(task, METHODS[method_name][1], recipe)
-    except (SfdaEdgeError, RuntimeError):  # the latter where memory runs out
-        if rank() == 0 and not request.resume:
-            shutil.rmtree(work_dir, ignore_errors=True)
-            directory.abandon()
-        raise
-    if request.compiled:
-        adaptation.method.compile()
-    if request.resume and checkpoint_path(out_dir).exists():
-        adaptation.resume(checkpoint_path(out_dir))
-        logger.info("resumed: %d of %d steps", adaptation.next_step, adaptation.method.num_steps)
-    bar = progress_bar(method_name, adaptation.method.num_steps, adaptation.next_step)
-    if request.tensorboard and rank() == 0:
-        bar = with_tensorboard(bar, out_dir / "tensorboard", adaptation.next_step)
-    adapt(adaptation, out_dir, bar)
-    illustrations = adaptation.method.illustrations()  # all processes: networks may share batches
-    if rank() == 0:
-        result = _leave(directory, adaptation, illustrations, validation, request.skip_bad)
-        directory.finish(result)
-        directory.make_latest()
-        shutil.rmtree(work_dir, ignore_errors=True)  # pseudo-labels, for a resumed run alone
-    fabric.barrier()
-    return out_dir
-
-
-def completed(flags: ModelFlags, said: RecipeModel) -> ModelFlags:
-    """The flags, with what the recipe says of a model that does not say it itself."""
-    if describes_itself(flags.weights):
-        return flags
-    return replace(
-        flags,
-        model=flags.model or said.name,
-        label_space=flags.label_space or said.label_space,
-        size_hw=flags.size_hw or said.input_hw,
+    validation = _checked_validation(request, source)
+    images = open_images(request.images or PACKAGED_IMAGES)
+    bar = progress_bar("read images", len(images))
+    return _Prepared(
+        request=request,
+        method=method,
+        recipe=recipe,
+        source=source,
+        fabric=fabric,
+        out_dir=out_dir,
+        images=images,
+        target=TargetImages(images, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
+        validation=validation,
     )
 
 
-def say_other_model(source: SourceModel, said: RecipeModel) -> None:
+def completed(request: ModelRequest, published: RecipeModel) -> ModelRequest:
+    """The request, with what the recipe says of a model that has no ``model.json``."""
+    if describes_itself(request.weights) or request.network is not None:
+        return request
+    return replace(
+        request,
+        architecture=request.architecture or published.name,
+        label_space=request.label_space or published.label_space,
+        size_hw=request.size_hw or published.input_hw,
+    )
+
+
+def warn_of_other_model(source: LoadedModel, published: RecipeModel) -> None:
     """Warn where a recipe was published for another network than the one that is adapted."""
-    if said.name not in (None, source.spec.architecture):
+    if published.name not in (None, source.spec.architecture):
         logger.warning(
-            "the recipe is for %s, these weights are of %s", said.name, source.spec.architecture
+            "the recipe is for %s, these weights are of %s",
+            published.name,
+            source.spec.architecture,
         )
 
 
-def _say_defaults(request: AdaptRequest) -> None:
+def _log_defaults(request: AdaptRequest) -> None:
     """Each default in a line with the flag that changes it."""
     if request.method is None and request.recipe is None:
-        logger.info("method: our default (--method NAME, --recipe NAME|FILE, --set KEY=VALUE)")
+        logger.info("method: multiview (--method NAME, --recipe NAME|FILE, --set KEY=VALUE)")
     if request.images is None:
         logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
 
 
-def _looked_at(request: AdaptRequest, source: SourceModel) -> ImageSet | None:
+def _checked_validation(request: AdaptRequest, source: LoadedModel) -> ImageSet | None:
     """The validation images: finds out now what would otherwise fail after the run.
 
     Raises:
@@ -169,128 +207,240 @@ def _looked_at(request: AdaptRequest, source: SourceModel) -> ImageSet | None:
         importlib.import_module("tensorboard")
     if request.validation is None:
         return None
-    bar = progress_bar("look at the validation images", None)
-    return request.validation.opened_whole(source.spec.answer_space, request.skip_bad, bar)
+    bar = progress_bar("check the validation images", None)
+    return request.validation.open_checked(
+        source.spec.output_space, skip_bad=request.skip_bad, progress=bar
+    )
 
 
-def _read_target(request: AdaptRequest, source: SourceModel) -> TargetImages:
-    images = open_images(request.images or PACKAGED_IMAGES)
-    bar = progress_bar("read images", len(images))
-    return TargetImages(images, source.spec.input_hw, request.skip_bad, bar)
+@contextlib.contextmanager
+def _directory(prepared: _Prepared) -> Iterator[RunDirectory | None]:
+    """The run directory, locked; None in all processes but the first."""
+    request, out_dir, target = prepared.request, prepared.out_dir, prepared.target
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if rank() == 0:
+            stack.enter_context(locked(out_dir))
+            directory = RunDirectory(
+                out_dir,
+                _inputs(prepared),
+                recipe_toml(prepared.recipe, method=prepared.method),
+                resume=request.resume,
+                arguments=request.arguments,
+            )
+            write_text(out_dir / HASHES_FILE, target.hashes_text())
+        prepared.fabric.barrier()
+        yield directory
 
 
-def _inputs(request: AdaptRequest, source: SourceModel, method: str, recipe: Any) -> dict[str, Any]:
+def _inputs(prepared: _Prepared) -> dict[str, Any]:
+    """What decides the result, for ``run.json``."""
+    request, source = prepared.request, prepared.source
     height, width = source.spec.input_hw
     return {
-        "method": method,
-        "recipe": msgspec.to_builtins(recipe),
+        "method": prepared.method,
+        "recipe": msgspec.to_builtins(prepared.recipe),
+        "selection": msgspec.to_builtins(request.selection),
         "model": source.spec.architecture,
-        "weights": str(source.path.resolve()),
+        "weights": str(source.path.resolve()) if source.path else source.spec.architecture,
         "weights_sha256": source.sha256,
         "spec": msgspec.to_builtins(source.spec),
         "size": f"{width}x{height}",
-        "images": absolute_spec(request.images or PACKAGED_IMAGES),
+        "images": recorded_spec(request.images or PACKAGED_IMAGES),
         "precision": request.precision,
+        "device": str(prepared.fabric.device),
+        "target_sha256": prepared.target.sha256,
     }
 
 
-def _leave(
-    directory: RunDirectory,
-    adaptation: Adaptation,
-    illustrations: list[Section],
-    validation: ImageSet | None,
-    skip_bad: bool,
-) -> dict[str, Any]:
-    """Write what a finished run leaves; returns its result for ``run.json``."""
-    task, guard = adaptation.task, adaptation.guard
-    model, path = adaptation.method.model.eval(), directory.path / ADAPTED_FILE
-    save_model(path, model, task.spec)
+def _begun(prepared: _Prepared, directory: RunDirectory | None) -> Adaptation:
+    """The run before its first step, or where it was; leaves no directory if it cannot begin."""
+    request, out_dir = prepared.request, prepared.out_dir
+    try:
+        task = AdaptationTask(
+            prepared.source.network,
+            prepared.source.spec,
+            prepared.target,
+            fabric=prepared.fabric,
+            seed=prepared.recipe.seed,
+            work_dir=out_dir / WORK_DIR,
+            bars=progress_bar,
+            selection=request.selection,
+        )
+        adaptation = begin(task, METHODS[prepared.method][1], prepared.recipe)
+    except (SfdaEdgeError, RuntimeError):  # the latter where memory runs out
+        if directory is not None and not request.resume:
+            shutil.rmtree(out_dir / WORK_DIR, ignore_errors=True)
+            (out_dir / HASHES_FILE).unlink(missing_ok=True)
+            directory.abandon()
+        raise
+    if request.compiled:
+        adaptation.method.compile()
+    if request.resume and checkpoint_path(out_dir).exists():
+        adaptation.resume(checkpoint_path(out_dir))
+        logger.info("resumed: %d of %d steps", adaptation.next_step, adaptation.method.num_steps)
+    return adaptation
+
+
+def _train(prepared: _Prepared, adaptation: Adaptation) -> None:
+    """All remaining steps, with a progress bar."""
+    bar = progress_bar(prepared.method, adaptation.method.num_steps, adaptation.next_step)
+    if prepared.request.tensorboard and rank() == 0:
+        bar = with_tensorboard(bar, prepared.out_dir / "tensorboard", adaptation.next_step)
+    adapt(adaptation, prepared.out_dir, bar)
+
+
+def _finished(prepared: _Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
+    """Score the adapted model; write weights, result and report, in this order."""
+    task, out_dir = adaptation.task, prepared.out_dir
+    network = adaptation.method.model.eval()
     before = Predictor(adaptation.original, task.spec, task.device)
-    after = Predictor(model, task.spec, task.device)
-    teacher = Teacher(task, adaptation.source, adaptation.views.kept)
-    comparison = compare(task, before, after, teacher)
-    scores = _scores(before, after, validation, skip_bad)
-    lines = read_metrics(directory.path)
-    outcome = outcome_text(adaptation) + refusal_text(adaptation, lines)
-    logger.info(outcome)
-    if scores is not None:
-        logger.info(scores_text(scores))
-    page = adaptation_page(
-        outcome,
-        directory.facts,
-        lines,
-        guard,
-        adaptation.views,
-        comparison,
-        illustrations,
-        task.spec.answer_space,
-        scores,
+    after = Predictor(network, task.spec, task.device)
+    path = out_dir / ADAPTED_FILE
+    if directory is not None:
+        save_model(path, network, task.spec)
+    # All processes: each scores its share, and networks may share batches.
+    scores = _scores(before, after, prepared)
+    illustrations = adaptation.method.illustrations()
+    ensemble = TestTimeEnsemble(task, adaptation.source, adaptation.views.kept)
+    comparison = compare(task, before, after, ensemble)
+    prepared.fabric.barrier()
+    result = _result(adaptation, file_sha256(path), comparison.share_changed, scores)
+    report_path = None
+    if directory is not None:
+        directory.finish(result)
+        directory.make_latest()
+        shutil.rmtree(out_dir / WORK_DIR, ignore_errors=True)  # labels, for a resumed run
+        report_path = _write_report(
+            directory, adaptation, comparison=comparison, illustrations=illustrations, scores=scores
+        )
+    return Run(
+        path=out_dir,
+        model=LoadedModel(
+            network=network, spec=task.spec, path=path, sha256=result["adapted_sha256"]
+        ),
+        images=prepared.images,
+        selected_step=adaptation.selection.best_step,
+        scores=scores,
+        report_path=report_path,
+        result=result,
     )
-    write_page(directory.path / REPORT_FILE, page)
+
+
+def _scores(
+    before: Predictor, after: Predictor, prepared: _Prepared
+) -> tuple[Evaluation, Evaluation] | None:
+    images, skip_bad = prepared.validation, prepared.request.skip_bad
+    if images is None:
+        return None
+    bar = progress_bar("score", len(images))
+    return (
+        evaluate(before, images, skip_bad=skip_bad, progress=bar),
+        evaluate(after, images, skip_bad=skip_bad, progress=bar),
+    )
+
+
+def _result(
+    adaptation: Adaptation,
+    sha256: str,
+    share_changed: float,
+    scores: tuple[Evaluation, Evaluation] | None,
+) -> dict[str, Any]:
+    """The result for ``run.json``."""
+    selection = adaptation.selection
+    step = selection.best_step
     return {
-        "adapted_sha256": file_sha256(path),
-        "num_images": len(task.target),
-        "returned": "source" if guard.best_step is None else f"step {guard.best_step}",
+        "adapted_sha256": sha256,
+        "num_images": len(adaptation.task.target),
+        "returned": "source" if step is None else f"step {step}",
         "stopped": adaptation.stopped or None,
-        "batchnorm_health": msgspec.to_builtins(adaptation.health),
-        "source": _recorded(guard.source),
-        "best": _recorded(guard.best),
-        "share_of_pixels_changed": round(comparison.share_changed, 4),
+        "batchnorm_check": msgspec.to_builtins(adaptation.statistics_check),
+        "source": _recorded(selection.source),
+        "best": _recorded(selection.best),
+        "share_of_pixels_changed": round(share_changed, 4),
         "data_wait_s": round(adaptation.data_wait_s, 3),
         "validation": [evaluation.record() for evaluation in scores or ()],
     }
 
 
-def _scores(
-    before: Predictor, after: Predictor, images: ImageSet | None, skip_bad: bool
-) -> tuple[Evaluation, Evaluation] | None:
-    if images is None:
+def _recorded(found: CheckpointScore) -> dict[str, Any]:
+    return {
+        "score": round(found.score, 4),
+        "accuracy": round(found.accuracy, 4),
+        "confidence": round(found.confidence, 4),
+        "effective_classes": round(found.num_effective_classes, 2),
+    }
+
+
+def _write_report(
+    directory: RunDirectory,
+    adaptation: Adaptation,
+    *,
+    comparison: Comparison,
+    illustrations: list[Illustration],
+    scores: tuple[Evaluation, Evaluation] | None,
+) -> Path | None:
+    """Write the page; a failure is a warning, since the run itself is complete."""
+    lines = read_metrics(directory.path)
+    outcome = outcome_text(adaptation) + rejection_text(adaptation, lines)
+    logger.info(outcome)
+    if scores is not None:
+        logger.info(scores_text(scores))
+    path = directory.path / REPORT_FILE
+    try:
+        page = adaptation_page(
+            ReportFacts(
+                outcome=outcome,
+                run=directory.facts,
+                lines=lines,
+                selection=adaptation.selection,
+                views=adaptation.views,
+                comparison=comparison,
+                illustrations=illustrations,
+                space=adaptation.task.spec.output_space,
+                config=adaptation.task.selection,
+                scores=scores,
+            )
+        )
+        write_page(path, page)
+    except Exception as error:  # whatever drawing raises: weights and result are written already
+        logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
         return None
-    bar = progress_bar("score", len(images))
-    return evaluate(before, images, skip_bad, bar), evaluate(after, images, skip_bad, bar)
+    return path
 
 
 def outcome_text(adaptation: Adaptation) -> str:
-    """What was returned, and why, in one or two sentences."""
-    guard, steps = adaptation.guard, adaptation.method.num_steps
-    healthy = adaptation.health is None or adaptation.health.usable
-    source = "source model" if healthy else "source model with its BatchNorm statistics repaired"
+    """Which model was selected, and why, in one or two sentences."""
+    selection, steps = adaptation.selection, adaptation.method.num_steps
+    usable = adaptation.statistics_check is None or adaptation.statistics_check.usable
+    source = "source model" if usable else "source model with its BatchNorm statistics repaired"
     text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
-    if guard.best_step is None:
+    if selection.best_step is None:
         return (
-            f"{text}The {source} is returned{' unchanged' if healthy else ''}: nothing was found "
-            f"to be better. Its label-free score is {guard.source.score:.3f}."
+            f"{text}Selected: the {source}{', unchanged' if usable else ''}; no checkpoint was "
+            f"better. Its label-free score is {selection.source.score:.3f}."
         )
-    returned = f"the model of step {guard.best_step} of {steps}"
-    if guard.best_step == 0:
-        returned = (
-            f"the model before the first of {steps} steps, which differs from the source in its "
-            "BatchNorm statistics alone"
+    selected = f"step {selection.best_step} of {steps}"
+    if selection.best_step == 0:
+        selected = (
+            f"the model before the first of {steps} steps, which differs from the source only in "
+            "its BatchNorm statistics"
         )
     return (
-        f"{text}Returned: {returned}; label-free score {guard.best.score:.3f}, {source} "
-        f"{guard.source.score:.3f}."
+        f"{text}Selected: {selected}; label-free score {selection.best.score:.3f}, {source} "
+        f"{selection.source.score:.3f}."
     )
 
 
-def refusal_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
-    """Why a higher score than the returned model's was not good enough; empty if there is none."""
-    guard = adaptation.guard
-    higher = [line for line in lines if line.get("score", 0.0) > guard.best.score]
+def rejection_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
+    """Why a checkpoint with a higher score was rejected; empty if there is none."""
+    selection = adaptation.selection
+    higher = [line for line in lines if line.get("score", 0.0) > selection.best.score]
     if not higher:
         return ""
     highest = max(higher, key=lambda line: line["score"])
-    pupil = adaptation.method.taught_by_views and highest["step"] > 0
-    reason = guard.refusal(highest["score"], highest["accuracy"], pupil)
+    student = adaptation.method.trains_on_ensemble and highest["step"] > 0
+    reason = selection.rejection_reason(highest["score"], highest["accuracy"], student=student)
     if not reason:  # of a run that was resumed in other circumstances
         return ""
-    return f" Step {highest['step']} scored {highest['score']:.3f} and was refused: {reason}."
-
-
-def _recorded(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "score": round(verdict.score, 4),
-        "accuracy": round(verdict.accuracy, 4),
-        "confidence": round(verdict.confidence, 4),
-        "effective_classes": round(verdict.num_effective_classes, 2),
-    }
+    return f" Step {highest['step']} scored {highest['score']:.3f} and was rejected: {reason}."

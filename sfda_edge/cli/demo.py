@@ -1,45 +1,42 @@
-"""sfda-edge demo: the whole way on the packaged data, with scores and a page to look at."""
+"""sfda-edge demo: everything on the packaged data, with scores and a page to look at."""
 
 from __future__ import annotations
 
-import logging
+import argparse
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
-from runtime.backends import open_backend
-from runtime.bundle.manifest import read_manifest
-from runtime.output import say
-from runtime.overlay import Overlay
-from runtime.packaged import CLIP, CLIP_DIR
-from runtime.pipeline import Pipeline
-from runtime.sinks.scoring import ScoringSink
-from runtime.sinks.video import VideoSink
-from runtime.sources.grammar import open_source
-from runtime.stats import Snapshot
-from sfda_edge.adaptation import run as adapt
+from runtime.output import print_result
+from sfda_edge.cli import options
 from sfda_edge.errors import RunError
-from sfda_edge.evaluation import run as evaluate
-from sfda_edge.evaluation.evaluate import Evaluation
-from sfda_edge.labels.label_spaces import LABEL_SPACES
-from sfda_edge.models.source_model import ModelFlags
-from sfda_edge.packaged import MODEL_DIR
-from sfda_edge.report.page import Page, Section, picture_url, write_page
-from sfda_edge.runs.directory import RUN_FILE
+from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
-logger = logging.getLogger(__name__)
-Export = Callable[[ModelFlags, Path], Any]
+if TYPE_CHECKING:
+    from runtime.stats import Snapshot
+    from sfda_edge.evaluation import Evaluation
+
 PAGE_FILE = "demo.html"
 
 
-@dataclass(frozen=True, eq=False)
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = options.add_command(
+        commands, "demo", "Adapt, score, export and stream the packaged data.", run
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder of a new or earlier demo (default: %(default)s)",
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DemoResult:
-    """What the demo found.
+    """What the demo measured.
 
     Attributes:
         before, after: scores of the source and the adapted model on the labelled clip.
@@ -57,39 +54,34 @@ class DemoResult:
     seconds: float
 
 
-def run(out_dir: Path, export: Export) -> DemoResult:
-    """Run the demo into ``out_dir`` and print its table.
+def run(args: argparse.Namespace) -> None:
+    """Run the command: a numbered run inside ``--out`` lets the demo be run again."""
+    keep_freed_memory()
+    import sfda_edge
+    from export.api import export
+    from sfda_edge.packaged import MODEL_DIR
 
-    Args:
-        out_dir: a new folder; the numbered run inside lets the demo be run again.
-        export: makes a bundle of a run; handed in, as this package does not know ``export``.
-
-    Raises:
-        SfdaEdgeError, StreamError: something that the user has to change.
-    """
-    started_s = time.monotonic()
-    run_dir = _fresh_run_dir(out_dir)
-    source, adapted = ModelFlags(MODEL_DIR), ModelFlags(run_dir)
-    adapt.run(adapt.AdaptRequest(ModelFlags(None), out_dir=run_dir))
-    clip = evaluate.PACKAGED_IMAGES
-    before = evaluate.run(evaluate.EvaluateRequest(source, clip, out_dir=out_dir / "before"))
-    after = evaluate.run(evaluate.EvaluateRequest(adapted, clip, out_dir=out_dir / "after"))
-    exported = export(adapted, out_dir / "bundle")
-    streamed_miou, figures = _stream(out_dir / "bundle", out_dir / "overlay.mp4")
+    started_s, out_dir = time.monotonic(), args.out
+    adapted = sfda_edge.adapt(out_dir=_fresh_run_dir(out_dir))
+    before = sfda_edge.evaluate(MODEL_DIR, out_dir=out_dir / "before")
+    after = sfda_edge.evaluate(adapted, out_dir=out_dir / "after")
+    bundle = export(adapted, out_dir=out_dir / "bundle")
+    streamed_miou, figures = _stream(bundle.path, out_dir / "overlay.mp4")
     result = DemoResult(
-        before,
-        after,
-        streamed_miou,
-        figures,
-        exported.parity.label_agreement,
-        time.monotonic() - started_s,
+        before=before,
+        after=after,
+        streamed_miou=streamed_miou,
+        stream=figures,
+        agreement=bundle.result.parity.label_agreement,
+        seconds=time.monotonic() - started_s,
     )
     _write_page(out_dir, result)
-    say(_text(out_dir, result))
-    return result
+    print_result(_text(out_dir, result))
 
 
 def _fresh_run_dir(out_dir: Path) -> Path:
+    from sfda_edge.runs.directory import RUN_FILE
+
     if out_dir.exists() and not out_dir.is_dir():
         raise RunError(f"{out_dir} is a file; choose another --out")
     taken = sorted(out_dir.glob(f"run*/{RUN_FILE}")) if out_dir.exists() else []
@@ -98,6 +90,16 @@ def _fresh_run_dir(out_dir: Path) -> Path:
 
 def _stream(bundle_dir: Path, video: Path) -> tuple[float, Snapshot]:
     """Stream the labelled clip through the bundle, as runtime.stream does."""
+    from runtime.backends import open_backend
+    from runtime.bundle.manifest import read_manifest
+    from runtime.overlay import Overlay
+    from runtime.packaged import CLIP, CLIP_DIR
+    from runtime.pipeline import Pipeline
+    from runtime.sinks.scoring import ScoringSink
+    from runtime.sinks.video import VideoSink
+    from runtime.sources.grammar import open_source
+    from sfda_edge.labels.label_spaces import LABEL_SPACES
+
     manifest = read_manifest(bundle_dir)
     labels = LABEL_SPACES["camvid"]
     scoring = ScoringSink(CLIP_DIR / "labels", manifest.label_space, labels.ignore_index)
@@ -116,6 +118,8 @@ def _stream(bundle_dir: Path, video: Path) -> tuple[float, Snapshot]:
 
 
 def _rows(result: DemoResult) -> list[list[str]]:
+    import numpy as np
+
     before, after = result.before.scores, result.after.scores
     rows = [["", "source", "adapted", "change"]]
     pairs = [
@@ -136,23 +140,25 @@ def _text(out_dir: Path, result: DemoResult) -> str:
     infer = result.stream.stage_ms["infer"]
     return "\n".join(
         [
-            "StreetSynth dusk clip, per cent:",
+            "StreetSynth dusk clip, percent:",
             *table,
             f"bundle: {100 * result.agreement:.2f} % label agreement with the adapted model",
             f"stream: mIoU {100 * result.streamed_miou:.1f}, {result.stream.fps:.1f} FPS with "
             f"overlay video, inference p50 {infer[0]:.1f} ms, p99 {infer[2]:.1f} ms",
-            f"{result.seconds:.0f} s in all; look at {out_dir / PAGE_FILE} and "
+            f"{result.seconds:.0f} s in total; open {out_dir / PAGE_FILE} and "
             f"{out_dir / 'overlay.mp4'}",
         ]
     )
 
 
 def _write_page(out_dir: Path, result: DemoResult) -> None:
+    from sfda_edge.report.page import Page, Section, write_page
+
     infer = result.stream.stage_ms["infer"]
     sections = [
         Section(
             "Scores on the labelled dusk clip",
-            "Per cent. Labels are used here alone.",
+            "Percent. Labels are used only here.",
             table=_rows(result),
         ),
         Section(
@@ -175,12 +181,16 @@ def _write_page(out_dir: Path, result: DemoResult) -> None:
         ),
     ]
     introduction = (
-        "A small network that has only seen StreetSynth streets on clear days, adapted to the same "
-        "kind of streets at dusk without a label and without its training data, exported to ONNX "
-        "and run on a video."
+        "A small network, trained on StreetSynth streets on clear days, is adapted to such streets "
+        "at dusk without labels and without its training data, exported to ONNX and run on a video."
     )
     write_page(out_dir / PAGE_FILE, Page("sfda-edge demo", introduction, sections))
 
 
 def _picture(path: Path) -> str:
+    import numpy as np
+    from PIL import Image
+
+    from sfda_edge.report.page import picture_url
+
     return picture_url(np.asarray(Image.open(path).convert("RGB")))

@@ -6,19 +6,24 @@ set whose layout we know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runtime.sources.grammar import VIDEO_SUFFIXES
+import numpy as np
+
+from runtime.sources.video_file import VIDEO_SUFFIXES
 from sfda_edge.data.camvid import open_camvid
 from sfda_edge.data.cityscapes import open_cityscapes
 from sfda_edge.data.folder import open_folder
-from sfda_edge.data.images import ImageSet
+from sfda_edge.data.images import ImageSet, images_in_memory
 from sfda_edge.data.streetsynth import PARTS, open_streetsynth
 from sfda_edge.data.video import open_video
 from sfda_edge.errors import DataError
 
-__all__ = ["DATASETS", "ImageSet", "absolute_spec", "open_images"]
+__all__ = ["DATASETS", "ImageSet", "ImageSource", "open_images", "recorded_spec"]
+
+# What images are named by: text as users type it, a path, or images in memory.
+ImageSource = str | Path | ImageSet | Sequence[np.ndarray]
 
 DATASETS: dict[str, Callable[[str], ImageSet]] = {
     "camvid": open_camvid,
@@ -27,16 +32,22 @@ DATASETS: dict[str, Callable[[str], ImageSet]] = {
 }
 
 
-def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
-    """Open a folder of images, a video file, or a data set as ``NAME:WHERE``.
+def open_images(source: ImageSource, labels_dir: Path | None = None) -> ImageSet:
+    """Open a folder of images, a video file, a data set as ``NAME:WHERE``, or arrays.
 
     Args:
-        spec: what to open; a folder with ``/**`` behind it is read with its subfolders.
+        source: what to open; a folder with ``/**`` behind it is read with its subfolders; arrays
+            are (H, W, 3) uint8 RGB.
         labels_dir: a folder of index images with the images' names; for a plain folder or a video.
 
     Raises:
         DataError: there is nothing there, or labels are missing.
     """
+    if isinstance(source, ImageSet):
+        return source
+    if not isinstance(source, str | Path):
+        return images_in_memory(source)
+    spec = str(source)
     name, colon, where = spec.partition(":")
     if colon and name in DATASETS:
         if labels_dir is not None:
@@ -56,8 +67,13 @@ def open_images(spec: str, labels_dir: Path | None = None) -> ImageSet:
     raise DataError(f"'{spec}' is not {wanted}")
 
 
-def absolute_spec(spec: str) -> str:
-    """The same images, said so that it holds in any working directory."""
+def recorded_spec(source: ImageSource) -> str:
+    """How a record names images: so that it holds in any working directory."""
+    if isinstance(source, ImageSet):
+        return source.title
+    if not isinstance(source, str | Path):
+        return images_in_memory(source).title
+    spec = str(source)
     name, colon, where = spec.partition(":")
     if spec in {f"streetsynth:{part}" for part in PARTS}:
         return spec

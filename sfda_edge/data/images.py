@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -51,8 +52,27 @@ class ImageSet:
         return all(sample.label_map is not None for sample in self.samples)
 
 
+def images_in_memory(images: Sequence[np.ndarray]) -> ImageSet:
+    """Images that were given in Python, each (H, W, 3) uint8 RGB, as a set.
+
+    Raises:
+        DataError: one has another shape or type.
+    """
+    for index, image in enumerate(images):
+        shaped = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
+        if not shaped or image.dtype != np.uint8:
+            found = getattr(image, "shape", type(image).__name__), getattr(image, "dtype", "")
+            raise DataError(
+                f"image {index}: expected an array (H, W, 3) of uint8, found {found[0]} {found[1]}"
+            )
+    samples = tuple(
+        Sample(f"image {index}", partial(np.asarray, image)) for index, image in enumerate(images)
+    )
+    return ImageSet(f"{len(samples)} images in memory", samples)
+
+
 def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """Read a sample's label map and hold it against its image and its label space.
+    """Read a sample's label map and compare it with its image and its label space.
 
     Raises:
         DataError: it has another size, or a label that is neither a class nor ignored.
@@ -69,7 +89,7 @@ def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> n
 
 
 def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
-    """See that every label of a map is a class or ignored.
+    """Check that every label of a map is a class or ignored.
 
     Raises:
         DataError: one is not.

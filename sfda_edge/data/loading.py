@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +15,10 @@ from runtime.bundle.labels import LabelSpace
 from runtime.images import ImageError, resize_image, resize_label_map
 from sfda_edge.data.images import ImageSet, Sample, checked_label_map
 from sfda_edge.errors import DataError
+from sfda_edge.runs.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 _LISTED = 5
-
-
-def silent(steps: Iterable[Any]) -> Iterable[Any]:
-    """The progress display of those who want none."""
-    return steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,33 +47,27 @@ def read_all(
         skip_bad: warn of damaged samples instead of raising.
 
     Raises:
-        DataError: at the end, when samples were damaged; or at once, when none is left.
+        DataError: at the end, when samples are damaged, or none is left.
     """
     problems: list[str] = []
-    with ThreadPoolExecutor(2) as pool:
-        for outcome in _ahead(pool, images.samples, labels):
-            if isinstance(outcome, LoadedImage):
-                yield outcome
-            else:
-                problems.append(outcome)
-    if not problems:
-        return
-    more = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    listed = "\n  ".join(problems[:_LISTED]) + more
-    if not skip_bad or len(problems) == len(images):
-        advice = "" if skip_bad or len(problems) == len(images) else " (--skip-bad leaves them out)"
-        raise DataError(
-            f"{len(problems)} of {len(images)} samples cannot be used{advice}:\n  {listed}"
-        )
-    logger.warning("left out %d of %d samples:\n  %s", len(problems), len(images), listed)
+    for outcome in read_outcomes(images.samples, labels):
+        if isinstance(outcome, LoadedImage):
+            yield outcome
+        else:
+            problems.append(outcome)
+    require_usable(problems, len(images), skip_bad)
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, samples: tuple[Sample, ...], labels: LabelSpace | None
+def read_outcomes(
+    samples: Sequence[Sample], labels: LabelSpace | None
 ) -> Iterator[LoadedImage | str]:
-    """Read in chunks, so that no more than a few full-size images wait in memory."""
-    for start in range(0, len(samples), 16):
-        yield from pool.map(lambda sample: _read(sample, labels), samples[start : start + 16])
+    """Each sample in order as it was read, or what is wrong with it.
+
+    In chunks, so that no more than a few full-size images wait in memory.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(samples), 16):
+            yield from pool.map(lambda sample: _read(sample, labels), samples[start : start + 16])
 
 
 def _read(sample: Sample, labels: LabelSpace | None) -> LoadedImage | str:
@@ -91,10 +79,33 @@ def _read(sample: Sample, labels: LabelSpace | None) -> LoadedImage | str:
     return LoadedImage(sample.name, image, label_map)
 
 
+def require_usable(problems: Sequence[str], count: int, skip_bad: bool) -> None:
+    """Warn of damaged samples, or reject the set.
+
+    Args:
+        problems: one text a damaged sample.
+        count: of all samples.
+        skip_bad: only warn while some are left.
+
+    Raises:
+        DataError: samples are damaged and ``skip_bad`` is off, or none is left.
+    """
+    if not problems:
+        return
+    more = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    listed = "\n  ".join(problems[:_LISTED]) + more
+    none_left = len(problems) == count
+    if not skip_bad or none_left:
+        advice = "" if skip_bad or none_left else " (--skip-bad leaves them out)"
+        raise DataError(f"{len(problems)} of {count} samples cannot be used{advice}:\n  {listed}")
+    logger.warning("%d of %d samples are left out:\n  %s", len(problems), count, listed)
+
+
 def load_labelled(
     images: ImageSet,
     labels: LabelSpace,
     size_hw: tuple[int, int],
+    *,
     skip_bad: bool = False,
     progress: Progress = silent,
 ) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Labelled images that a result is scored on, and nothing is learnt from."""
+"""Labelled images that a result is scored on; they are not used for training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.bundle.labels import LabelSpace
-from sfda_edge.data import ImageSet, open_images
-from sfda_edge.data.loading import Progress, read_all, silent
+from sfda_edge.data import ImageSet, ImageSource, open_images
+from sfda_edge.data.loading import read_all
 from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.errors import DataError
+from sfda_edge.runs.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Validation:
         labels_dir: index images named as the images, for a plain folder or a video.
     """
 
-    images: str
+    images: ImageSource
     labels_dir: Path | None = None
 
     def open(self, space: LabelSpace) -> ImageSet:
@@ -32,8 +33,8 @@ class Validation:
         """
         return in_classes_of(open_images(self.images, self.labels_dir), space)
 
-    def opened_whole(
-        self, space: LabelSpace, skip_bad: bool = False, progress: Progress = silent
+    def open_checked(
+        self, space: LabelSpace, *, skip_bad: bool = False, progress: Progress = silent
     ) -> ImageSet:
         """The images, after every one has been read: before hours of work, not after them.
 

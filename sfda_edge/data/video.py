@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from runtime.bundle.labels import LabelSpace
+from runtime.errors import SourceError
 from runtime.images import list_images, read_label_map
-from runtime.sources.grammar import SourceError, video_frames
+from runtime.sources.video_file import video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 

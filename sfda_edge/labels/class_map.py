@@ -56,8 +56,25 @@ def load_class_map(name_or_path: str, source: LabelSpace) -> ClassMap:
         raise DataError(
             f"{path}: a class map has target, merge and drop; found {', '.join(content)}"
         )
+    _require_texts(path, content)
     target = label_space(content["target"])
     return ClassMap(target, _groups(path, content, source, target))
+
+
+def _require_texts(path: Path, content: dict[str, Any]) -> None:
+    """Check that a map's names are texts where texts belong.
+
+    Raises:
+        DataError: they are not.
+    """
+    merge, drop = content["merge"], content.get("drop", [])
+    lists = [drop, *(merge.values() if isinstance(merge, dict) else [None])]
+    texts = all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists)
+    if not texts or not isinstance(content["target"], str):
+        raise DataError(
+            f"{path}: target must be a text, [merge] a table of lists of class names, and drop a "
+            "list of class names"
+        )
 
 
 def _groups(

@@ -1,4 +1,4 @@
-"""The label spaces that we know by name, and those that a user writes down."""
+"""Label spaces by name, or from a user's TOML file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def _without(names: set[str]) -> LabelSpace:
     return _space(tuple(pair for pair in _CITYSCAPES if pair[0] not in names), 255)
 
 
-def _spread_colours(count: int) -> list[tuple[int, int, int]]:
+def spread_colours(count: int) -> list[tuple[int, int, int]]:
+    """``count`` colours, evenly over the hues."""
     hues = (colorsys.hsv_to_rgb(index / count, 0.65, 0.85) for index in range(count))
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 
@@ -73,8 +74,8 @@ LABEL_SPACES = {
     "cityscapes16": _without(_NOT_IN_SYNTHIA),
     "cityscapes13": _without(_NOT_IN_CROSS_CITY),
     "densepass13": _space(_DENSEPASS13, 255),
-    "stanford2d3d8": LabelSpace(_STANFORD2D3D, tuple(_spread_colours(8)), 255),
-    "endovis4": LabelSpace(_ENDOVIS, ((0, 0, 0), *_spread_colours(3)), 255),
+    "stanford2d3d8": LabelSpace(_STANFORD2D3D, tuple(spread_colours(8)), 255),
+    "endovis4": LabelSpace(_ENDOVIS, ((0, 0, 0), *spread_colours(3)), 255),
     "camvid": _space(_CAMVID, 11),
 }
 
@@ -99,10 +100,13 @@ def label_space(name_or_path: str) -> LabelSpace:
             f"{name_or_path}: a label space has names, palette and ignore_index; "
             f"found {', '.join(content) or 'nothing'}"
         )
+    names, palette = content["names"], content.get("palette")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{name_or_path}: names must be a list of texts, found {names!r}")
     try:
-        names = tuple(content["names"])
-        palette = content.get("palette") or _spread_colours(len(names))
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in palette)
-        return LabelSpace(names, colours, content.get("ignore_index", 255))
-    except (TypeError, ValueError) as error:
+        colours = tuple(
+            (int(r), int(g), int(b)) for r, g, b in palette or spread_colours(len(names))
+        )
+        return LabelSpace(tuple(names), colours, content.get("ignore_index", 255))
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{name_or_path}: {error}") from None

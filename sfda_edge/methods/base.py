@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from sfda_edge.report.page import Section
-from sfda_edge.selection.view_search import Views
+from sfda_edge.batchnorm.layers import batchnorm_layers
+from sfda_edge.errors import RecipeError
+from sfda_edge.methods.illustrations import Illustration
+from sfda_edge.selection.view_search import SelectedViews
+from sfda_edge.task import AdaptationTask
+from sfda_edge.training.optimization import ScheduledOptimizer
 
 
 class AdaptationMethod(ABC):
@@ -18,32 +22,54 @@ class AdaptationMethod(ABC):
     The model stays an ordinary network with the source's parameters and buffers, so that it can be
     saved, scored and exported at any step.
 
+    Args:
+        task: its model is adapted in place.
+        recipe: the method's settings, with ``steps``, ``batch_size`` and ``target_share``.
+
     Attributes:
+        name: in ``METHODS``.
+        needs_batchnorm: whether the network must have BatchNorm layers with running statistics.
+        trains_on_ensemble: whether it trains on the labels of the source's best views, by which
+            checkpoints are scored: then it needs more than that brings by itself.
+        whole_batches: whether every process gets whole batches instead of its own rows.
         model: the network that is adapted.
-        num_steps: how many batches the method wants to see.
-        batch_size: how many images in each, over all processes.
-        taught_by_views: whether it learns what the source's good views say, by which the guard
-            judges: it has to beat the source by more than repeating them brings.
+        num_steps: number of batches.
+        batch_size: images in each, over all processes.
+        optimizers: by name; their moments are what a resumed run needs.
+
+    Raises:
+        RecipeError: the network has no BatchNorm layers and the method needs them.
     """
 
-    model: nn.Module
-    num_steps: int
-    batch_size: int
-    taught_by_views: bool = False
+    name: ClassVar[str]
+    needs_batchnorm: ClassVar[bool] = False
+    trains_on_ensemble: ClassVar[bool] = False
+    whole_batches: ClassVar[bool] = False
 
-    def prepare(self, views: Views) -> None:  # noqa: B027  most methods need nothing
-        """Work to do before the first step, also of a resumed run (which then restores).
+    def __init__(self, task: AdaptationTask, recipe: Any) -> None:
+        if self.needs_batchnorm and not batchnorm_layers(task.model):
+            raise RecipeError(
+                f"method {self.name} needs BatchNorm layers with running statistics; the network "
+                "has none. Methods that need none: multiview, maxsquare, selftrain"
+            )
+        self.task, self.model, self.recipe = task, task.model, recipe
+        self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
+        self.optimizers: dict[str, ScheduledOptimizer] = {}
+
+    def prepare(self, views: SelectedViews) -> None:
+        """Work before the first step, also of a resumed run (which restores afterwards).
 
         Args:
-            views: in which ways the source model sees the target well.
+            views: at which the source model is accurate on the target.
         """
+        self.task.mix_target_statistics(self.recipe.target_share)
 
     @abstractmethod
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
-        """Learn from one batch; returns what to log.
+        """Train on one batch; returns what to log.
 
         Args:
-            images: (N, 3, H, W) uint8 on the device: the global batch, the same in all processes.
+            images: (N, 3, H, W) uint8 on the device: this process's rows of the global batch.
             indices: which target images they are.
             step: from 0.
         """
@@ -56,17 +82,18 @@ class AdaptationMethod(ABC):
         return 0
 
     def compile(self) -> None:
-        """Let ``torch.compile`` speed up the network that learns."""
+        """Speed up the trained network by ``torch.compile``."""
         self.model.compile()
 
-    def illustrations(self) -> list[Section]:
-        """Pictures of the method's own for the report."""
+    def illustrations(self) -> list[Illustration]:
+        """Pictures of the method's own parts for the report."""
         return []
 
-    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What a resumed run needs beside the model's own parameters and buffers."""
+        return {name: optimizer.state() for name, optimizer in self.optimizers.items()}
 
-    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what ``state`` returned."""
+        """Restore what ``state`` returned."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.restore(state[name])

@@ -1,8 +1,8 @@
 """BatchNorm statistics, re-estimated on the target and mixed with the source's.
 
 Replacing the statistics is AdaBN (Li et al., arXiv 1603.04779). On small or imbalanced target sets
-that does harm, and a convex mix with the source's is better (Schneider et al., NeurIPS 2020, use
-the source as a prior; UBNA, Klingner et al., 2021, decays the momentum to the same end).
+that loses accuracy, and a convex mix with the source's is better (Schneider et al., NeurIPS 2020,
+use the source as a prior; UBNA, Klingner et al., 2021, decays the momentum to the same end).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import TargetStatistics, require_batchnorm
+from sfda_edge.batchnorm.statistics import TargetStatistics
 from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.recipes.recipe import require
+from sfda_edge.selection.view_search import SelectedViews
+from sfda_edge.task import AdaptationTask
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class BatchNormRecipe:
     """Settings of ``bn``.
 
     Attributes:
-        target_share: of the target in mean and variance; 0 leaves the source, 1 replaces it.
-        num_images: how many target images the statistics are estimated from.
-        batch_size: images in one forward pass.
+        target_share: share of the target in mean and variance, in [0, 1]; 0 leaves the source's
+            statistics, 1 replaces them.
+        num_images: target images that the statistics are estimated from.
+        batch_size: images of one forward pass.
         seed: of the choice of images.
     """
 
@@ -34,27 +37,37 @@ class BatchNormRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.target_share <= 1:
-            raise ValueError(f"target_share must be in [0, 1], got {self.target_share}")
-        if self.batch_size < 1 or self.num_images < 1 or self.num_images % self.batch_size:
-            raise ValueError(
-                f"num_images must be a multiple of batch_size, got {self.num_images} and "
-                f"{self.batch_size}"
-            )
+        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require(
+            self.batch_size >= 1
+            and self.num_images >= 1
+            and self.num_images % self.batch_size == 0,
+            "num_images must be a multiple of batch_size",
+            f"{self.num_images} and {self.batch_size}",
+        )
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return self.num_images // self.batch_size
 
 
 class BatchNormStatistics(AdaptationMethod):
     """Estimate every layer's input statistics while each batch is normalised by its own."""
 
+    name = "bn"
+    needs_batchnorm = True
+    whole_batches = True  # a batch is normalised by all of its images
+
     def __init__(self, task: AdaptationTask, recipe: BatchNormRecipe) -> None:
-        self.task, self.model, self.recipe = task, task.model, recipe
-        self.batch_size = recipe.batch_size
-        self.num_steps = recipe.num_images // recipe.batch_size
-        require_batchnorm(task.model, "bn")
+        super().__init__(task, recipe)
         self.statistics = TargetStatistics(task.model)
 
+    def prepare(self, views: SelectedViews) -> None:
+        """Nothing: the statistics are what the steps estimate."""
+
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
-        """Observe one batch; the model's own statistics stay untouched until ``finish``."""
+        """Observe one batch; the model's own statistics do not change before ``finish``."""
         self.statistics.observe(self.task.inputs(images))
         return {"shift": self.statistics.shift()}
 
@@ -67,5 +80,5 @@ class BatchNormStatistics(AdaptationMethod):
         return self.statistics.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over the sums of every layer."""
+        """Restore the sums of every layer."""
         self.statistics.restore(state)

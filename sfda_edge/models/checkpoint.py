@@ -1,25 +1,22 @@
-"""Read and write weights together with their ModelSpec. Nothing here runs pickled code."""
+"""Read and write weights together with their ModelSpec."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from runtime.files import read_bytes
 from sfda_edge.errors import CheckpointError
-from sfda_edge.models import ModelSpec, architecture, build_model
+from sfda_edge.models import ModelSpec, build_model
+from sfda_edge.models.weights_file import read_weights
 from sfda_edge.runs.files import write_atomically
 
 SPEC_FILE = "model.json"
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 _LISTED = 5
 
 
@@ -39,24 +36,6 @@ def save_model(path: Path, model: nn.Module, spec: ModelSpec) -> None:
     write_atomically(path.with_name(SPEC_FILE), lambda part: part.write_bytes(text))
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a resumed run needs, for ``torch.load`` with ``weights_only``.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
-
-    def write(part: Path) -> None:
-        try:
-            torch.save(state, part)
-        except RuntimeError as error:  # torch's way of saying that a disk is full
-            free_mb = shutil.disk_usage(part.parent).free / 1e6
-            reason = str(error).partition("\n")[0]
-            raise OSError(f"is the disk full? {free_mb:.1f} MB are left ({reason})") from None
-
-    write_atomically(path, write)
-
-
 def read_spec(path: Path) -> ModelSpec:
     """Read a ``model.json``.
 
@@ -64,60 +43,49 @@ def read_spec(path: Path) -> ModelSpec:
         CheckpointError: it is missing or does not describe a model.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelSpec)
+        return msgspec.json.decode(read_bytes(path), type=ModelSpec)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} does not describe a model: {error}") from None
 
 
-def load_model(path: Path, spec: ModelSpec) -> nn.Module:
+def load_model(path: Path, spec: ModelSpec, *, key: str | None = None) -> nn.Module:
     """Build the network of ``spec``, in evaluation mode, with the weights in ``path``.
+
+    Args:
+        path: safetensors, or what ``torch.save`` wrote.
+        spec: of the network.
+        key: which state dict to read where the file holds several.
 
     Raises:
         CheckpointError: the file cannot be read, or its weights do not fit.
     """
     model = build_model(spec)
-    state = read_state_dict(path, model.state_dict().keys())
-    skipped = architecture(spec.architecture).training_only
-    state = {k: v for k, v in state.items() if not (skipped and k.startswith(skipped))}
-    # Checkpoints of PyTorch before 0.4.1 lack these counters, which inference has no use for.
-    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    state = {**counters, **_by_other_names(model.state_dict(), state), **state}
-    problem = _misfit(model.state_dict(), state)
-    if problem:
-        raise CheckpointError(f"{path} does not fit {spec.architecture}:\n{problem}")
-    model.load_state_dict(state)
+    load_weights(model, path, spec.architecture, key=key)
     return model.eval()
 
 
-def read_state_dict(path: Path, expected: Any = ()) -> dict[str, Tensor]:
-    """Read weights from a safetensors file or a ``weights_only`` checkpoint.
-
-    The usual wrappers (``state_dict``, ``model``) and prefixes (``module.``) are taken off.
+def load_weights(model: nn.Module, path: Path, what: str, *, key: str | None = None) -> None:
+    """Load a file's weights into a network.
 
     Args:
-        path: the file.
-        expected: the network's own keys; a prefix that they share is left alone.
+        model: the network.
+        path: safetensors, or what ``torch.save`` wrote.
+        what: the network's name, for errors.
+        key: which state dict to read where the file holds several.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds anything but tensors.
+        CheckpointError: the file cannot be read, or its weights do not fit.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
-    except Exception:  # torch.load passes on whatever the unpickler raises
-        raise CheckpointError(
-            f"{path} is no checkpoint, or holds more than weights, such as a whole model, which is "
-            "not opened because it may run code; save model.state_dict(), best as safetensors"
-        ) from None
-    return _without_prefixes(_unwrapped(path, content), set(expected))
+    expected = model.state_dict()
+    state = read_weights(path, expected.keys(), key)
+    # Checkpoints of PyTorch before 0.4.1 lack these counters, which inference does not need.
+    counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
+    state = {**counters, **_by_other_names(expected, state), **state}
+    if problem := _misfit(expected, state):
+        raise CheckpointError(f"{path} does not fit {what}:\n{problem}")
+    model.load_state_dict(state)
 
 
 def _by_other_names(expected: Mapping[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,28 +97,6 @@ def _by_other_names(expected: Mapping[str, Tensor], found: dict[str, Tensor]) ->
     }
     places = {key: (tensor.data_ptr(), tensor.shape) for key, tensor in expected.items()}
     return {key: found[names[place]] for key, place in places.items() if place in names}
-
-
-def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    tensors = content.values() if isinstance(content, Mapping) else ()
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise CheckpointError(f"{path} holds no state dict; found {type(content).__name__}")
-    return dict(content)
-
-
-def _without_prefixes(state: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
-    while True:
-        shared = (prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state))
-        foreign = (p for p in shared if not any(key.startswith(p) for key in expected))
-        prefix = next(foreign, None)
-        if prefix is None:
-            return state
-        state = {key[len(prefix) :]: tensor for key, tensor in state.items()}
 
 
 def _misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

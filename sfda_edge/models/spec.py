@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.labels.class_map import ClassMap
 
 Channels = tuple[float, ...]  # a value each for red, green and blue, or one for grey
+PYTHON = "python:"  # of networks that were given in Python, not by name
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network, what it expects and what it answers.
+    """A network, what it expects and what it predicts.
 
     Attributes:
-        architecture: a name in ``MODELS``, or ``package.module:function``.
+        architecture: a name in ``MODELS``, ``package.module:function``, or ``python:CLASS`` of one
+            that was given in Python.
         label_space: the network's own outputs.
         input_hw: the size that images are resized to.
         mean, std: normalisation of RGB values in [0, 1]; one value each for a network of one
             channel, which is fed grey.
         bgr: the network takes blue first.
-        class_map: how outputs become the classes asked for; None when they already are.
+        class_map: how outputs become the output classes; None when they already are.
+        feature_layer: whose features methods compare; None for the architecture's, or the deepest.
     """
 
     architecture: str
     label_space: LabelSpace
     input_hw: tuple[int, int]
+    _: KW_ONLY
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     class_map: ClassMap | None = None
@@ -36,11 +40,11 @@ class ModelSpec:
     feature_layer: str | None = None
 
     @property
-    def answer_space(self) -> LabelSpace:
-        """The classes of the label maps that users get."""
+    def output_space(self) -> LabelSpace:
+        """The classes of predicted label maps."""
         return self.class_map.target if self.class_map else self.label_space
 
     @property
     def num_channels(self) -> int:
-        """Of the network's input."""
+        """Channels of the network's input."""
         return len(self.mean)

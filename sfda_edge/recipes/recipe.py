@@ -3,27 +3,65 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from sfda_edge.errors import RecipeError
-from sfda_edge.toml_file import read_toml, tomllib
+from sfda_edge.errors import DataError, RecipeError
+from sfda_edge.toml_file import parse_value, read_toml
 
 T = TypeVar("T")
 _FOLDER = Path(__file__).parent
+# The former name of the default method, and of its recipe.
+_ALIASES = {"default": "multiview"}
 
 
 def require(holds: bool, rule: str, found: Any = None) -> None:
-    """For recipes' ``__post_init__``: say the rule that a setting breaks.
+    """For recipes' ``__post_init__``: reject a setting that breaks a rule.
 
     Raises:
-        ValueError: it does not hold.
+        ValueError: it does not hold; says the rule and what was found.
     """
     if not holds:
         raise ValueError(rule if found is None else f"{rule}, got {found}")
+
+
+def require_training(recipe: Any) -> None:
+    """The rules that every recipe of a training method shares."""
+    require(min(recipe.steps, recipe.batch_size) >= 1, "steps and batch_size must be at least 1")
+    require(recipe.learning_rate > 0, "learning_rate must be above 0", recipe.learning_rate)
+
+
+def require_augmentation(recipe: Any) -> None:
+    """The rules of recipes that augment images and warm up."""
+    require(
+        recipe.weight_decay >= 0 and recipe.warmup_steps >= 0,
+        "weight_decay and warmup_steps must not be below 0",
+    )
+    require(0 < recipe.min_scale <= 1, "min_scale must be in (0, 1]", recipe.min_scale)
+    require(
+        0 <= recipe.colour_jitter <= 1 and 0 <= recipe.blur_share <= 1,
+        "colour_jitter and blur_share must be in [0, 1]",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile:
+    """A recipe as it was read.
+
+    Attributes:
+        settings: of the method.
+        model: the ``[model]`` table: what source model it is for.
+        published: the ``[published]`` table: figures of a paper.
+    """
+
+    settings: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
 
 def recipe_names() -> list[str]:
@@ -33,15 +71,31 @@ def recipe_names() -> list[str]:
     )
 
 
+def read_recipe(name_or_path: str) -> RecipeFile:
+    """Read a recipe by name or from a TOML file; the settings are not checked.
+
+    Raises:
+        RecipeError: there is no such recipe, or it is not a TOML file of settings.
+    """
+    path = recipe_path(name_or_path)
+    try:
+        content = read_toml(path)
+    except DataError as error:
+        raise RecipeError(str(error)) from None
+    about = [name for name in ("model", "published") if isinstance(content.get(name), dict)]
+    tables = {name: content.pop(name) for name in about}
+    return RecipeFile(settings=content, **tables)
+
+
 def load_recipe(name_or_path: str, kind: type[T], overrides: tuple[str, ...] = ()) -> T:
     """Read a recipe by name or from a TOML file, then apply ``KEY=VALUE`` overrides.
 
-    Values are written as in TOML; a bare word is text.
+    Values are written as in TOML; a bare word is text; ``fp16.class_iou`` is a key of a table.
 
     Raises:
         RecipeError: an unknown recipe or setting, or a value of the wrong type.
     """
-    settings = read_toml(recipe_path(name_or_path))
+    settings = read_recipe(name_or_path).settings
     return parse_recipe(settings, kind, overrides, f"recipe '{name_or_path}'")
 
 
@@ -51,15 +105,16 @@ def recipe_path(name_or_path: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = (
-        Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
-    )
-    if path.is_file():
-        return path
     if name_or_path.endswith(".toml"):
-        raise RecipeError(f"{path} is not there; sfda-edge recipes lists those that ship with us")
-    hint = closest(name_or_path, recipe_names())
-    raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
+        path = Path(name_or_path)
+        if not path.exists():
+            raise RecipeError(f"{path} does not exist; sfda-edge recipes lists the packaged ones")
+        return path
+    name = _ALIASES.get(name_or_path, name_or_path)
+    if name not in recipe_names():
+        hint = closest(name_or_path, recipe_names())
+        raise RecipeError(f"unknown recipe '{name_or_path}'; {hint} (or a .toml file)")
+    return _FOLDER / f"{name}.toml"
 
 
 def read_recipe_text(name: str) -> str:
@@ -77,7 +132,7 @@ def describe_recipes() -> str:
 
 
 def parse_recipe(
-    settings: dict[str, Any], kind: type[T], overrides: tuple[str, ...] = (), title: str = "recipe"
+    settings: dict[str, Any], kind: type[T], overrides: Sequence[str] = (), title: str = "recipe"
 ) -> T:
     """Check settings against the frozen dataclass ``kind`` and build it.
 
@@ -88,20 +143,67 @@ def parse_recipe(
         title: what errors call the file.
 
     Raises:
-        RecipeError: an unknown setting, or a value of the wrong type or range.
+        RecipeError: an unknown setting, or a value of the wrong type or range, or not finite.
     """
-    changed = dict(_override(text) for text in overrides)
-    merged = {**settings, **changed}
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for key in merged:
-        if key not in known:
-            where = "--set" if key in changed else title
-            raise RecipeError(f"{where}: unknown setting '{key}'; {closest(key, known)}")
+    changed = [_override(text) for text in overrides]
+    _require_known(settings, kind, title)
+    merged = settings
+    for key, value in changed:
+        _require_known(_nested(key, value), kind, "--set")
+        merged = _merged(merged, _nested(key, value))
+    where = f"{title} with --set {' '.join(overrides)}" if overrides else title
     try:
-        return msgspec.convert(merged, kind, strict=True)
-    except (msgspec.ValidationError, ValueError) as error:
-        where = f"{title} with --set {' '.join(overrides)}" if overrides else title
+        recipe = msgspec.convert(merged, kind, strict=True)
+    except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
         raise RecipeError(f"{where}: {error}") from None
+    if broken := _not_finite(merged):
+        raise RecipeError(f"{where}: {broken} must be a finite number")
+    return recipe
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """``fp16.class_iou`` and a value as nested tables."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with changes, table by table."""
+    merged = dict(settings)
+    for key, value in changes.items():
+        before = merged.get(key)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[key] = _merged(before, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _require_known(settings: dict[str, Any], kind: type[Any], title: str) -> None:
+    """Reject settings that the dataclass does not have.
+
+    Raises:
+        RecipeError: names one and what may have been meant.
+    """
+    known = {one.name: one for one in fields(kind)}
+    for key, value in settings.items():
+        if key not in known:
+            raise RecipeError(f"{title}: unknown setting '{key}'; {closest(key, list(known))}")
+        inner = known[key].default
+        if isinstance(value, dict) and is_dataclass(inner):
+            _require_known(value, type(inner), f"{title}, [{key}]")
+
+
+def _not_finite(settings: Any, name: str = "") -> str:
+    """The first setting that is NaN or infinite; empty if there is none."""
+    if isinstance(settings, float) and not math.isfinite(settings):
+        return name
+    if isinstance(settings, dict):
+        parts = [_not_finite(value, str(key)) for key, value in settings.items()]
+    elif isinstance(settings, list | tuple):
+        parts = [_not_finite(value, name) for value in settings]
+    else:
+        return ""
+    return next((part for part in parts if part), "")
 
 
 def closest(found: str, known: list[str]) -> str:
@@ -114,19 +216,21 @@ def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set takes KEY=VALUE, got '{text}'")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
+    return key, parse_value(value)
 
 
 def recipe_toml(recipe: Any, **heading: str) -> str:
-    """A recipe as TOML text, all settings written out below those of the heading."""
+    """A recipe as TOML text: the heading's settings, then all others, tables last."""
     settings = heading | msgspec.to_builtins(recipe)
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in settings.items())
+    tables = {key: value for key, value in settings.items() if isinstance(value, dict)}
+    lines = [f"{k} = {toml_value(v)}" for k, v in settings.items() if k not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{k} = {toml_value(v)}" for k, v in table.items())]
+    return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value in TOML's notation."""
     if isinstance(value, str | bool | list | tuple):
         return msgspec.json.encode(value).decode()  # the same notation for these types
     return repr(value)

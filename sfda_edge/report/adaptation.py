@@ -1,4 +1,4 @@
-"""The page of an adaptation run: what was returned and why, curves, pictures."""
+"""The page of an adaptation run: what was selected and why, curves, pictures."""
 
 from __future__ import annotations
 
@@ -7,99 +7,101 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from runtime.bundle.labels import LabelSpace
 from runtime.overlay import Overlay
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.evaluation.evaluate import Evaluation, Predictor
+from sfda_edge.evaluation import Evaluation
+from sfda_edge.methods.illustrations import Illustration
+from sfda_edge.report.comparison import Comparison
 from sfda_edge.report.contact_sheet import contact_sheet
 from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
+from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.report.page import Page, Section, picture_url
-from sfda_edge.selection.checkpoint_selection import LEAST_SCORE_OF_PUPILS, Guard
-from sfda_edge.selection.test_time_ensemble import Teacher, View, unmirrored
-from sfda_edge.selection.view_search import Views
+from sfda_edge.selection.checkpoint_selection import CheckpointSelection
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.selection.test_time_ensemble import View, plain
+from sfda_edge.selection.view_search import SelectedViews
 
-NUM_PICTURES = 4
-# Logged every step or at judgements, but drawn elsewhere or not a loss.
+# Logged every step or at scorings, but drawn elsewhere or not a loss.
 _NOT_LOSSES = {"step", "score", "accuracy", "confidence", "class_shares", "pixels_used", "stopped"}
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The source and the adapted model on a few target images.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReportFacts:
+    """What the page shows.
 
     Attributes:
-        sheet: the picture.
-        share_changed: of the pixels whose label is another now.
+        outcome: which model was selected, and why.
+        run: what ``run.json`` holds.
+        lines: of ``metrics.jsonl``.
+        selection: the scores of source and best model.
+        views: that were compared.
+        comparison: predictions before and after.
+        illustrations: of the method's own parts.
+        space: the predicted classes.
+        config: constants of the selection.
+        scores: on labelled images before and after; None without any.
     """
 
-    sheet: np.ndarray
-    share_changed: float
+    outcome: str
+    run: dict[str, Any]
+    lines: Sequence[dict[str, Any]]
+    selection: CheckpointSelection
+    views: SelectedViews
+    comparison: Comparison
+    illustrations: Sequence[Illustration]
+    space: LabelSpace
+    config: SelectionConfig
+    scores: tuple[Evaluation, Evaluation] | None
 
 
-def compare(
-    task: AdaptationTask, before: Predictor, after: Predictor, teacher: Teacher
-) -> Comparison:
-    """Draw image | source | adapted | what the views agree on | how surely."""
-    overlay = Overlay(task.spec.answer_space, legend=False)
-    rows, changed = [], []
-    for index in task.target.spread(NUM_PICTURES):
-        images = task.target.images([index])
-        image = np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())
-        first, second = before.label_map(image), after.label_map(image)
-        best = teacher.probabilities([index], task.spec.input_hw).max(1)
-        consensus = best.indices[0].to(torch.uint8).cpu().numpy()
-        rows.append(
-            [
-                image,
-                overlay.draw(image, first),
-                overlay.draw(image, second),
-                overlay.draw(image, consensus),
-                heat(best.values[0].cpu().numpy()),
-            ]
-        )
-        changed.append(float((first != second).mean()))
-    titles = ["target image", "source model", "adapted", "pseudo-label: the views", "how surely"]
-    sheet = contact_sheet(rows, titles, task.spec.answer_space, row_height=150)
-    return Comparison(sheet, float(np.mean(changed)))
-
-
-def adaptation_page(
-    outcome: str,
-    made_of: dict[str, Any],
-    lines: Sequence[dict[str, Any]],
-    guard: Guard,
-    views: Views,
-    comparison: Comparison,
-    illustrations: Sequence[Section],
-    space: LabelSpace,
-    scores: tuple[Evaluation, Evaluation] | None,
-) -> Page:
+def adaptation_page(facts: ReportFacts) -> Page:
     """All sections that the run has something to show for."""
     sections = [
-        run_section(made_of),
-        Section(
-            "Before and after",
-            _changed(comparison, scored=scores is not None)
-            + " The last two pictures are what the source's good views agree on, which some "
-            "methods learn and all are judged by, and how surely, from dark to light.",
-            picture=picture_url(comparison.sheet),
-        ),
-        *_score_sections(scores, space),
-        *_loss_sections(lines),
-        *_judgement_sections(lines, guard, space),
-        views_section(views),
-        *illustrations,
+        run_section(facts.run),
+        _comparison_section(facts.comparison, facts.space, scored=facts.scores is not None),
+        *_score_sections(facts.scores, facts.space),
+        *_loss_sections(facts.lines),
+        *selection_sections(facts),
+        views_section(facts.views),
+        *(illustration_section(shown, facts.space) for shown in facts.illustrations),
     ]
-    return Page("Adaptation report", outcome, sections)
+    return Page("Adaptation report", facts.outcome, sections)
 
 
-def run_section(made_of: dict[str, Any]) -> Section:
+def _comparison_section(comparison: Comparison, space: LabelSpace, *, scored: bool) -> Section:
+    """Image, source, adapted, the ensemble's labels and its confidence, a row an image."""
+    overlay = Overlay(space, legend=False)
+    rows = [
+        [
+            image,
+            *(overlay.draw(image, labels) for labels in (before, after, ensemble)),
+            heat(confidence),
+        ]
+        for image, before, after, ensemble, confidence in zip(
+            comparison.images,
+            comparison.before,
+            comparison.after,
+            comparison.ensemble,
+            comparison.confidence,
+            strict=True,
+        )
+    ]
+    titles = ["target image", "source model", "adapted", "ensemble of views", "its confidence"]
+    text = (
+        f"{_changed(comparison, scored=scored)} The last two pictures show the labels of the "
+        "ensemble of views, which some methods train on and all are scored by, and its confidence "
+        "from dark (low) to light (high)."
+    )
+    sheet = contact_sheet(rows, titles, space, row_height=150)
+    return Section("Before and after", text, picture=picture_url(sheet))
+
+
+def run_section(run: dict[str, Any]) -> Section:
     """Which run this is: ``run.json`` in short."""
-    inputs = made_of["inputs"]
-    versions = ", ".join(f"{name} {version}" for name, version in made_of["versions"].items())
+    inputs = run["inputs"]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     settings = ", ".join(f"{name} = {value}" for name, value in inputs["recipe"].items())
     rows = [
         ("method", inputs["method"]),
@@ -107,7 +109,7 @@ def run_section(made_of: dict[str, Any]) -> Section:
         ("model", f"{inputs['model']} at {inputs['size']}, {inputs['precision']}"),
         ("weights", f"{inputs['weights']} (sha256 {inputs['weights_sha256'][:12]}…)"),
         ("target images", inputs["images"]),
-        ("begun", f"{made_of['started']}, {inputs['device']}, {made_of['threads']} threads"),
+        ("started", f"{run['started']}, {inputs['device']}, {run['threads']} threads"),
         ("with", versions),
     ]
     return Section("The run", table=[("", ""), *rows])
@@ -117,19 +119,16 @@ def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:
     """One sentence: mIoU before and after."""
     before, after = scores
     return (
-        f"On {before.num_images} labelled images that nothing was learnt from: mIoU "
+        f"On {before.num_images} labelled images, not used for training: mIoU "
         f"{100 * before.scores.miou:.1f} before, {100 * after.scores.miou:.1f} after."
     )
 
 
 def _changed(comparison: Comparison, *, scored: bool) -> str:
-    text = f"{100 * comparison.share_changed:.1f} % of these pixels have another label than before."
+    text = f"The label changed in {100 * comparison.share_changed:.1f} % of these pixels."
     if scored:
         return text
-    return (
-        f"{text} Whether they are better, labels alone can tell: sfda-edge evaluate, or "
-        "--validation."
-    )
+    return f"{text} Only labels can show whether it is better: sfda-edge evaluate, or --validation."
 
 
 def _score_sections(
@@ -138,7 +137,7 @@ def _score_sections(
     if scores is None:
         return []
     ious = 100 * np.array([evaluation.scores.iou for evaluation in scores])
-    scored = np.isfinite(ious).any(0)  # others are neither in the labels nor in an answer
+    scored = np.isfinite(ious).any(0)  # others are neither labelled nor predicted
     names = [name for name, there in zip(space.names, scored, strict=True) if there]
     before, after = np.nan_to_num(ious[:, scored])
     bars = paired_bars(names, before, after, "IoU, %")
@@ -165,80 +164,81 @@ def _losses(series: dict[str, Any]) -> Section:
         scaled[f"{name} / {largest:.3g}"] = (steps, [value / largest for value in values])
     picture = picture_url(curves(scaled, "share of the largest size"))
     text = (
-        "Each a running mean over a fortieth of its values, divided by the figure behind its name: "
-        "its largest distance from zero."
+        "Running means over a fortieth of the values. Each curve is divided by the figure behind "
+        "its name, its largest absolute value."
     )
     return Section("Losses", text, picture=picture)
 
 
-def _judgement_sections(
-    lines: Sequence[dict[str, Any]], guard: Guard, space: LabelSpace
-) -> list[Section]:
-    judged = [line for line in lines if "score" in line]
-    steps = [line["step"] for line in judged]
+def selection_sections(facts: ReportFacts) -> list[Section]:
+    """The label-free score of every scored checkpoint, and its classes."""
+    scored = [line for line in facts.lines if "score" in line]
+    steps, selection = [line["step"] for line in scored], facts.selection
     figures = ("score", "accuracy", "confidence")
-    series = {name: (steps, [line[name] for line in judged]) for name in figures}
-    series["source's score"] = ([0, steps[-1]], [guard.source.score] * 2)
-    if guard.best_step is not None:
-        series["returned"] = ([guard.best_step], [guard.best.score])
-    shares = np.array([line["class_shares"] for line in judged])
+    series = {name: (steps, [line[name] for line in scored]) for name in figures}
+    series["score of the source"] = ([0, steps[-1]], [selection.source.score] * 2)
+    if selection.best_step is not None:
+        series["selected"] = ([selection.best_step], [selection.best.score])
+    shares = np.array([line["class_shares"] for line in scored])
     colours = {
         name: tuple(channel / 255 for channel in colour)
-        for name, colour in zip(space.names, space.palette, strict=True)
+        for name, colour in zip(facts.space.names, facts.space.palette, strict=True)
     }
     by_class = {
-        name: (steps, (100 * shares[:, index]).tolist()) for index, name in enumerate(space.names)
+        name: (steps, (100 * shares[:, index]).tolist())
+        for index, name in enumerate(facts.space.names)
     }
+    margin = 100 * (facts.config.student_margin - 1)
     return [
         Section(
-            "Without labels: score of every judgement",
-            "Mean IoU to expect if the truth were half the consensus of the views below, half what "
-            "the model itself answers in the mirror, and the accuracy by the same truth. The best "
-            "checkpoint is returned, the source model when none is better; one that expects a "
-            "tenth more errors than the source is not, nor one that has learnt the consensus and "
-            f"gains less than {100 * (LEAST_SCORE_OF_PUPILS - 1):.0f} % by it. Step 0 is the model "
-            "before anything is learnt, with the BatchNorm statistics that the method begins with. "
-            "Confidence is shown, not used.",
+            "Checkpoint selection without labels",
+            "The score is the mIoU to expect if the truth were half the ensemble of the views "
+            "below and half the model's own prediction for the mirror image; accuracy is the share "
+            "of correct pixels by the same truth. The checkpoint with the best score is selected, "
+            "the source model if none is better. Rejected are checkpoints that expect a tenth more "
+            f"errors than the source, and students trained on the ensemble's labels that gain less "
+            f"than {margin:.0f} %. Step 0 is the model before training, with the BatchNorm "
+            "statistics that the method starts from. Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
             "Classes over the run",
-            "Share of the probe images' pixels. A run that collapses into few classes is stopped, "
-            "unless its score rises.",
+            "Share of the pixels of the probe images. A run whose predictions collapse into few "
+            "classes is stopped, unless its score rises.",
             picture=picture_url(curves(by_class, "% of the pixels", colours)),
         ),
     ]
 
 
-def views_section(views: Views) -> Section:
-    """Which ways of looking at the target were compared, and which are in the consensus."""
-    titles = ("size", "target's share in BatchNorm", "promised mIoU", "accuracy", "consensus")
+def views_section(views: SelectedViews) -> Section:
+    """Which views were compared, and which are in the ensemble."""
+    titles = ("size", "target share in BatchNorm", "expected mIoU", "accuracy", "ensemble")
     rows = [["compared", *titles]]
-    for compared, promises in (("shares", views.by_share), ("sizes", views.by_size)):
-        for view, promised in promises.items():
+    for compared, scores in (("shares", views.by_share), ("sizes", views.by_size)):
+        for view, score in scores.items():
             height, width = view.size_hw
-            ways = _ways(view, views.kept) if compared == "sizes" else ""
+            use = _use(view, views.kept) if compared == "sizes" else ""
             share = f"{view.target_share:.1f}"
-            figures = [f"{promised.miou:.3f}", f"{promised.accuracy:.3f}"]
-            rows.append([compared, f"{width}x{height}", share, *figures, ways])
+            figures = [f"{score.miou:.3f}", f"{score.accuracy:.3f}"]
+            rows.append([compared, f"{width}x{height}", share, *figures, use])
     text = (
-        "The mean IoU and accuracy that the source model promises, without labels, in each way of "
-        "looking at the target: first shares of the target's statistics are compared with one "
-        "another, then sizes at the best share. Each is judged by those that it is compared with, "
-        "so the groups, and the score above, are not on one scale. What promises clearly less "
-        "accuracy than another is out. The consensus is made of the best as it is and of the next, "
-        "if that promises nearly as much, else the best again, in the mirror."
+        "Expected mIoU and accuracy of the source model, without labels. First, shares of target "
+        "statistics are compared at the input size, then sizes with the best share. Views are "
+        "scored by those that they are compared with, so the two groups, and the score above, are "
+        "not on one scale. A view whose accuracy is clearly below another's is left out. The "
+        "ensemble consists of the best view and the mirrored next best one; where that is clearly "
+        "worse, of the best view and its mirror."
     )
     if views.trusted_share < 1:
         text += (
-            f" No more than {views.trusted_share:.1f} of the target's statistics was considered: "
-            "with all of them the answers change too much in the mirror."
+            f" At most {views.trusted_share:.1f} of the target's statistics was considered: with "
+            "all of them, predictions differ too much from those of the mirror image."
         )
     return Section("Views", text, table=rows)
 
 
-def _ways(view: View, kept: Sequence[View]) -> str:
-    """How a view stands in the consensus; empty if it does not."""
+def _use(view: View, kept: Sequence[View]) -> str:
+    """How a view is used in the ensemble; empty if it is not."""
     return " and ".join(
-        "in the mirror" if one.mirrored else "as it is" for one in kept if unmirrored(one) == view
+        "mirrored" if one.mirrored else "plain" for one in kept if plain(one) == view
     )

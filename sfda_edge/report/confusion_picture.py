@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfda_edge.evaluation.evaluate import Evaluation
+from sfda_edge.evaluation import Evaluation
 from sfda_edge.runs.files import write_atomically
 
 

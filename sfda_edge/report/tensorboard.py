@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sfda_edge.data.loading import Progress
+from sfda_edge.runs.progress import Progress
 
 _FLUSHED_EVERY_S = 10
 

@@ -1,4 +1,4 @@
-"""A run directory: what a long command leaves, and what it needs to go on after a kill."""
+"""A run directory: what a long command leaves, and what it needs to continue after a kill."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from runtime.files import Locked, exclusive_lock, read_text
 from sfda_edge import __version__
 from sfda_edge.errors import RunError
+from sfda_edge.runs.distributed import num_processes
 from sfda_edge.runs.files import write_text
-from sfda_edge.training.distributed import num_processes
 
 logger = logging.getLogger(__name__)
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
-RUN_FILE, RECIPE_FILE = "run.json", "recipe.toml"
+RUN_FILE, RECIPE_FILE, LOCK_FILE = "run.json", "recipe.toml", ".lock"
 ADAPTED_FILE = "adapted.safetensors"
-_LONGEST_SAID = 100
+_LONGEST_SHOWN = 100
 
 
 def default_run_dir(method: str) -> Path:
@@ -42,11 +43,11 @@ class RunDirectory:
         path: the folder.
         inputs: everything that decides the result; a resumed run must have the same.
         recipe: TOML text, written beside.
-        resume: go on with a run that was begun.
-        arguments: the command line that begins it, recorded.
+        resume: continue a run that was started.
+        arguments: the command line that starts it, recorded.
 
     Attributes:
-        facts: what ``run.json`` says.
+        facts: what ``run.json`` holds.
 
     Raises:
         RunError: the folder holds another run, cannot be written, or there is nothing to resume.
@@ -57,7 +58,8 @@ class RunDirectory:
         path: Path,
         inputs: dict[str, Any],
         recipe: str,
-        resume: bool,
+        *,
+        resume: bool = False,
         arguments: Sequence[str] = (),
     ) -> None:
         self.path = path
@@ -65,16 +67,16 @@ class RunDirectory:
         self._started_s = time.monotonic()
         if resume:
             self.facts = self._recorded(inputs)
-            _say_differences(self.facts)
+            _warn_of_differences(self.facts)
         else:
             recorded = {"arguments": list(arguments)} if arguments else {}
             self.facts = {"inputs": inputs, **recorded, "state": "running", **circumstances()}
             self._begin(recipe)
 
     def _begin(self, recipe: str) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            goes_on = read_run(self.path).get("state") == "running"
-            resume = ", or --resume to go on with its run" if goes_on else ""
+        if self.path.exists() and (not self.path.is_dir() or _holds_files(self.path)):
+            running = read_run(self.path).get("state") == "running"
+            resume = ", or --resume to continue its run" if running else ""
             raise RunError(f"{self.path} exists already; choose another --out{resume}")
         write_text(self.path / RECIPE_FILE, recipe)
         self._write()
@@ -84,17 +86,18 @@ class RunDirectory:
         different = _differences(facts["inputs"], json.loads(json.dumps(inputs)))
         if different:
             raise RunError(
-                f"{self.path} was begun with another {', '.join(different)}; resume with what it "
-                "was begun with, or start afresh with another --out"
+                f"{self.path} was started with another {', '.join(different)}; resume with the "
+                "same, or start again with another --out"
             )
         return facts
 
     def abandon(self) -> None:
-        """Leave nothing of a run that could not begin, so that a mended call can take its place."""
+        """Leave nothing of a run that could not begin: a corrected call can use its place."""
         for name in (RUN_FILE, RECIPE_FILE):
             (self.path / name).unlink(missing_ok=True)
         if self._is_new:
             with contextlib.suppress(OSError):  # something else was put there meanwhile
+                (self.path / LOCK_FILE).unlink(missing_ok=True)
                 self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -118,42 +121,79 @@ class RunDirectory:
             ) from None
 
     def _write(self) -> None:
-        write_text(self.path / RUN_FILE, json.dumps(self.facts, indent=1) + "\n")
+        text = json.dumps(self.facts, indent=1, allow_nan=False)
+        write_text(self.path / RUN_FILE, text + "\n")
+
+
+def _holds_files(path: Path) -> bool:
+    return any(inner.name != LOCK_FILE for inner in path.iterdir())
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let no other process write a run directory, which is made if it is missing.
+
+    Raises:
+        RunError: another process writes it, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(path / LOCK_FILE):
+            yield
+    except Locked:
+        raise RunError(
+            f"another process is writing {path}; wait for it, or choose another --out"
+        ) from None
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{path} is a file; choose another --out") from None
+    except PermissionError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The facts of a run, or nothing where there is no run."""
+    """The facts of a run, or nothing where there is no run.
+
+    Facts of another type than ours are left out: a file that is merely read must not surprise.
+    """
     try:
-        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(read_text(folder / RUN_FILE))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    if not isinstance(facts, dict):
+        return {}
+    return {key: value for key, value in facts.items() if isinstance(value, _kinds(key))}
+
+
+def _kinds(key: str) -> type | tuple[type, ...]:
+    """What type a fact of ``run.json`` has."""
+    kinds = {"inputs": dict, "result": dict, "versions": dict, "arguments": list, "state": str}
+    return kinds.get(key, object)
 
 
 def resumable_run(folder: Path) -> dict[str, Any]:
-    """The facts of a run that was begun and not finished.
+    """The facts of a run that was started and not finished.
 
     Raises:
         RunError: there is none.
     """
     facts = read_run(folder)
-    if not isinstance(facts.get("inputs"), dict):
-        raise RunError(f"nothing to resume: {folder / RUN_FILE} is not there, or damaged")
+    if "inputs" not in facts:
+        raise RunError(f"nothing to resume: {folder / RUN_FILE} does not exist, or is damaged")
     if facts.get("state") == "finished":
         raise RunError(f"{folder} is finished; there is nothing to resume")
     return facts
 
 
-def _differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is different, with both values where they are short."""
     found = []
     for key, value in now.items():
-        before = begun.get(key)
+        before = recorded.get(key)
         if before == value:
             continue
         if isinstance(before, dict) and isinstance(value, dict):
             found += [f"{key}.{inner}" for inner in _differences(before, value)]
-        elif len(f"{before}{value}") > _LONGEST_SAID or key.endswith("sha256"):
+        elif len(f"{before}{value}") > _LONGEST_SHOWN or key.endswith("sha256"):
             found.append(key)
         else:
             found.append(f"{key} ({before}, not {value})")
@@ -161,7 +201,7 @@ def _differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def circumstances() -> dict[str, Any]:
-    """When something was begun, with what, and on how much."""
+    """When something was started, with what versions, on how many threads and processes."""
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": {
@@ -175,13 +215,13 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def _say_differences(facts: dict[str, Any]) -> None:
-    """Warn of what a resumed run may have different, but not and be the same bit for bit."""
+def _warn_of_differences(facts: dict[str, Any]) -> None:
+    """Warn of what a resumed run may have different, but then is not the same bit for bit."""
     now = circumstances()
     for name in ("threads", "processes", "versions", "commit"):
         if facts.get(name) != now[name]:
             logger.warning(
-                "begun with %s %s, resumed with %s: the result may not be bit for bit that of an "
+                "started with %s %s, resumed with %s: the result may not be bit for bit that of an "
                 "uninterrupted run",
                 name,
                 facts.get(name),

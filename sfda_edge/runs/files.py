@@ -8,18 +8,20 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from runtime.files import create_temporary
 from sfda_edge.errors import RunError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then put the result in its place.
+    """Call ``write`` with a new file beside ``path``, then put the result in its place.
 
     Raises:
         RunError: the folder cannot be written or the disk is full; what ``path`` held is intact.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = create_temporary(path)
         write(temporary)
         temporary.chmod(0o644)  # safetensors makes private files, whatever the user's umask
         temporary.replace(path)
@@ -27,10 +29,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise RunError(f"cannot write {path}: {reason}") from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    """Write a text file whole or not at all; bytes of names that are not UTF-8 become escapes."""
+    content = text.encode("utf-8", errors="backslashreplace")
+    write_atomically(path, lambda part: part.write_bytes(content))

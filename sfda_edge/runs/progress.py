@@ -1,28 +1,31 @@
-"""Progress bars for people; silent where standard error is not a terminal.
-
-Of several processes the first one shows them.
-"""
+"""Progress bars; none where standard error is not a terminal, or in any process but the first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-if TYPE_CHECKING:
-    from sfda_edge.data.loading import Progress
-
-# What of a logged step stands behind the bar; the newest value of each stays.
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+# Figures of a logged step that the bar shows; the newest value of each stays.
 SHOWN = ("loss", "score", "pixels_used")
 
 
-def progress_bar(title: str, total: int | None = None, done: int = 0) -> Progress:
-    """A display to wrap ``total`` steps in, of which ``done`` were done by an earlier run.
+def silent(steps: Iterable[Any]) -> Iterable[Any]:
+    """No display."""
+    return steps
 
-    Without a total, steps that know their number say it.
+
+def progress_bar(title: str, total: int | None = None, done: int = 0) -> Progress:
+    """A display to wrap steps in.
+
+    Args:
+        title: what is being done.
+        total: number of steps; None for that of the steps themselves.
+        done: how many of them an earlier run has done.
     """
     from tqdm import tqdm
 
-    from sfda_edge.training.distributed import rank
+    from sfda_edge.runs.distributed import rank
 
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:
         shown: dict[str, str] = {}

@@ -1,8 +1,7 @@
-"""A teacher that looks at each target image in several ways and averages what it sees.
+"""TestTimeEnsemble: one network's mean prediction over several input sizes and flips.
 
-The same weights see far more at a resolution that the device cannot afford, at the resolution that
-fits the target's camera, and in the mirror. What they agree on is worth teaching to a student at
-the deployment size.
+Test-time augmentation. The same weights are more accurate at a resolution that the device cannot
+afford, or at one that matches the target's camera, and when mirrored predictions are averaged in.
 """
 
 from __future__ import annotations
@@ -15,21 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import batchnorm_layers, target_statistics
+from sfda_edge.batchnorm.layers import batchnorm_layers
+from sfda_edge.batchnorm.statistics import target_statistics
 from sfda_edge.models import architecture
-
-STATISTICS_IMAGES, STATISTICS_BATCH = 16, 8
+from sfda_edge.task import AdaptationTask
 
 
 @dataclass(frozen=True)
 class View:
-    """One way of looking at an image.
+    """One way to feed an image to a network.
 
     Attributes:
-        size_hw: what it is resized to.
-        target_share: of the target in the BatchNorm statistics.
-        mirrored: the network sees the mirror image; its answer is mirrored back.
+        size_hw: the size that it is resized to.
+        target_share: share of the target in the BatchNorm statistics, in [0, 1].
+        mirrored: the network gets the mirror image; its prediction is mirrored back.
     """
 
     size_hw: tuple[int, int]
@@ -45,8 +43,8 @@ def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
     return (height, width) if scale != 1 else task.spec.input_hw
 
 
-class Teacher:
-    """One network's average over views.
+class TestTimeEnsemble:
+    """The mean of one network's predictions over views.
 
     Args:
         task: the target.
@@ -54,35 +52,35 @@ class Teacher:
         views: at least one.
     """
 
+    __test__ = False  # its name begins as pytest's classes do
+
     def __init__(self, task: AdaptationTask, model: nn.Module, views: Sequence[View]) -> None:
         self.task, self.views = task, tuple(views)
-        self._networks = {
-            unmirrored(view): self._seen_by(model, view) for view in map(unmirrored, views)
-        }
+        self._networks = {view: self._with_statistics(model, view) for view in map(plain, views)}
 
-    def _seen_by(self, model: nn.Module, view: View) -> nn.Module:
+    def _with_statistics(self, model: nn.Module, view: View) -> nn.Module:
         network = copy.deepcopy(model).eval()
         if view.target_share and batchnorm_layers(network):
-            batches = self.task.target_batches(STATISTICS_IMAGES, STATISTICS_BATCH, view.size_hw)
+            batches = self.task.statistics_batches(view.size_hw)
             target_statistics(network, batches).mix_into(network, view.target_share)
         return network
 
     def probabilities(self, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
         """Mean class probabilities of target images, (N, C, h, w) float32."""
-        seen = [self._seen_in(view, indices, out_hw) for view in self.views]
-        return torch.stack(seen).mean(0)
+        found = [self._of_view(view, indices, out_hw) for view in self.views]
+        return torch.stack(found).mean(0)
 
     @torch.no_grad()
-    def _seen_in(self, view: View, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
-        task, network = self.task, self._networks[unmirrored(view)]
+    def _of_view(self, view: View, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
+        task, network = self.task, self._networks[plain(view)]
         images = task.inputs(task.target.images(indices, view.size_hw))
         logits = task.logits(network, images.flip(3) if view.mirrored else images)
-        seen = _resized(task.probabilities(logits), out_hw)
-        return seen.flip(3) if view.mirrored else seen
+        found = _resized(task.probabilities(logits), out_hw)
+        return found.flip(3) if view.mirrored else found
 
 
-def unmirrored(view: View) -> View:
-    """The same view, not in the mirror."""
+def plain(view: View) -> View:
+    """The same view without the mirror."""
     return replace(view, mirrored=False)
 
 

@@ -1,21 +1,21 @@
-"""Find out, without labels, in which ways a network sees a target well.
+"""Find, without labels, the input sizes and BatchNorm statistics at which a network is accurate.
 
-A network may see more of the target at another resolution than the device can afford, or with more
-or less of the target in its BatchNorm statistics; which, differs from target to target. Every way
-of looking is a *view*. A network that was not trained on the target is surer where it sees well
-(average confidence as an estimate of accuracy: Guillory et al., ICCV 2021), and views that see well
-agree, while those that see badly err in ways of their own. Neither is enough: too much of a small
-target's statistics makes sure of nonsense, and views next to each other agree on their common
-errors. So a view's *promise* is the mean IoU to expect if the truth were drawn half from its own
-probabilities and half from the mean of all other views (``benchmarks/results/adaptation.md`` has
-the figures on five tasks). It holds before anything is learnt: a network that learns from its own
-answers grows sure of them, right or wrong, so the guard asks learners in another way.
+A network is often more accurate on a target at another resolution than the device can afford, or
+with some of the target in its BatchNorm statistics; which, differs from target to target. Each
+combination is a *view*. A network that was not trained on the target is more confident where it is
+accurate (average confidence estimates accuracy: Guillory et al., ICCV 2021), and accurate views
+agree with one another, while inaccurate ones err in different places. Neither is enough alone: with
+too many of a small target's statistics a network is confident and wrong, and neighbouring views
+share errors. So the expected score of a view takes a truth that is drawn half from its own
+probabilities and half from the mean of all other views. This holds only before training: a network
+trained on its own predictions grows confident, right or wrong, and checkpoints are scored
+differently (``checkpoint_selection.py``).
 
-The mean over classes has a blind spot: where a target shows little but road, views that make five
-classes of it promise more than the one that sees road, which has nothing to say of the other four.
-So a view that expects clearly less *accuracy* than another, by the same truth, is out. And where
-answers with replaced statistics agree far less with their mirror image than those with the model's
-own, little or none of the target's statistics is used.
+The mean over classes fails on a target that shows little but road: views that find five classes
+there have a higher expected mIoU than the one that finds road. So views whose expected *accuracy*
+is clearly below another's are left out. And where predictions with replaced statistics agree much
+less with their mirror image than those with the stored ones, few or none of the target's
+statistics are used.
 """
 
 from __future__ import annotations
@@ -23,67 +23,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import batchnorm_layers
+from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.errors import RunError
+from sfda_edge.runs.distributed import averaged, local_share
+from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.diversity import diversity_left, effective_classes
-from sfda_edge.selection.test_time_ensemble import Teacher, View, unmirrored, view_size
-from sfda_edge.training.distributed import averaged
+from sfda_edge.selection.expected_score import (
+    ExpectedScore,
+    agreement,
+    class_shares,
+    expected_score,
+    frequent_classes,
+)
+from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, plain, view_size
+from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
-PROBE_IMAGES, PROBE_BATCH = 16, 4
-SHARES = (0.0, 0.3, 0.6, 1.0)
-# As many smaller as larger sizes, octave by octave: the one in the middle of those that judge it
-# agrees with them best, and that has to be the device's own unless another sees better.
-SCALES = (0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0)
-# Two views are kept, one of them in the mirror: a third costs as much again and adds little. The
-# second is the best once more when no other promises at least this share of the best one's.
-KEPT_ABOVE = 0.9
-# Views that expect less accuracy than the best by more than this are out.
-ACCURACY_SLACK = 0.03
-# Replaced statistics make nonsense of a target where answers agree with their mirror image in so
-# much less of the pixels than with the model's own: 0.09 to 0.28 less on road, sky or the lower
-# half of streets alone, at most 0.04 on whole streets (benchmarks/results/adaptation.md). A mix of
-# 0.3 does little harm there (3 % of the pixels) and may help much (52 %); but where the model sees
-# less than half of the diversity that replaced statistics make of the target, that is made up.
-MOST_DISAGREEMENT, LEAST_DIVERSITY, CAUTIOUS_SHARE = 0.08, 0.5, 0.3
-# A class in a smaller share of the pixels is too rare for its IoU to say anything.
-RARE_SHARE = 5e-4
 
 
-class Promise(NamedTuple):
-    """What to expect of labels, without labels.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelectedViews:
+    """The result of the search.
 
     Attributes:
-        miou: mean over classes, in [0, 1].
-        accuracy: share of the pixels, in [0, 1].
-    """
-
-    miou: float
-    accuracy: float
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """What was found.
-
-    Attributes:
-        kept: the two views that see the target best together; the second is mirrored.
-        by_share: the promise of each share at the input size.
-        by_size: the promise of each size, at the best share.
-        consensus: class probabilities (N, C, h, w) of the probe images, mean of the kept views.
-        probe: the probe images' numbers.
-        trusted_share: the most of the target's statistics that was considered.
+        kept: the two views of the ensemble; the second is mirrored.
+        by_share: expected score of each share of target statistics, at the input size.
+        by_size: expected score of each size, at the best share.
+        consensus: mean class probabilities of the kept views on the probe images, (N, C, h, w).
+        probe: the probe images' indices; of several processes each has its share.
+        trusted_share: the largest share of target statistics that was considered.
     """
 
     kept: tuple[View, ...]
-    by_share: dict[View, Promise]
-    by_size: dict[View, Promise]
+    by_share: dict[View, ExpectedScore]
+    by_size: dict[View, ExpectedScore]
     consensus: Tensor
     probe: tuple[int, ...]
     trusted_share: float = 1.0
@@ -91,167 +68,158 @@ class Views:
     def text(self) -> str:
         """The kept views in a line."""
         return ", ".join(
-            f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored} with "
-            f"{view.target_share:.1f} of its statistics "
-            f"(promises mIoU {self.by_size[unmirrored(view)].miou:.2f})"
+            f"{view.size_hw[1]}x{view.size_hw[0]}{' mirrored' * view.mirrored}, "
+            f"{view.target_share:.1f} target statistics "
+            f"(expected mIoU {self.by_size[plain(view)].miou:.2f})"
             for view in self.kept
         )
 
 
-def expected(labels: Tensor, truth: Tensor, counted: Tensor) -> Promise:
-    """What to expect of label maps if the truth were drawn from probabilities.
-
-    With q the probabilities and ŷ the labels, a class's IoU is Σ q_c [ŷ = c] over
-    Σ q_c + Σ [ŷ = c] − Σ q_c [ŷ = c]. Where the truth is unsure between two classes, either answer
-    is worth its probability: a model that sees a rare class a little more often than the most
-    likely truth does is not punished for that.
-
-    Args:
-        labels: (N, H, W) int64.
-        truth: (N, C, H, W) class probabilities.
-        counted: classes whose IoU counts, (C,) bool.
-    """
-    num_classes = truth.shape[1]
-    in_truth = truth.sum((0, 2, 3), dtype=torch.float64)
-    answered = torch.bincount(labels.flatten(), minlength=num_classes).double()
-    worth = truth.gather(1, labels[:, None]).flatten().double()
-    both = torch.zeros_like(in_truth).scatter_add_(0, labels.flatten(), worth)
-    ious = both / (in_truth + answered - both).clamp_min(1e-9)
-    return Promise(float(ious[counted].mean()), float(worth.mean()))
-
-
-def frequent_classes(probabilities: Tensor) -> Tensor:
-    """Which classes are not too rare in (N, C, H, W) for their IoU to say anything: (C,) bool."""
-    pixels = probabilities.sum((0, 2, 3), dtype=torch.float64)
-    return pixels > RARE_SHARE * pixels.sum()
-
-
-def find_views(task: AdaptationTask) -> Views:
-    """Try shares of the target's statistics at the input size, then resolutions with the best.
+def search_views(task: AdaptationTask) -> SelectedViews:
+    """Compare shares of target statistics at the input size, then sizes with the best share.
 
     Raises:
-        RunError: the network's answers are not numbers, however it looks.
+        RunError: the network's predictions are not finite at the input size.
     """
-    probe = tuple(task.target.spread(PROBE_IMAGES))
-    shares = SHARES if batchnorm_layers(task.model) else (0.0,)
+    config = task.selection
+    probe = tuple(local_share(task.target.spread(config.probe_images)))
+    shares = config.target_shares if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
-    seen = _seen(task, at_input_size, probe)
-    if not seen:
+    found = _probabilities_of(task, at_input_size, probe)
+    if not found:
         raise RunError(
-            "the source model's answers on the target are not numbers; check its weights, and try "
-            "--precision fp32"
+            "the source model's predictions on the target are NaN or infinite; check its weights, "
+            "and try --precision fp32"
         )
-    by_share = _promises(seen)
-    most = trusted_share(task, seen, probe)
-    best = ranked_views({v: p for v, p in by_share.items() if v.target_share <= most})[0]
-    sizes = dict.fromkeys(view_size(task, scale) for scale in SCALES)
+    by_share = _expected_scores(found, config)
+    trusted = trusted_share(task, found, probe)
+    fit = {view: score for view, score in by_share.items() if view.target_share <= trusted}
+    best = ranked_views(fit, config)[0]
+    sizes = dict.fromkeys(view_size(task, scale) for scale in config.scales)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
-    seen = {best: seen[best], **_seen(task, others, probe)}
-    by_size = _promises(seen)
-    ranked = ranked_views(by_size)
-    least = KEPT_ABOVE * by_size[ranked[0]].miou
-    near = [view for view in ranked[1:] if by_size[view].miou >= least]
-    second = replace(near[0] if near else ranked[0], mirrored=True)
-    together = torch.stack([seen[ranked[0]], _probabilities(task, second, probe)])
-    consensus = together.float().mean(0)
-    return Views((ranked[0], second), by_share, by_size, consensus, probe, most)
+    found = {best: found[best], **_probabilities_of(task, others, probe)}
+    by_size = _expected_scores(found, config)
+    ranked = ranked_views(by_size, config)
+    second = replace(_second_view(ranked, by_size, config), mirrored=True)
+    together = torch.stack([found[ranked[0]], _probabilities(task, second, probe)])
+    return SelectedViews(
+        kept=(ranked[0], second),
+        by_share=by_share,
+        by_size=by_size,
+        consensus=together.float().mean(0),
+        probe=probe,
+        trusted_share=trusted,
+    )
 
 
-def _seen(task: AdaptationTask, views: Sequence[View], probe: Sequence[int]) -> dict[View, Tensor]:
+def _second_view(
+    ranked: Sequence[View], scores: dict[View, ExpectedScore], config: SelectionConfig
+) -> View:
+    """The next best view where it is nearly as good as the best, else the best again."""
+    least = config.second_view_ratio * scores[ranked[0]].miou
+    near = [view for view in ranked[1:] if scores[view].miou >= least]
+    return near[0] if near else ranked[0]
+
+
+def _probabilities_of(
+    task: AdaptationTask, views: Sequence[View], probe: Sequence[int]
+) -> dict[View, Tensor]:
     """Class probabilities (N, C, h, w) of the probe images in each view, in half precision.
 
-    A view whose answers are not numbers, and a size that the network or the device's memory cannot
-    take, in any process, is left out in all.
+    A view whose predictions are not finite, and a size that the network or the memory cannot take,
+    in any process, is left out in all.
     """
-    bar = task.bars("look at the target in several ways", len(views))
-    seen = {}
+    bar = task.bars("compare views", len(views))
+    found = {}
     for view in bar(views):
         problem = ""
         try:
-            seen[view] = _probabilities(task, view, probe)
-            if not seen[view].isfinite().all():
-                problem = "the network's answers are not numbers"
+            found[view] = _probabilities(task, view, probe)
+            if not found[view].isfinite().all():
+                problem = "the predictions are NaN or infinite"
         except (RuntimeError, ValueError) as error:
             if view.size_hw == task.spec.input_hw:
                 raise
             problem = str(error).partition("\n")[0]
         if averaged({"failed": float(bool(problem))})["failed"]:
-            seen.pop(view, None)
+            found.pop(view, None)
             height, width = view.size_hw
             logger.warning(
-                "left out: %dx%d with %.1f of the target's statistics: %s",
+                "view %dx%d with %.1f target statistics is left out: %s",
                 width,
                 height,
                 view.target_share,
                 problem or "another process failed",
             )
-    return seen
+    return found
 
 
 def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Tensor:
-    teacher = Teacher(task, task.model, [view])
+    ensemble, count = TestTimeEnsemble(task, task.model, [view]), task.selection.probe_batch_size
     batches = [
-        teacher.probabilities(probe[start : start + PROBE_BATCH], task.half_hw).half()
-        for start in range(0, len(probe), PROBE_BATCH)
+        ensemble.probabilities(probe[start : start + count], task.half_hw).half()
+        for start in range(0, len(probe), count)
     ]
+    if not batches:  # more processes than probe images
+        return torch.empty((0, task.num_classes, *task.half_hw), dtype=torch.half)
     return torch.cat(batches)
 
 
-def trusted_share(task: AdaptationTask, seen: dict[View, Tensor], probe: Sequence[int]) -> float:
-    """How much of the target's statistics may be used at the most.
+def trusted_share(task: AdaptationTask, found: dict[View, Tensor], probe: Sequence[int]) -> float:
+    """The largest share of target statistics that may be used.
 
     Args:
         task: the target.
-        seen: class probabilities in views of one size, with ever more of the target's statistics.
-        probe: the probe images' numbers.
+        found: class probabilities in views of one size, with increasing shares.
+        probe: the probe images' indices.
     """
-    own, replaced = next(iter(seen)), list(seen)[-1]
-    if own == replaced:
-        return own.target_share
-    found = {}
-    for name, view in (("own", own), ("replaced", replaced)):
-        labels = seen[view].max(1).indices
+    stored, replaced = next(iter(found)), list(found)[-1]
+    if stored == replaced:
+        return stored.target_share
+    config, agreements, classes = task.selection, [], []
+    for view in (stored, replaced):
+        labels = found[view].max(1).indices
         mirrored = _probabilities(task, replace(view, mirrored=True), probe).max(1).indices
-        found[f"{name} agreement"] = (labels == mirrored).float().mean().item()
-        counts = torch.bincount(labels.flatten(), minlength=task.num_classes).double()
-        found[f"{name} classes"] = effective_classes(counts / counts.sum())
-    found = averaged(found)  # or processes would choose differently
-    if found["replaced agreement"] >= found["own agreement"] - MOST_DISAGREEMENT:
+        agreements.append(agreement(labels, mirrored))
+        classes.append(effective_classes(class_shares(labels, task.num_classes)))
+    if agreements[1] >= agreements[0] - config.max_mirror_loss:
         return replaced.target_share
-    few = diversity_left(found["own classes"], found["replaced classes"]) < LEAST_DIVERSITY
-    share = own.target_share if few else max(own.target_share, CAUTIOUS_SHARE)
+    left = diversity_left(classes[0], classes[1], config.min_entropy)
+    share = stored.target_share
+    if left >= config.min_diversity:
+        share = max(share, config.cautious_share)
     logger.info(
-        "the target's own statistics make nonsense of it (%.0f %% of the labels stay in the "
-        "mirror, with the model's %.0f %%): at most %.1f of them is used",
-        100 * found["replaced agreement"],
-        100 * found["own agreement"],
+        "the target's own BatchNorm statistics make predictions inconsistent (%.0f %% of the "
+        "labels agree with the mirror image, %.0f %% with the stored statistics): at most %.1f of "
+        "them is used",
+        100 * agreements[1],
+        100 * agreements[0],
         share,
     )
     return share
 
 
-def ranked_views(promises: dict[View, Promise]) -> list[View]:
-    """Those that do not expect clearly less accuracy than another, by the mean IoU they promise."""
-    least = max(promise.accuracy for promise in promises.values()) - ACCURACY_SLACK
-    fit = [view for view, promise in promises.items() if promise.accuracy >= least]
-    return sorted(fit, key=lambda view: -promises[view].miou)
+def ranked_views(scores: dict[View, ExpectedScore], config: SelectionConfig) -> list[View]:
+    """Views whose expected accuracy is not clearly below another's, best expected mIoU first."""
+    least = max(score.accuracy for score in scores.values()) - config.accuracy_slack
+    fit = [view for view, score in scores.items() if score.accuracy >= least]
+    return sorted(fit, key=lambda view: -scores[view].miou)
 
 
-def _promises(seen: dict[View, Tensor]) -> dict[View, Promise]:
-    """The promise of each view among the others; a lone view has its own word alone.
+def _expected_scores(
+    found: dict[View, Tensor], config: SelectionConfig
+) -> dict[View, ExpectedScore]:
+    """The expected score of each view by its own and the others' probabilities.
 
-    Over the classes that all views together see, so that promises compare; and over all processes,
-    so that all choose alike.
+    Over the classes that all views together predict, so that scores compare.
     """
-    total = torch.zeros_like(next(iter(seen.values())), dtype=torch.float32)
-    for probabilities in seen.values():
+    total = torch.zeros_like(next(iter(found.values())), dtype=torch.float32)
+    for probabilities in found.values():
         total += probabilities
-    counted = frequent_classes(total)
-    found: dict[tuple[View, str], float] = {}
-    for view, probabilities in seen.items():
+    counted = frequent_classes(total, config.rare_class_share)
+    scores = {}
+    for view, probabilities in found.items():
         own = probabilities.float()
-        others = (total - own) / (len(seen) - 1) if len(seen) > 1 else own
-        promise = expected(own.max(1).indices, (own + others) / 2, counted)
-        found[view, "miou"], found[view, "accuracy"] = promise
-    found = averaged(found)
-    return {view: Promise(found[view, "miou"], found[view, "accuracy"]) for view in seen}
+        others = (total - own) / (len(found) - 1) if len(found) > 1 else own
+        scores[view] = expected_score(own.max(1).indices, (own + others) / 2, counted)
+    return scores

@@ -1,28 +1,35 @@
-"""What a student sees of an image that its teacher saw plainly: other crops, colours, blur, mixes.
+"""Strong augmentation of labelled images, batched on the device: crops, colours, mixes.
 
-All of it runs on the device, batched (kornia). A label map follows its image through the geometry
-and is left alone by the colours.
+Labels follow their image through the geometry; colours leave them alone. In a data-parallel run all
+processes draw the parameters of the global batch and apply those of their own rows, so that any
+number of processes augments as one would.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sfda_edge.runs.distributed import local_rows, num_processes, rolled
+
+# Parameters that kornia draws once for a batch, not for each image.
+_OF_THE_BATCH = ("order", "forward_input_shape")
+
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """Images with what is believed of them.
+class LabelledBatch:
+    """Images with their labels.
 
     Attributes:
         images: (N, 3, H, W) in [0, 255].
-        taught: class probabilities (N, C, H, W); all 0 where nothing is taught.
+        soft_labels: class probabilities (N, C, H, W); all 0 in pixels without a label.
     """
 
     images: Tensor
-    taught: Tensor
+    soft_labels: Tensor
 
 
 class StrongAugmentation:
@@ -36,11 +43,7 @@ class StrongAugmentation:
     """
 
     def __init__(
-        self,
-        size_hw: tuple[int, int],
-        min_scale: float = 0.9,
-        colour_jitter: float = 0.3,
-        blur_share: float = 0.3,
+        self, size_hw: tuple[int, int], min_scale: float, colour_jitter: float, blur_share: float
     ) -> None:
         import kornia.augmentation as K  # the community's own abbreviation
 
@@ -58,27 +61,43 @@ class StrongAugmentation:
             K.RandomGaussianBlur((5, 5), (0.1, 1.5), p=blur_share),
         )
 
-    def __call__(self, lesson: Lesson) -> Lesson:
-        """Another view of the same lesson; nothing is taught beyond the image's edge."""
-        images, taught = self._geometry(lesson.images / 255, lesson.taught)
-        return Lesson(self._colour(images).clamp(0, 1) * 255, taught)
+    def __call__(self, batch: LabelledBatch) -> LabelledBatch:
+        """This process's rows of a global batch, augmented; labels beyond an image's edge are 0."""
+        images = batch.images / 255
+        drawn = _local_parameters(self._geometry, images)
+        images, soft_labels = self._geometry(images, batch.soft_labels, params=drawn)
+        images = self._colour(images, params=_local_parameters(self._colour, images))
+        return LabelledBatch(images.clamp(0, 1) * 255, soft_labels)
 
 
-def class_mix(lesson: Lesson) -> Lesson:
-    """Paste half of each image's classes onto its neighbour in the batch.
+def _local_parameters(augmentation: Any, images: Tensor) -> list[Any]:
+    """Parameters of this process's rows, of those that are drawn for the global batch."""
+    count = len(images) * num_processes()
+    drawn = augmentation.forward_parameters(torch.Size((count, *images.shape[1:])))
+    for item in drawn:
+        for name, values in item.data.items():
+            if name not in _OF_THE_BATCH:
+                item.data[name] = local_rows(values)
+    return drawn
+
+
+def class_mix(batch: LabelledBatch) -> LabelledBatch:
+    """Paste half of each image's classes onto the next image of the global batch.
 
     Olsson et al., "ClassMix", WACV 2021. A pixel's class is the most likely one.
     """
-    images, taught = lesson.images.roll(1, 0), lesson.taught.roll(1, 0)
-    best = taught.max(1)
-    present = torch.zeros(taught.shape[:2], device=taught.device)
+    images, soft_labels = rolled(batch.images), rolled(batch.soft_labels)
+    best = soft_labels.max(1)
+    present = torch.zeros(soft_labels.shape[:2], device=soft_labels.device)
     present.scatter_add_(1, best.indices.flatten(1), (best.values > 0).float().flatten(1))
     # Half of the present classes, rounded up: those with the highest random rank.
-    chances = torch.rand(present.shape).to(present.device).masked_fill(present == 0, -1.0)
+    chances = torch.rand(len(present) * num_processes(), present.shape[1])
+    chances = local_rows(chances).to(present.device).masked_fill(present == 0, -1.0)
     ranks = chances.argsort(1, descending=True).argsort(1)
     picked = (present > 0) & (ranks < ((present > 0).sum(1, keepdim=True) + 1) // 2)
     paste = picked.gather(1, best.indices.flatten(1)).view_as(best.indices) & (best.values > 0)
     paste = paste[:, None]
-    return Lesson(
-        torch.where(paste, images, lesson.images), torch.where(paste, taught, lesson.taught)
+    return LabelledBatch(
+        torch.where(paste, images, batch.images),
+        torch.where(paste, soft_labels, batch.soft_labels),
     )

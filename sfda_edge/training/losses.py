@@ -1,6 +1,6 @@
-"""The losses of SFDA and of its controls; (E…) number the paper's equations as ``sfda.py`` does.
+"""The losses of SFDA and of its controls; (E…) are the paper's equations as in ``methods/sfda``.
 
-Every loss is this process's part of the global one (see ``processes.mean_over``).
+Every loss is this process's part of the global one (see ``distributed.mean_over``).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sfda_edge.batchnorm.statistics import Layers, running_statistics
-from sfda_edge.training.distributed import mean_over, num_processes, summed
+from sfda_edge.batchnorm.layers import Layers, running_statistics
+from sfda_edge.runs.distributed import mean_over, num_processes, summed
 
 
 def max_square(probabilities: Tensor) -> Tensor:
@@ -97,17 +97,17 @@ def attention_divergence(teacher_map: Tensor, target_map: Tensor) -> Tensor:
     return mean_over(divergence, torch.ones_like(divergence))
 
 
-def soft_cross_entropy(probabilities: Tensor, taught: Tensor, weights: Tensor) -> Tensor:
-    """−Σ_c w_c q_c log p_c against a teacher's probabilities q, mean over the pixels that it saw.
+def soft_cross_entropy(probabilities: Tensor, soft_labels: Tensor, weights: Tensor) -> Tensor:
+    """−Σ_c w_c q_c log p_c with soft labels q, mean over the labelled pixels.
 
     Args:
         probabilities: (N, C, H, W).
-        taught: (N, C, H, W); all 0 in a pixel that the teacher says nothing of.
+        soft_labels: (N, C, H, W); all 0 in a pixel without a label.
         weights: (C,).
     """
     log_probabilities = probabilities.clamp_min(1e-6).log()
-    losses = -(taught * log_probabilities * weights.view(1, -1, 1, 1)).sum(1)
-    return mean_over(losses, (taught.sum(1) > 0).float())
+    losses = -(soft_labels * log_probabilities * weights.view(1, -1, 1, 1)).sum(1)
+    return mean_over(losses, (soft_labels.sum(1) > 0).float())
 
 
 def masked_cross_entropy(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learner: an optimiser, its schedule, and the gradients of all processes."""
+"""ScheduledOptimizer: an optimizer, its schedule, and the gradients of all processes."""
 
 from __future__ import annotations
 
@@ -10,55 +10,69 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sfda_edge.training.distributed import average_gradients
+from sfda_edge.runs.distributed import average_gradients
+
+Schedule = Callable[[int], float]  # step → share of the highest learning rate
 
 
-class Learner:
-    """An optimiser with its schedule.
+def constant(_step: int) -> float:
+    """The schedule that changes nothing."""
+    return 1.0
+
+
+def polynomial_decay(num_steps: int, warmup_steps: int = 0, power: float = 0.9) -> Schedule:
+    """Linear warm-up, multiplied with (1 - progress)^power: the field's usual schedule."""
+
+    def share(step: int) -> float:
+        rise = min(1.0, (step + 1) / (warmup_steps + 1))
+        return rise * (1 - step / num_steps) ** power
+
+    return share
+
+
+class ScheduledOptimizer:
+    """An optimizer with its schedule.
 
     Args:
         fabric: scales the loss in half precision.
-        optimizer: over the parameters that learn; its learning rates are the highest.
-        factor: step → share of the highest learning rate.
+        optimizer: over the trained parameters; its learning rates are the highest.
+        schedule: step → share of the highest learning rate.
     """
 
     def __init__(
-        self,
-        fabric: Fabric,
-        optimizer: torch.optim.Optimizer,
-        factor: Callable[[int], float] = lambda _step: 1.0,
+        self, fabric: Fabric, optimizer: torch.optim.Optimizer, schedule: Schedule = constant
     ) -> None:
         self.optimizer = optimizer
-        self._fabric, self._factor = fabric, factor
+        self._fabric, self._schedule = fabric, schedule
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._wrapped: Any = fabric.setup_optimizers(optimizer)
 
-    def descend(self, loss: Tensor, step: int) -> None:
+    def minimize(self, loss: Tensor, step: int) -> None:
         """One step down the gradient of the loss, which is this process's part of it."""
         self.optimizer.zero_grad()
         self._fabric.backward(loss)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             average_gradients(group["params"])
-            group["lr"] = rate * self._factor(step)
+            group["lr"] = rate * self._schedule(step)
         self._wrapped.step()
 
     def state(self) -> dict[str, Any]:
-        """The optimiser's moments."""
+        """The optimizer's moments."""
         return self.optimizer.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what ``state`` returned."""
+        """Restore what ``state`` returned."""
         self.optimizer.load_state_dict(state)
 
 
 @contextmanager
-def only_learning(network: nn.Module, parameters: Collection[nn.Parameter] = ()) -> Iterator[None]:
-    """Let no other parameter of the network record what it does; all are as before afterwards.
+def only_trainable(network: nn.Module, parameters: Collection[nn.Parameter] = ()) -> Iterator[None]:
+    """Let no other parameter of the network require gradients; afterwards all are as before.
 
-    Some may have been fixed by whoever made the network.
+    Some may have been frozen by whoever made the network.
     """
-    learnt = {id(parameter) for parameter in parameters}
-    others = [p for p in network.parameters() if p.requires_grad and id(p) not in learnt]
+    trained = {id(parameter) for parameter in parameters}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in trained]
     for parameter in others:
         parameter.requires_grad_(False)
     try:
@@ -69,19 +83,7 @@ def only_learning(network: nn.Module, parameters: Collection[nn.Parameter] = ())
 
 
 def segmentation_sgd(model: nn.Module, learning_rate: float) -> torch.optim.SGD:
-    """SFDA's optimiser of the segmentation network, as in the paper: Nesterov, decay 1e-4."""
+    """SFDA's optimizer of the segmentation network, as in the paper: Nesterov, decay 1e-4."""
     return torch.optim.SGD(
         model.parameters(), learning_rate, momentum=0.9, weight_decay=1e-4, nesterov=True
     )
-
-
-def polynomial_decay(
-    num_steps: int, warmup_steps: int = 0, power: float = 0.9
-) -> Callable[[int], float]:
-    """Linear warm-up, then (1 - progress)^power: the field's usual schedule."""
-
-    def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup_steps + 1))
-        return rise * (1 - step / num_steps) ** power
-
-    return factor

@@ -1,4 +1,4 @@
-"""What a teacher said of the whole target set, kept on disk: class probabilities at half size."""
+"""Soft labels of the whole target set, kept on disk: class probabilities at half size."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.data.loading import Progress, silent
+from sfda_edge.runs.distributed import local_share, num_processes, rank, reduced, wait_for_all
 from sfda_edge.runs.files import write_atomically
-from sfda_edge.training.distributed import num_processes, rank
+from sfda_edge.runs.progress import Progress, silent
+from sfda_edge.task import AdaptationTask
 
 LEVELS = 255
 LABEL_BATCH = 4
@@ -36,10 +36,11 @@ class PseudoLabels:
     def _histogram(self) -> Tensor:
         """Pixels of each most likely class and level of its probability, (C, 256)."""
         counts = np.zeros(self.num_classes * (LEVELS + 1), dtype=np.int64)
-        for probabilities in chain(*self._parts):
+        for probabilities in chain(*local_share(self._parts)):  # each process counts its file
             pairs = probabilities.argmax(0) * (LEVELS + 1) + probabilities.max(0)
             counts += np.bincount(pairs.ravel(), minlength=len(counts))
-        return torch.from_numpy(counts).view(self.num_classes, LEVELS + 1)
+        (total,) = reduced(torch.from_numpy(counts))
+        return total.view(self.num_classes, LEVELS + 1)
 
     def read(
         self, indices: Sequence[int], size_hw: tuple[int, int], device: torch.device
@@ -53,8 +54,8 @@ class PseudoLabels:
     def thresholds(self, portion: float) -> Tensor:
         """Per class, the probability above which ``portion`` of its pixels lie, (C,).
 
-        A threshold of each class's own keeps rare classes their share of the lesson, where one for
-        all would teach road and sky alone (Zou et al., CBST, ECCV 2018).
+        With a threshold of its own each class keeps its share of the labels; one threshold for all
+        would keep little but road and sky (Zou et al., CBST, ECCV 2018).
         """
         above = self.histogram.flip(1).cumsum(1).flip(1)  # pixels at this level or more
         wanted = portion * self.histogram.sum(1, keepdim=True)
@@ -81,24 +82,24 @@ def sharpened(probabilities: Tensor, power: float) -> Tensor:
 def label_target(
     task: AdaptationTask, name: str, label: Labelling, keep: bool = False
 ) -> PseudoLabels:
-    """Label all target images, every process its part, into ``work_dir/name-….npy``.
+    """Label all target images, each process its share, into ``work_dir/name-….npy``.
 
     Args:
         task: the target.
         name: of the files.
-        label: image numbers → class probabilities (N, C, h, w).
-        keep: go on with the files of an earlier part of the run.
+        label: image indices → class probabilities (N, C, h, w).
+        keep: use the files of an earlier part of the run.
 
     Raises:
         RunError: a file cannot be written, or the disk is full.
     """
     count = num_processes()
     paths = [task.work_dir / f"{name}-{part}of{count}.npy" for part in range(count)]
-    own = range(rank(), len(task.target), count)
+    share = local_share(range(len(task.target)))
     if not (keep and paths[rank()].exists()):
-        bar = task.bars(f"label the target ({name})", -(-len(own) // LABEL_BATCH))
-        write_pseudo_labels(paths[rank()], own, label, bar)
-    task.fabric.barrier()
+        bar = task.bars(f"label the target ({name})", -(-len(share) // LABEL_BATCH))
+        write_pseudo_labels(paths[rank()], share, label, bar)
+    wait_for_all()  # for those whose share takes longer
     return PseudoLabels(paths)
 
 
@@ -115,8 +116,8 @@ def write_pseudo_labels(
 
     Args:
         path: a ``.npy`` file of (N, C, h, w) uint8.
-        images: their numbers.
-        label: image numbers → class probabilities (N, C, h, w).
+        images: their indices.
+        label: image indices → class probabilities (N, C, h, w).
         progress: wraps the batches.
 
     Raises:

@@ -1,36 +1,43 @@
-"""sfda-edge train: a source model from labelled images."""
+"""From a recipe and labelled images to a run directory: what train does, however it is called."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 
 from runtime.bundle.manifest import file_sha256
-from runtime.output import say
-from sfda_edge.data import ImageSet, absolute_spec, open_images
+from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
 from sfda_edge.data.loading import load_labelled
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
-from sfda_edge.evaluation.evaluate import Predictor, evaluate
+from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import ModelSpec, architecture, build_model
 from sfda_edge.models.imagenet import load_imagenet_encoder
-from sfda_edge.models.inference import choose_device
+from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import load_recipe, recipe_toml
-from sfda_edge.runs.directory import RunDirectory, default_run_dir
+from sfda_edge.runs.device import choose_device
+from sfda_edge.runs.directory import RunDirectory, default_run_dir, locked
 from sfda_edge.runs.progress import progress_bar
-from sfda_edge.training.supervised import WEIGHTS_FILE, Trainer, TrainRecipe, checkpoint_path, train
+from sfda_edge.training.supervised import (
+    WEIGHTS_FILE,
+    Trainer,
+    TrainRecipe,
+    checkpoint_path,
+    train,
+)
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TrainRequest:
-    """What the user asked for.
+    """What is to be trained, on what, and how.
 
     Attributes:
         recipe: a recipe's name or file.
@@ -40,12 +47,12 @@ class TrainRequest:
         overrides: ``KEY=VALUE`` settings.
         out_dir: None for a new folder in ``runs/``.
         device: as ``choose_device`` takes it.
-        resume: go on with the run in ``out_dir``.
+        resume: continue the run in ``out_dir``.
         skip_bad: leave damaged samples out.
     """
 
     recipe: str
-    images: str
+    images: ImageSource
     labels_dir: Path | None = None
     validation: Validation | None = None
     overrides: tuple[str, ...] = ()
@@ -55,8 +62,23 @@ class TrainRequest:
     skip_bad: bool = False
 
 
-def run(request: TrainRequest) -> Path:
-    """Train, and return the run directory.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedModel:
+    """A finished training.
+
+    Attributes:
+        path: the run directory.
+        model: the trained model.
+        scores: on the validation images; None without any.
+    """
+
+    path: Path
+    model: LoadedModel
+    scores: Evaluation | None
+
+
+def run_training(request: TrainRequest) -> TrainedModel:
+    """Train, and write the run directory.
 
     Raises:
         SfdaEdgeError: something that the user has to change.
@@ -66,27 +88,49 @@ def run(request: TrainRequest) -> Path:
     out_dir = request.out_dir or default_run_dir("train")
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, device)
     images = open_images(request.images, request.labels_dir)
-    found = architecture(recipe.model)
-    space = label_space(recipe.label_space)
-    spec = ModelSpec(recipe.model, space, recipe.input_hw, found.mean, found.std, bgr=found.bgr)
+    spec = _spec(recipe)
+    space = spec.label_space
     if images.label_space is not None and images.label_space.names != space.names:
         raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
     validation = None
     if request.validation is not None:
-        bar = progress_bar("look at the validation images", None)
-        validation = request.validation.opened_whole(space, request.skip_bad, bar)
+        bar = progress_bar("check the validation images", None)
+        validation = request.validation.open_checked(space, skip_bad=request.skip_bad, progress=bar)
     trainer = _trainer(recipe, spec, device)
     bar = progress_bar("read images", len(images))
-    pictures, labels = load_labelled(images, space, spec.input_hw, request.skip_bad, bar)
-    inputs = {"recipe": msgspec.to_builtins(recipe), "images": absolute_spec(request.images)}
-    directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), request.resume)
-    if request.resume and checkpoint_path(out_dir).exists():
-        trainer.resume(checkpoint_path(out_dir))
-    steps = progress_bar("train", recipe.steps, trainer.next_step)
-    train(trainer, pictures, labels, out_dir, steps)
-    result = {"weights_sha256": file_sha256(out_dir / WEIGHTS_FILE), "num_images": len(pictures)}
-    directory.finish({**result, **_validate(validation, trainer, spec, device, request.skip_bad)})
-    return out_dir
+    pictures, labels = load_labelled(
+        images, space, spec.input_hw, skip_bad=request.skip_bad, progress=bar
+    )
+    if not (labels != space.ignore_index).any():
+        raise DataError(f"{images.title}: no pixel has a label of {recipe.label_space}")
+    inputs = {"recipe": msgspec.to_builtins(recipe), "images": recorded_spec(request.images)}
+    with locked(out_dir):
+        directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), resume=request.resume)
+        if request.resume and checkpoint_path(out_dir).exists():
+            trainer.resume(checkpoint_path(out_dir))
+        steps = progress_bar("train", recipe.steps, trainer.next_step)
+        train(trainer, pictures, labels, out_dir, progress=steps)
+        scores = _scores(trainer, validation, device, request.skip_bad)
+        path = out_dir / WEIGHTS_FILE
+        sha256 = file_sha256(path)
+        result: dict[str, Any] = {"weights_sha256": sha256, "num_images": len(pictures)}
+        if scores is not None:
+            result["validation_miou"] = round(scores.miou, 5)
+        directory.finish(result)
+    model = LoadedModel(network=trainer.model.eval(), spec=spec, path=path, sha256=sha256)
+    return TrainedModel(path=out_dir, model=model, scores=scores)
+
+
+def _spec(recipe: TrainRecipe) -> ModelSpec:
+    found = architecture(recipe.model)
+    return ModelSpec(
+        recipe.model,
+        label_space(recipe.label_space),
+        recipe.input_hw,
+        mean=found.mean,
+        std=found.std,
+        bgr=found.bgr,
+    )
 
 
 def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trainer:
@@ -97,16 +141,11 @@ def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trai
     return Trainer(model, spec, recipe, device)
 
 
-def _validate(
-    images: ImageSet | None,
-    trainer: Trainer,
-    spec: ModelSpec,
-    device: torch.device,
-    skip_bad: bool,
-) -> dict[str, float]:
+def _scores(
+    trainer: Trainer, images: ImageSet | None, device: torch.device, skip_bad: bool
+) -> Evaluation | None:
     if images is None:
-        return {}
+        return None
     bar = progress_bar("validate", len(images))
-    evaluation = evaluate(Predictor(trainer.model, spec, device), images, skip_bad, bar)
-    say(evaluation.text())
-    return {"validation_miou": round(evaluation.scores.miou, 5)}
+    predictor = Predictor(trainer.model, trainer.spec, device)
+    return evaluate(predictor, images, skip_bad=skip_bad, progress=bar)

@@ -28,7 +28,7 @@ def test_a_bundle_is_measured_on_the_labelled_clip(in_empty_folder, capsys):
 
 def test_what_cannot_be_measured_is_exit_code_2(capsys):
     assert stream.main(["nothing.mp4"]) == 2
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_percentiles_and_rate():
@@ -96,7 +96,7 @@ def test_precisions_are_measured_side_by_side(in_empty_folder, capsys, monkeypat
     capsys.readouterr()
     assert precisions.main(again) == 2
     assert "is not the bundle" in capsys.readouterr().err
-    assert precisions.main([*again, "--target", "rtx"]) == 2
+    assert precisions.main([*again, "--profile", "rtx"]) == 2
     assert "has no rows of run" in capsys.readouterr().err
     assert precisions.main(["nowhere"]) == 2
     assert "is not a run" in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_precisions_are_measured_side_by_side(in_empty_folder, capsys, monkeypat
 def test_a_precision_that_failed_has_a_row(tmp_path, capsys):
     from benchmarks import precisions
 
-    row = {"network": "a", "size": "8x8", "target": "cpu", "precision": "int8", "failed": "below"}
+    row = {"network": "a", "size": "8x8", "profile": "cpu", "precision": "int8", "failed": "below"}
     precisions._add(tmp_path / "rows.json", [row])
     precisions._add(tmp_path / "rows.json", [{**row, "failed": "later"}])
     assert len(json.loads((tmp_path / "rows.json").read_text())["rows"]) == 1

@@ -17,13 +17,13 @@ from export.request import ExportRequest
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
-from sfda_edge.models.source_model import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelRequest, load_source
 
 
 @pytest.fixture(scope="session")
 def packaged():
     """The packaged model at half its size, which is as good for everything here."""
-    source = load_source(ModelFlags(None))
+    source = load_source(ModelRequest())
     return replace(source, spec=replace(source.spec, input_hw=(96, 192)))
 
 
@@ -43,7 +43,7 @@ def calibration(frames) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def graph(packaged) -> onnx.ModelProto:
     """The packaged model's, in single precision with label maps alone; never changed."""
-    deploy = DeployModel(packaged.model, packaged.spec).eval()
+    deploy = DeployModel(packaged.network, packaged.spec).eval()
     example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
     return onnx_graph.export_graph(deploy, example)
 
@@ -52,10 +52,10 @@ def graph(packaged) -> onnx.ModelProto:
 def exported_once(monkeypatch, exports):
     """torch's exporter and onnxslim take seconds: the same graph is made by them but once."""
 
-    def export_graph(deploy, example, names, profile, dynamic_batch):
-        key = (id(deploy.network.network), deploy.answers, profile, dynamic_batch, example.shape)
+    def export_graph(deploy, example, **settings):
+        key = (id(deploy.network.network), deploy.outputs, *settings.values(), example.shape)
         if key not in exports:
-            made = onnx_graph.export_graph(deploy, example, names, profile, dynamic_batch)
+            made = onnx_graph.export_graph(deploy, example, **settings)
             exports[key] = deploy, simplify.simplified(made)  # the id stays taken
         graph = onnx.ModelProto()
         graph.CopyFrom(exports[key][1])
@@ -72,13 +72,24 @@ def exports():
 
 @pytest.fixture(scope="session")
 def report():
-    """Makes a report of nothing but a label agreement, of which 99 % are wanted."""
+    """Makes a report of nothing but a label agreement, of which 99 % are needed."""
 
     def make(agreement: float) -> ParityReport:
         share = {"road": 1.0}
-        gate = Gate(0.99, 0.5, 1.0)
+        gate = Gate(label_agreement=0.99, class_iou=0.5, miou_loss=1.0)
         return ParityReport(
-            agreement, agreement, None, None, share, share, None, {}, None, (), 1, gate
+            label_agreement=agreement,
+            worst_image=agreement,
+            border_agreement=None,
+            interior_agreement=None,
+            class_iou=share,
+            class_share=share,
+            confidence_drift=None,
+            health_drift={},
+            miou_change=None,
+            not_finite=(),
+            num_images=1,
+            gate=gate,
         )
 
     return make
@@ -86,4 +97,4 @@ def report():
 
 @pytest.fixture
 def request_(packaged, frames) -> ExportRequest:
-    return ExportRequest(packaged.model, packaged.spec, frames)
+    return ExportRequest(model=packaged.network, spec=packaged.spec, images=frames)

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.errors import SourceError
 from runtime.pipeline import Pipeline
-from runtime.sources.grammar import Source
+from runtime.sources.base import Source
 
 SIZE_HW = (4, 6)
 
@@ -36,11 +36,11 @@ class Echo:
     def __init__(self, pause_s=0.0, error_at=None):
         self._pause_s, self._error_at = pause_s, error_at
 
-    def infer(self, image):
+    def outputs(self, image):
         time.sleep(self._pause_s)
         if self._error_at is not None and image[0, 0, 0] == self._error_at:
             raise SourceError("the model broke")
-        return image[..., 0]
+        return {"label_map": image[..., 0], "confidence": 255 - image[..., 0]}
 
 
 class Kept:

@@ -17,7 +17,8 @@ SECOND_NS = 1_000_000_000
 
 def result(index, captured_ns=0, size_hw=(48, 64), label=0):
     image = np.full((*size_hw, 3), 90, np.uint8)
-    return Segmentation(Frame(index, image, captured_ns), np.full((12, 16), label, np.uint8), {})
+    labels = np.full((12, 16), label, np.uint8)
+    return Segmentation(frame=Frame(index, image, captured_ns), label_map=labels, timing={})
 
 
 def length_of(path):

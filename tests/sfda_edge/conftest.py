@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from sfda_edge.adaptation.task import AdaptationTask
 from sfda_edge.data.images import ImageSet, Sample
-from sfda_edge.data.loading import silent
 from sfda_edge.data.target import TargetImages
 from sfda_edge.models import ModelSpec, build_model
 from sfda_edge.models.inference import Normalise
-from sfda_edge.training.fabric import open_fabric
+from sfda_edge.runs.fabric import open_fabric
+from sfda_edge.runs.progress import silent
+from sfda_edge.task import AdaptationTask
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -63,6 +63,14 @@ def make_task(tmp_path, tiny_model, tiny_spec):
         target = TargetImages(drawn_images(count), spec.input_hw)
         model = copy.deepcopy(tiny_model) if model is None else model
         fabric = open_fabric("cpu", precision)
-        return AdaptationTask(model, spec, target, fabric, seed, work, lambda _t, _n: silent)
+        return AdaptationTask(
+            model,
+            spec,
+            target,
+            fabric=fabric,
+            seed=seed,
+            work_dir=work,
+            bars=lambda _title, _total: silent,
+        )
 
     return make

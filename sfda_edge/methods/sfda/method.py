@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import require_batchnorm, watching
+from sfda_edge.batchnorm.layers import batchnorm_layers, observing_inputs
 from sfda_edge.errors import CollapseError, RecipeError
 from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.methods.illustrations import Illustration
 from sfda_edge.methods.sfda.attention import (
     AttentionScaling,
     channel_map,
@@ -45,12 +45,11 @@ from sfda_edge.methods.sfda.patches import (
     split_patches,
     weighted_self_information,
 )
+from sfda_edge.methods.sfda.pictures import attention_maps, generated_images, patch_grid
 from sfda_edge.models import architecture
 from sfda_edge.recipes.recipe import require
-from sfda_edge.report.page import Section
-from sfda_edge.report.sfda_pictures import attention_section, fake_section, patch_section
-from sfda_edge.selection.view_search import Views
-from sfda_edge.training.distributed import gathered, num_processes, own_rows, summed
+from sfda_edge.runs.distributed import gathered, local_rows, num_processes, summed
+from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import (
     attention_divergence,
     batch_moments,
@@ -59,8 +58,8 @@ from sfda_edge.training.losses import (
     mean_absolute,
 )
 from sfda_edge.training.optimization import (
-    Learner,
-    only_learning,
+    ScheduledOptimizer,
+    only_trainable,
     polynomial_decay,
     segmentation_sgd,
 )
@@ -71,7 +70,8 @@ class SfdaRecipe:
     """Settings of ``sfda``; the weights' defaults are the paper's.
 
     Attributes:
-        steps, batch_size, seed: as they say; the paper's 120 epochs of 8 are ``recipes``' business.
+        steps: number of batches; the paper's 120 epochs are in ``recipes/published``.
+        batch_size: images of a batch, over all processes; the paper's 8.
         learning_rate: of SGD, decaying as (1 − progress)^0.9.
         target_weight: of L_TAR (E1). As written it outweighs the other terms many times and drives
             everything into frequent classes within tens of steps; MaxSquare's own setting is
@@ -95,7 +95,9 @@ class SfdaRecipe:
         noise_size, generator_learning_rate, discriminator_learning_rate: of Adam. The notes' 0.1
             is implausible for Adam; 1e-3 is DFAD's and ZAQ's, 1e-4 ADVENT's.
         fake_hw: size of the fake images.
-        target_share: of the target in the BatchNorm statistics; the paper leaves the source's.
+        target_share: share of the target in the BatchNorm statistics, in [0, 1]; the paper leaves
+            the source's.
+        seed: of the order of images, the noise, and the networks' initial weights.
     """
 
     steps: int = 200
@@ -173,12 +175,12 @@ class SfdaRecipe:
 
 
 MOST_PICTURES = 4
-# Times the source's own answers: nothing of the source is left in a student that is so far away.
+# Times the size of the source's own logits: a student that far away has lost the source.
 EXPLODED_ABOVE = 10.0
 
 
-class Seen(NamedTuple):
-    """What a network makes of images: logits (N, C, H, W) and features (N, C', h, w)."""
+class Outputs(NamedTuple):
+    """A network's outputs: logits (N, C, H, W) and features (N, C', h, w)."""
 
     logits: Tensor
     features: Tensor
@@ -187,10 +189,11 @@ class Seen(NamedTuple):
 class Sfda(AdaptationMethod):
     """The student, the frozen source model, the generator and the patch discriminator."""
 
+    name = "sfda"
+    needs_batchnorm = True
+
     def __init__(self, task: AdaptationTask, recipe: SfdaRecipe) -> None:
-        self.task, self.model, self.recipe = task, task.model, recipe
-        self.num_steps, self.batch_size = recipe.steps, recipe.batch_size
-        require_batchnorm(task.model, "sfda")
+        super().__init__(task, recipe)
         layer = feature_layer(task.model, task.spec)
         stride = architecture(task.spec.architecture).stride
         if any(side < 16 or side % stride for side in recipe.fake_hw):
@@ -201,11 +204,12 @@ class Sfda(AdaptationMethod):
                 f"patches_per_side {recipe.patches_per_side} leaves nothing of {width}x{height}"
             )
         self.source = copy.deepcopy(task.model).eval().requires_grad_(False)
-        self.source_norms = require_batchnorm(self.source, "sfda")
+        self.source_norms = batchnorm_layers(self.source)
         self.source_tap = FeatureTap(self.source, layer)
         self.student_tap = FeatureTap(self.model, layer)
-        optimizer = segmentation_sgd(self.model, recipe.learning_rate)
-        self.student = Learner(task.fabric, optimizer, polynomial_decay(recipe.steps))
+        sgd = segmentation_sgd(self.model, recipe.learning_rate)
+        schedule = polynomial_decay(recipe.steps)
+        self.optimizers = {"student": ScheduledOptimizer(task.fabric, sgd, schedule)}
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self._build_opponents()
@@ -216,7 +220,7 @@ class Sfda(AdaptationMethod):
         adam = torch.optim.Adam(
             self.generator.parameters(), recipe.generator_learning_rate, betas=(0.5, 0.999)
         )
-        self.generating = Learner(task.fabric, adam)
+        self.optimizers["generator"] = ScheduledOptimizer(task.fabric, adam)
         positions = recipe.patches_per_side**2
         self.discriminator = task.placed(PatchDiscriminator(task.num_classes, positions))
         adam = torch.optim.Adam(
@@ -224,52 +228,47 @@ class Sfda(AdaptationMethod):
             recipe.discriminator_learning_rate,
             betas=(0.9, 0.99),
         )
-        self.discriminating = Learner(task.fabric, adam)
-
-    def prepare(self, views: Views) -> None:
-        """Mix the target's statistics into the student, when the recipe asks for it."""
-        self.task.mix_target_statistics(self.recipe.target_share)
+        self.optimizers["discriminator"] = ScheduledOptimizer(task.fabric, adam)
 
     # ---- the two networks on images
 
-    def _student_sees(self, images: Tensor) -> Seen:
-        return Seen(self.task.logits(self.model, images), self.student_tap.take())
+    def _student_outputs(self, images: Tensor) -> Outputs:
+        return Outputs(self.task.logits(self.model, images), self.student_tap.take())
 
-    def _source_sees(self, images: Tensor) -> Seen:
-        return Seen(self.task.logits(self.source, images), self.source_tap.take())
+    def _source_outputs(self, images: Tensor) -> Outputs:
+        return Outputs(self.task.logits(self.source, images), self.source_tap.take())
 
     def _fakes(self) -> Tensor:
         """x̃ = G(z) as network input (E2): this process's rows of the global batch."""
         noise = torch.randn(self.batch_size, self.recipe.noise_size)
         with self.task.fabric.autocast():
-            images = self.generator(own_rows(noise).to(self.task.device))
+            images = self.generator(local_rows(noise).to(self.task.device))
         return self.task.inputs(images.float())
 
     # ---- the step
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
-        """The generator's turn, then the student's, then the discriminator's."""
+        """Train the generator every ``student_steps``, the student, then the discriminator."""
         recipe = self.recipe
-        target = own_rows(images)
         logged: dict[str, float] = {}
         if recipe.has_generator and step % recipe.student_steps == 0:
-            logged |= self._teach_generator(target, step)
-        probabilities, losses = self._teach_student(target, step)
+            logged |= self._train_generator(images, step)
+        probabilities, losses = self._train_student(images, step)
         if recipe.has_patches:
-            losses["discriminator"] = self._teach_discriminator(probabilities, step)
+            losses["discriminator"] = self._train_discriminator(probabilities, step)
         return logged | losses
 
-    def _teach_generator(self, target: Tensor, step: int) -> dict[str, float]:
+    def _train_generator(self, target: Tensor, step: int) -> dict[str, float]:
         """E10."""
-        with only_learning(self.model):
+        with only_trainable(self.model):
             return self._descend_generator(target, step)
 
     def _descend_generator(self, target: Tensor, step: int) -> dict[str, float]:
         recipe, fakes = self.recipe, self._fakes()
         seen: defaultdict[str, list[Tensor]] = defaultdict(list)
-        with watching(self.source_norms, lambda name, x: seen[name].append(x)):
-            source = self._source_sees(fakes)
-        student = self._student_sees(fakes)
+        with observing_inputs(self.source_norms, lambda name, x: seen[name].append(x)):
+            source = self._source_outputs(fakes)
+        student = self._student_outputs(fakes)
         moments = {name: batch_moments(*inputs) for name, inputs in seen.items()}
         statistics = batchnorm_statistics_loss(moments, self.source_norms)
         output, attention = self._disagreement(source, student)
@@ -281,7 +280,7 @@ class Sfda(AdaptationMethod):
             - recipe.attention_weight * self._bounded(attention)
             + recipe.target_attention_weight * likeness
         )
-        self.generating.descend(loss, step)
+        self.optimizers["generator"].minimize(loss, step)
         return {"generator": loss.item(), "statistics": statistics.item()}
 
     def _require_bounded(self, output: Tensor, logits: Tensor) -> None:
@@ -306,7 +305,7 @@ class Sfda(AdaptationMethod):
             return distance
         return (summed(distance) / num_processes()).log1p()
 
-    def _disagreement(self, source: Seen, student: Seen) -> tuple[Tensor, Tensor]:
+    def _disagreement(self, source: Outputs, student: Outputs) -> tuple[Tensor, Tensor]:
         """L_MAE (E4) and L_DAD^ss (E8)."""
         first, second = source.logits, student.logits
         if self.recipe.outputs == "probabilities":
@@ -332,7 +331,7 @@ class Sfda(AdaptationMethod):
             target.float(), self.recipe.fake_hw, mode="bilinear", antialias=True
         )
         with torch.no_grad():
-            features = self._student_sees(self.task.inputs(small)).features
+            features = self._student_outputs(self.task.inputs(small)).features
         scaling = self.recipe.attention_scaling
         spatial, channel = (
             attention_divergence(alike(source_features, scaling), alike(features, scaling))
@@ -340,7 +339,7 @@ class Sfda(AdaptationMethod):
         )
         return spatial + channel
 
-    def _teach_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+    def _train_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         """E15; returns the target's probabilities, detached, for the discriminator."""
         recipe = self.recipe
         logits = self.task.logits(self.model, self.task.inputs(target))
@@ -349,14 +348,14 @@ class Sfda(AdaptationMethod):
         if recipe.has_generator:
             with torch.no_grad():
                 fakes = self._fakes()
-                source = self._source_sees(fakes)
-            output, attention = self._disagreement(source, self._student_sees(fakes))
+                source = self._source_outputs(fakes)
+            output, attention = self._disagreement(source, self._student_outputs(fakes))
             terms["output"] = recipe.output_weight * output
             terms["attention"] = recipe.attention_weight * attention
         if recipe.has_patches:
             terms["adversarial"] = recipe.adversarial_weight * self._adversarial(probabilities)
         loss = torch.stack(list(terms.values())).sum()
-        self.student.descend(loss, step)
+        self.optimizers["student"].minimize(loss, step)
         logged = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
         return probabilities.detach(), {**logged, "pixels_used": 1.0}
 
@@ -378,56 +377,52 @@ class Sfda(AdaptationMethod):
     def _adversarial(self, probabilities: Tensor) -> Tensor:
         """−log D(k, hard): hard patches should look easy (E14, the practical reading of ADVENT)."""
         patches, _, hard = self._patches(probabilities)
-        with only_learning(self.discriminator):
+        with only_trainable(self.discriminator):
             answers = self.discriminator(*chosen(patches, hard))
         return functional.softplus(-answers).mean()
 
-    def _teach_discriminator(self, probabilities: Tensor, step: int) -> float:
+    def _train_discriminator(self, probabilities: Tensor, step: int) -> float:
         """Easy patches are 1, hard ones 0 (E14)."""
         patches, easy, hard = self._patches(probabilities)
         for_easy = self.discriminator(*chosen(patches, easy))
         for_hard = self.discriminator(*chosen(patches, hard))
         loss = (functional.softplus(-for_easy).mean() + functional.softplus(for_hard).mean()) / 2
-        self.discriminating.descend(loss, step)
+        self.optimizers["discriminator"].minimize(loss, step)
         return loss.item()
 
     # ---- the run
 
     @torch.no_grad()
-    def illustrations(self) -> list[Section]:
-        """The generator's images; what looks like what; which patches are hard."""
+    def illustrations(self) -> list[Illustration]:
+        """The generator's images; attention; which patches are hard."""
         torch.manual_seed(self.recipe.seed)
         count = min(self.batch_size, MOST_PICTURES)
         noise = torch.randn(count, self.recipe.noise_size, device=self.task.device)
         images = self.task.target.images(self.task.target.spread(count))
-        sections = []
+        found: list[Illustration] = []
         if self.recipe.has_generator:
             fakes = self.generator(noise)
-            answers = self._source_sees(self.task.inputs(fakes)).logits
-            sections.append(fake_section(fakes, self.task.probabilities(answers), self.task.spec))
-        features = self._student_sees(self.task.inputs(images)).features
-        maps = spatial_map(features, self.recipe.attention_scaling)
-        sections.append(attention_section(images, maps, features.shape[2:]))
+            logits = self._source_outputs(self.task.inputs(fakes)).logits
+            found.append(generated_images(fakes, self.task.probabilities(logits)))
+        outputs = self._student_outputs(self.task.inputs(images))
+        maps = spatial_map(outputs.features, self.recipe.attention_scaling)
+        found.append(attention_maps(images, maps, outputs.features.shape[2:]))
         if self.recipe.has_patches:
-            logits = self._student_sees(self.task.inputs(images)).logits
-            entropies = patch_entropy(self.task.probabilities(logits), self.recipe.patches_per_side)
-            sections.append(patch_section(images, entropies, self.recipe.patches_per_side))
-        return sections
+            per_side = self.recipe.patches_per_side
+            entropies = patch_entropy(self.task.probabilities(outputs.logits), per_side)
+            found.append(patch_grid(images, entropies, per_side))
+        return found
 
     def state(self) -> dict[str, Any]:
-        """The opponents and all optimisers."""
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "learners": [learner.state() for learner in self._learners()],
+        """Generator, discriminator and all optimizers."""
+        networks = {
+            "generator_weights": self.generator.state_dict(),
+            "discriminator_weights": self.discriminator.state_dict(),
         }
+        return {**super().state(), **networks}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over the opponents and all optimisers."""
-        self.generator.load_state_dict(state["generator"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        for learner, saved in zip(self._learners(), state["learners"], strict=True):
-            learner.restore(saved)
-
-    def _learners(self) -> tuple[Learner, Learner, Learner]:
-        return self.student, self.generating, self.discriminating
+        """Restore generator, discriminator and all optimizers."""
+        self.generator.load_state_dict(state["generator_weights"])
+        self.discriminator.load_state_dict(state["discriminator_weights"])
+        super().restore(state)

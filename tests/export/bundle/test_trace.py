@@ -24,7 +24,7 @@ from export.errors import ExportError
 from runtime.bundle.manifest import MANIFEST_FILE, file_sha256
 from runtime.errors import ManifestError
 from sfda_edge.cli import main as cli
-from sfda_edge.models.source_model import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelRequest, load_source
 from sfda_edge.packaged import MODEL_DIR
 
 
@@ -40,9 +40,9 @@ def made(tmp_path_factory):
     shutil.copytree(MODEL_DIR, folder / "source")
     adapt = ["adapt", "--method", "bn", "--weights", str(folder / "source"), "--size", "64x32"]
     assert cli.main([*adapt, "--images", str(folder / "images"), "--out", str(folder / "run")]) == 0
-    flags = ["--fp16", "--target", "rtx"]
+    flags = ["--fp16", "--profile", "rtx"]
     # Two tiny pictures of nothing: how well half precision does is not the point here.
-    for setting in ("fp16_class_iou=0", "fp16_label_agreement=0"):
+    for setting in ("fp16.class_iou=0", "fp16.label_agreement=0"):
         flags += ["--set", setting]
     assert cli.main(["export", str(folder / "run"), "--out", str(folder / "bundle"), *flags]) == 0
     return folder
@@ -94,7 +94,7 @@ def test_what_is_not_here_is_said_to_be_unchecked(chain, monkeypatch, capsys):
     monkeypatch.chdir(chain)
     assert cli.main(["trace", "bundle"]) == 0
     text = capsys.readouterr().out
-    assert "was not checked; --origin" in text
+    assert "were not checked; --origin" in text
     links = trace(chain / "bundle")
     for what in ("source weights", "target images", "weights"):
         assert of(links, what).state == NOT_HERE
@@ -335,7 +335,7 @@ def test_hashes_are_of_what_matters_alone():
 
 
 def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
-    source = load_source(ModelFlags(chain / "run"))
+    source = load_source(ModelRequest(chain / "run"))
     run = recorded_run(source)
     assert provenance(source, run)["method"] == "bn"
     assert "run_scores" not in provenance(source, run)
@@ -346,13 +346,13 @@ def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
     larger = replace(source, spec=replace(source.spec, input_hw=(64, 128)))
     assert "run_scores" not in provenance(larger, run)  # they are of the run's own size
     del run["result"]["returned"]
-    with pytest.raises(ExportError, match=r"run\.json is damaged or of an older version"):
+    with pytest.raises(ExportError, match=r"run\.json beside .* is damaged or of an older version"):
         provenance(source, run)
     run["result"]["returned"] = "source"
     assert unadapted(source, run) is not None
     grown("source", "model.safetensors")(chain)
     assert unadapted(source, run) is None
-    assert "is gone or another file now" in caplog.text
+    assert "is missing or was changed" in caplog.text
     other = replace(source, sha256="0" * 64)
     assert recorded_run(other) == {}
     assert "method" not in provenance(other, {})

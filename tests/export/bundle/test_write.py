@@ -14,17 +14,21 @@ from torch import nn
 from export.bundle.write import export_bundle
 from export.errors import ExportError, ParityError
 from export.gate.layer_diff import first_diverging
-from export.gate.thresholds import ExportRecipe
-from export.graph.deploy import Answers, DeployModel
+from export.gate.thresholds import Thresholds
+from export.graph.deploy import DeployModel, Outputs
 from export.request import ExportRequest
 from runtime.backends import open_backend
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest
 from runtime.errors import BackendUnavailable
 from sfda_edge.errors import RecipeError
-from sfda_edge.evaluation.evaluate import Predictor
+from sfda_edge.evaluation import Predictor
 from sfda_edge.models import ModelSpec, build_model
 from sfda_edge.recipes.recipe import load_recipe
+
+
+def thresholds(*changes):
+    return load_recipe("export", Thresholds, changes)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -35,13 +39,13 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.passed
     manifest = read_manifest(tmp_path / "bundle")
-    assert manifest.label_space == asked.spec.answer_space
+    assert manifest.label_space == asked.spec.output_space
     assert manifest.precision == precision
     predictor = Predictor(asked.model, asked.spec, torch.device("cpu"))
     with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
         found = np.stack([backend.infer(image) for image in frames])
     expected = np.stack([predictor.label_map(image) for image in frames])
-    assert (found == expected).mean() >= asked.recipe.gate(precision).label_agreement
+    assert (found == expected).mean() >= asked.thresholds.gate(precision).label_agreement
     assert len(np.unique(expected)) > 8
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "adapted without labels, by method bn" in card
@@ -49,19 +53,19 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     assert "Nobody gave" not in card
     facts = manifest.provenance
     assert ("parity_rounded" in facts) == (precision == "fp16")
-    assert ("really rounded" in card) == (precision == "fp16")
+    assert ("rounded to half precision" in card) == (precision == "fp16")
 
 
 def test_every_answer_asked_for_is_in_the_bundle(tmp_path, request_, frames):
-    answers = Answers("coarse", confidence=True, health=True)
-    result = export_bundle(replace(request_, answers=answers), tmp_path / "bundle")
+    answers = Outputs("coarse", confidence=True, health=True)
+    result = export_bundle(replace(request_, outputs=answers), tmp_path / "bundle")
     assert result.coarse_cost is not None
     assert 0.8 < result.coarse_cost.label_agreement < 1
     assert result.parity.confidence_drift < 0.001
     manifest = read_manifest(tmp_path / "bundle")
     assert manifest.outputs == ("label_map", "confidence", "health")
     with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
-        found = backend.answers(frames[0])
+        found = backend.outputs(frames[0])
         np.testing.assert_array_equal(found["label_map"], backend.infer(frames[0]))
     assert found["confidence"].dtype == np.uint8
     assert found["health"].shape == (sum(manifest.health_layout.values()),)
@@ -116,8 +120,10 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
     assert -0.5 <= result.parity.miou_change < 0
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert f"1 labelled images | – | 100.00 | {result.scores.shipped:.2f} |" in card
-    strict = replace(asked, recipe=ExportRecipe(fp16_miou_loss=0.0))
-    with pytest.raises(ParityError, match=r"mIoU -0\.\d+ points, at most -0 wanted") as caught:
+    strict = replace(asked, thresholds=thresholds("fp16.miou_loss=0.0"))
+    with pytest.raises(
+        ParityError, match=r"mIoU dropped 0\.\d+ points; at most 0 allowed"
+    ) as caught:
         export_bundle(strict, tmp_path / "bundle")
     assert re.search(
         r"the first layer to fail it is \S+/\S+\. Nothing was written", str(caught.value)
@@ -127,7 +133,7 @@ def test_labels_show_what_a_candidate_costs(tmp_path, request_, frames):
 def test_what_coarse_labels_cost_is_said_and_is_no_fault_of_the_graph(tmp_path, request_, frames):
     predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
     labelled = [(frame, predictor.label_map(frame)) for frame in frames[:2]]
-    asked = replace(request_, answers=Answers("coarse"), validation=labelled)
+    asked = replace(request_, outputs=Outputs("coarse"), validation=labelled)
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.scores.model == 100
     assert result.scores.asked == pytest.approx(result.scores.shipped, abs=0.1)
@@ -165,8 +171,8 @@ def test_a_graph_that_answers_differently_is_not_shipped(
     layer = next(node for node in wrong.graph.node if node.name == "encoder._blocks.3._bn2/Conv")
     weights = next(tensor for tensor in wrong.graph.initializer if tensor.name == layer.input[1])
     weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
-    monkeypatch.setattr("export.precision.pipeline.export_graph", lambda *_: wrong)
-    message = r"class \S+: IoU 0\.\d+ .* to compute something else is encoder\._blocks\.3\._bn2"
+    monkeypatch.setattr("export.precision.pipeline.export_graph", lambda *_args, **_settings: wrong)
+    message = r"class \S+: IoU 0\.\d+ .* that differs is encoder\._blocks\.3\._bn2"
     with pytest.raises(ParityError, match=message):
         export_bundle(request_, tmp_path / "bundle")
     assert read_manifest(tmp_path / "bundle") == before
@@ -177,15 +183,15 @@ def test_a_model_that_answers_with_nan_is_not_shipped(tmp_path, request_):
     broken = copy.deepcopy(request_.model)
     with torch.no_grad():
         broken.decoder.head.bias[0] = np.nan
-    with pytest.raises(ExportError, match="itself answers 4 of 4 frames with NaN"):
+    with pytest.raises(ExportError, match="returns NaN or infinite values for 4 of 4 frames"):
         export_bundle(replace(request_, model=broken), tmp_path / "bundle")
 
 
 def test_coarse_labels_are_scored_against_labels_at_full_size(tmp_path, request_, frames):
     predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
     validation = [(frames[0], predictor.label_map(frames[0]))]  # at full size the model scores 100
-    recipe = ExportRecipe(fp32_miou_loss=100)
-    asked = replace(request_, answers=Answers("coarse"), validation=validation, recipe=recipe)
+    recipe = thresholds("fp32.miou_loss=100")
+    asked = replace(request_, outputs=Outputs("coarse"), validation=validation, thresholds=recipe)
     scores = export_bundle(asked, tmp_path / "bundle").scores
     assert scores.model == 100
     assert 50 < scores.shipped < 99
@@ -201,8 +207,8 @@ def test_no_layer_of_a_right_graph_diverges(request_, graph, frames):
 
 
 def test_a_half_precision_that_fails_names_the_layer(tmp_path, request_):
-    recipe = ExportRecipe(fp16_label_agreement=1.0)
-    asked = replace(request_, precision="fp16", recipe=recipe)
+    recipe = thresholds("fp16.label_agreement=1.0")
+    asked = replace(request_, precision="fp16", thresholds=recipe)
     with pytest.raises(ParityError, match=r"the first layer to fail it is \S+/\S+"):
         export_bundle(asked, tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -241,7 +247,7 @@ def test_a_network_that_torch_cannot_export_says_why(request_, tmp_path):
 @pytest.mark.parametrize("count", [2, 255])
 def test_as_many_classes_as_a_byte_names_are_exported(tmp_path, count):
     spec, images = many_classes(count)
-    request = ExportRequest(build_model(spec).eval(), spec, images)
+    request = ExportRequest(model=build_model(spec).eval(), spec=spec, images=images)
     result = export_bundle(request, tmp_path / "bundle")
     assert result.parity.label_agreement > 0.99
 
@@ -279,13 +285,13 @@ def test_a_manifest_that_names_other_classes_than_the_graph_is_refused(tmp_path,
 
 
 def test_the_recipe_is_checked():
-    assert load_recipe("export", ExportRecipe) == ExportRecipe()
+    assert load_recipe("export", Thresholds) == Thresholds()
     with pytest.raises(RecipeError, match=r"must be in \[0, 1\]"):
-        load_recipe("export", ExportRecipe, ("fp16_class_iou=2",))
+        load_recipe("export", Thresholds, ("fp16.class_iou=2",))
     with pytest.raises(RecipeError, match="calibration_images must be at least 8, got 4"):
-        load_recipe("export", ExportRecipe, ("calibration_images=4",))
+        load_recipe("export", Thresholds, ("calibration_images=4",))
     for value in ("nan", "inf", "-1"):
-        with pytest.raises(RecipeError, match="fp16_health_drift must be numbers of at least 0"):
-            load_recipe("export", ExportRecipe, (f"fp16_health_drift={value}",))
-    with pytest.raises(RecipeError, match="int8_finetune_steps must not be below 0, got -1"):
-        load_recipe("export", ExportRecipe, ("int8_finetune_steps=-1",))
+        with pytest.raises(RecipeError, match=r"fp16\.health_drift must be\b|must be a finite"):
+            load_recipe("export", Thresholds, (f"fp16.health_drift={value}",))
+    with pytest.raises(RecipeError, match="qat_steps must not be below 0, got -1"):
+        load_recipe("export", Thresholds, ("qat_steps=-1",))

@@ -14,13 +14,14 @@ import pytest
 from export.bundle.directory import held
 from export.bundle.write import export_bundle
 from export.engine import build as engine_build
+from export.engine.__main__ import main
 from export.engine.build import load_library, parse_inspection, typed_layers
 from export.engine.proof import Layer, require_precision
-from export.engine.request import EngineRequest, _earlier_timings, build_engine, find_builder, main
+from export.engine.request import EngineRequest, _earlier_timings, build_engine, find_builder
 from export.engine.timing_cache import read_timing_cache, with_digest
 from export.errors import ExportError
-from export.gate.thresholds import ExportRecipe
-from export.graph.deploy import Answers
+from export.gate.thresholds import Thresholds
+from export.graph.deploy import Outputs
 from export.precision.half import sensitive_nodes, to_fp16
 from export.profiles import PROFILES
 from export.request import ExportRequest
@@ -35,8 +36,13 @@ from runtime.diagnosis import bundle as bundle_doctor
 from runtime.errors import BackendUnavailable, StreamError
 from runtime.gpu import Gpu, find_gpu
 from sfda_edge.cli import main as cli
+from sfda_edge.recipes.recipe import load_recipe
 
 RTX = EngineRequest("tensorrt-rtx", compute_capability="8.9")
+
+
+def thresholds(*changes):
+    return load_recipe("export", Thresholds, changes)
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +71,13 @@ def bundles(trt, packaged, frames, tmp_path_factory, calibration):
     """A bundle of each precision, never changed."""
     folder = tmp_path_factory.mktemp("bundles")
     request = ExportRequest(
-        packaged.model,
-        packaged.spec,
-        frames,
+        model=packaged.network,
+        spec=packaged.spec,
+        images=frames,
         calibration=calibration,
-        answers=Answers(confidence=True, health=True),
+        outputs=Outputs(confidence=True, health=True),
         profile=PROFILES["rtx"],
-        recipe=ExportRecipe(int8_label_agreement=0, int8_class_iou=0),  # no search here
+        thresholds=thresholds("int8.label_agreement=0", "int8.class_iou=0"),  # no search here
     )
     for precision in ("fp32", "fp16", "int8"):
         export_bundle(replace(request, precision=precision), folder / precision)
@@ -153,8 +159,8 @@ def test_an_engine_without_computing_layers_of_the_precision_proves_nothing(kind
 
 def test_single_precision_is_not_rounded_to_tf32(trt, bundles):
     network, kept = network_of(trt, onnx.load(bundles / "fp32" / "model.onnx"))
-    wanted = engine_build.Build(bundles, "fp32", (), "8.9", False, 64, 1, None)
-    config = engine_build._configured(trt, kept[1], network, wanted, 3)
+    needed = engine_build.Build(bundles, "fp32", (), "8.9", False, 64, 1, None)
+    config = engine_build._configured(trt, kept[1], network, needed, 3)
     assert not config.get_flag(trt.BuilderFlag.TF32)
     del config, network, kept
 
@@ -229,9 +235,9 @@ def test_what_cannot_be_built_here_says_what_to_do(bundle, monkeypatch, request_
 
 def test_an_int8_bundle_for_a_cpu_says_what_to_export(bundle):
     content = json.loads((bundle / "manifest.json").read_text())
-    content["precision"], content["provenance"]["target"] = "int8", "cpu"
+    content["precision"], content["provenance"]["profile"] = "int8", "cpu"
     (bundle / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(ExportError, match=r"int8 bundle is for --target cpu.*such as jetpack6"):
+    with pytest.raises(ExportError, match=r"int8 bundle is for --profile cpu.*such as jetpack6"):
         build_engine(bundle, RTX)
 
 
@@ -245,13 +251,13 @@ def test_two_builds_in_one_bundle_do_not_mix(bundle, capsys):
 
 def test_a_builder_that_is_not_here_is_said_before_the_export(monkeypatch, capsys, in_empty_folder):
     monkeypatch.setitem(sys.modules, "tensorrt", types.ModuleType("tensorrt"))
-    engine = ["--engine", "tensorrt", "--target", "x86-cuda12"]
+    engine = ["--engine", "tensorrt", "--profile", "x86-cuda12"]
     assert cli.main(["export", *engine]) == 2  # and there is no model to export either
     assert "tensorrt is not installed" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_said_before_the_export(trt, capsys, in_empty_folder):
-    assert cli.main(["export", "--engine", "tensorrt-rtx", "--target", "rtx"]) == 2
+    assert cli.main(["export", "--engine", "tensorrt-rtx", "--profile", "rtx"]) == 2
     assert "compute capability, such as --compute-capability 8.9" in capsys.readouterr().err
 
 
@@ -408,9 +414,9 @@ def test_an_export_ships_its_engine_and_keeps_earlier_timings(bundle, request_, 
     assert "is of the graph that is replaced" not in caplog.text
     engine_paths(bundle, "tensorrt")[0].touch()
     export_bundle(replace(asked, engine=RTX), bundle)
-    assert "tensorrt.engine is of the graph that is replaced" in caplog.text
+    assert "tensorrt.engine was built from the replaced graph" in caplog.text
     export_bundle(asked, bundle)
-    assert "tensorrt-rtx.engine is of the graph that is replaced" in caplog.text
+    assert "tensorrt-rtx.engine was built from the replaced graph" in caplog.text
     assert not engine_paths(bundle, "tensorrt-rtx")[0].exists()
     assert read_timing_cache(timing_cache_path(bundle, "tensorrt")) == b"timings"
 

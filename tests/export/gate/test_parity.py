@@ -14,7 +14,7 @@ REFERENCE = np.array([[0, 0, 1, 1], [0, 0, 1, 2]], np.uint8)
 CANDIDATE = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 
 
-LENIENT = Gate(0.9, 0.0, 1.0)
+LENIENT = Gate(label_agreement=0.9, class_iou=0.0, miou_loss=1.0)
 
 
 def judged(three_classes, gate=LENIENT, **answers):
@@ -22,7 +22,7 @@ def judged(three_classes, gate=LENIENT, **answers):
     candidate = {"label_map": CANDIDATE}
     if answers:
         reference["confidence"], candidate["confidence"] = answers["before"], answers["after"]
-    return compare([reference], lambda _: candidate, [IMAGE], three_classes, gate)
+    return compare([reference], lambda _: candidate, [IMAGE], space=three_classes, gate=gate)
 
 
 def test_it_counts_pixels_and_names_the_worst_class(three_classes):
@@ -34,18 +34,24 @@ def test_it_counts_pixels_and_names_the_worst_class(three_classes):
     assert not report.passed
 
 
-def test_a_failure_says_what_was_wanted(three_classes):
+def test_a_failure_says_what_was_needed(three_classes):
     with pytest.raises(ParityError) as caught:
-        require(judged(three_classes, Gate(0.9, 0.5, 1.0)), "the fp16 graph")
+        require(
+            judged(three_classes, Gate(label_agreement=0.9, class_iou=0.5, miou_loss=1.0)),
+            "the fp16 graph",
+        )
     text = str(caught.value)
-    assert "the fp16 graph does not answer as the model does" in text
-    assert "label agreement 87.500 %, at least 90 % wanted" in text
-    assert "class car: IoU 0.0000 with the reference, at least 0.5 wanted" in text
+    assert "the fp16 graph differs from the model" in text
+    assert "label agreement 87.500 %, at least 90 % needed" in text
+    assert "class car: IoU 0.0000 with the reference, at least 0.5 needed" in text
 
 
 def test_a_loss_of_miou_beyond_the_gate_fails(three_classes):
-    report = replace(judged(three_classes, Gate(0.5, 0.0, 1.0)), miou_change=-1.2)
-    assert report.failures() == ["mIoU -1.20 points, at most -1 wanted"]
+    report = replace(
+        judged(three_classes, Gate(label_agreement=0.5, class_iou=0.0, miou_loss=1.0)),
+        miou_change=-1.2,
+    )
+    assert report.failures() == ["mIoU dropped 1.20 points; at most 1 allowed"]
     assert replace(report, miou_change=-0.9).passed
 
 
@@ -55,10 +61,10 @@ def test_the_confidences_drift_is_a_mean_of_absolute_changes(three_classes):
     after[0, 0], after[0, 1] = 100, 255
     report = judged(three_classes, before=before, after=after)
     assert report.confidence_drift == pytest.approx((100 + 55) / 8 / 255)
-    gate = Gate(0.8, 0.0, 1.0, confidence_drift=0.05)
+    gate = Gate(label_agreement=0.8, class_iou=0.0, miou_loss=1.0, confidence_drift=0.05)
     strict = judged(three_classes, gate, before=before, after=np.zeros_like(before))
     (failure,) = strict.failures()
-    assert failure == "confidence moves by 0.7843, at most 0.05 wanted"
+    assert failure == "confidence changes by 0.7843; at most 0.05 allowed"
 
 
 def test_the_health_vector_is_compared_part_by_part(three_classes):
@@ -67,10 +73,17 @@ def test_the_health_vector_is_compared_part_by_part(three_classes):
     after = np.array([0.21, 0.4, 0.3, 0.3, 33, 44, 0, 0], np.float32)
     maps = {"label_map": REFERENCE}
     references, candidate = [{**maps, "health": before}], {**maps, "health": after}
-    gate = Gate(0.8, 0.0, 1.0, health_drift=0.15)
+    gate = Gate(label_agreement=0.8, class_iou=0.0, miou_loss=1.0, health_drift=0.15)
 
     def found():
-        return compare(references, lambda _: candidate, [IMAGE], three_classes, gate, layout)
+        return compare(
+            references,
+            lambda _: candidate,
+            [IMAGE],
+            space=three_classes,
+            gate=gate,
+            health_layout=layout,
+        )
 
     report = found()
     drifts = {"mean_entropy": 0.01, "class_histogram": 0.1, "channel_means b": 0}
@@ -79,7 +92,7 @@ def test_the_health_vector_is_compared_part_by_part(three_classes):
     for part, index, moved in (("channel_means b", 7, "1.0000"), ("mean_entropy", 0, "0.8000")):
         candidate["health"] = after.copy()
         candidate["health"][index] = 1
-        assert found().failures() == [f"health's {part} moves by {moved}, at most 0.15 wanted"]
+        assert found().failures() == [f"health's {part} changes by {moved}; at most 0.15 allowed"]
 
 
 def test_a_class_too_rare_to_tell_is_not_the_worst(three_classes):
@@ -91,8 +104,8 @@ def test_a_class_too_rare_to_tell_is_not_the_worst(three_classes):
         [{"label_map": reference}],
         lambda _: {"label_map": candidate},
         [np.zeros((100, 100, 3), np.uint8)],
-        three_classes,
-        Gate(0.0, 0.0, 1.0),
+        space=three_classes,
+        gate=Gate(label_agreement=0.0, class_iou=0.0, miou_loss=1.0),
     )
     assert report.class_iou["car"] == 0.0
     assert report.lowest_class == "sky"
@@ -128,8 +141,8 @@ def test_border_and_interior_are_told_apart(three_classes):
         [{"label_map": reference}],
         lambda _: {"label_map": candidate},
         [np.zeros((20, 40, 3), np.uint8)],
-        three_classes,
-        Gate(0.0, 0.0, 1.0),
+        space=three_classes,
+        gate=Gate(label_agreement=0.0, class_iou=0.0, miou_loss=1.0),
     )
     assert report.border_agreement == pytest.approx(1 - 1 / 80)  # two columns on each side
     assert report.interior_agreement == pytest.approx(1 - 1 / 720)
@@ -138,11 +151,17 @@ def test_border_and_interior_are_told_apart(three_classes):
 def test_answers_that_are_no_numbers_fail(three_classes):
     maps = {"label_map": REFERENCE}
     broken = {**maps, "health": np.array([0.1, np.nan], np.float32)}
-    gate = Gate(0.0, 0.0, 1.0)
-    report = compare([maps], lambda _: broken, [IMAGE], three_classes, gate)
+    gate = Gate(label_agreement=0.0, class_iou=0.0, miou_loss=1.0)
+    report = compare([maps], lambda _: broken, [IMAGE], space=three_classes, gate=gate)
     assert report.failures() == ["health holds NaN or infinite values"]
 
 
 def test_no_images_prove_nothing(three_classes):
     with pytest.raises(ValueError, match="at least one image"):
-        compare([], lambda _: {}, [], three_classes, Gate(0, 0, 1))
+        compare(
+            [],
+            lambda _: {},
+            [],
+            space=three_classes,
+            gate=Gate(label_agreement=0, class_iou=0, miou_loss=1),
+        )

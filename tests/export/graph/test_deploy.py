@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.graph.deploy import Answers, DeployModel
+from export.graph.deploy import DeployModel, Outputs
 from export.graph.health import LOW_CONFIDENCE, HealthVector
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import LABEL_SPACES
@@ -35,18 +35,18 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
 
 
-def answers(spec, *flags):
+def outputs(spec, *flags):
     model = network(spec)
-    deploy = DeployModel(model, spec, Answers(*flags)).eval()
+    deploy = DeployModel(model, spec, Outputs(*flags)).eval()
     with torch.inference_mode():
         found = deploy(torch.from_numpy(image())[None])
-    named = zip(deploy.answers.names, found, strict=True)
+    named = zip(deploy.outputs.names, found, strict=True)
     return model, deploy, {name: answer[0].numpy() for name, answer in named}
 
 
 @pytest.mark.parametrize("spec", [PLAIN, MAPPED], ids=["plain", "mapped"])
 def test_label_and_confidence_are_those_of_the_class_probabilities(spec):
-    model, _, found = answers(spec, "full", True)
+    model, _, found = outputs(spec, "full", True)
     inputs = Normalise(spec)(torch.from_numpy(image())[None].permute(0, 3, 1, 2))
     with torch.no_grad():
         probabilities = mapped_probabilities(model(inputs), class_matrix(spec))[0].numpy()
@@ -57,8 +57,8 @@ def test_label_and_confidence_are_those_of_the_class_probabilities(spec):
 
 @pytest.mark.parametrize("spec", [PLAIN, MAPPED], ids=["plain", "mapped"])
 def test_coarse_labels_are_those_of_the_networks_grid(spec):
-    _, deploy, found = answers(spec, "coarse", True)
-    _, _, full = answers(spec, "full", True)
+    _, deploy, found = outputs(spec, "coarse", True)
+    _, _, full = outputs(spec, "full", True)
     inputs = deploy.normalise(torch.from_numpy(image())[None].permute(0, 3, 1, 2))
     with torch.no_grad():
         coarse = deploy._scores(deploy.network.coarse(inputs))[0].argmax(0).numpy()
@@ -74,7 +74,7 @@ def test_coarse_labels_need_a_network_that_enlarges():
 
     spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8))
     with pytest.raises(ExportError, match="has no coarse grid"):
-        DeployModel(Full(), spec, Answers("coarse"))
+        DeployModel(Full(), spec, Outputs("coarse"))
 
 
 def test_large_logits_do_not_overflow_the_class_map():
@@ -94,7 +94,7 @@ def parts(deploy, vector):
 
 
 def test_health_is_what_a_naive_loop_counts():
-    _, deploy, found = answers(PLAIN, "full", False, True)
+    _, deploy, found = outputs(PLAIN, "full", False, True)
     inputs = deploy.normalise(torch.from_numpy(image())[None].permute(0, 3, 1, 2))
     with torch.no_grad():
         grid = deploy.network.coarse(inputs)[0].softmax(0).numpy()
@@ -112,7 +112,7 @@ def test_health_is_what_a_naive_loop_counts():
 
 
 def test_channel_means_are_those_of_four_batchnorm_layers_from_first_to_last():
-    model, deploy, found = answers(PLAIN, "full", False, True)
+    model, deploy, found = outputs(PLAIN, "full", False, True)
     layers = [name.split()[1] for name in deploy.health.layout if name.startswith("channel_means")]
     seen = {}
     for name in layers:
@@ -144,7 +144,7 @@ def test_a_layer_that_runs_twice_is_counted_once():
     spec = ModelSpec("mine:net", LABEL_SPACES["camvid"], (8, 8), mean=(0, 0, 0), std=(1, 1, 1))
     model = Twice().eval()
     model.norm.running_mean.fill_(2.0)  # black becomes -2, and -4 the second time
-    deploy = DeployModel(model, spec, Answers("full", False, True)).eval()
+    deploy = DeployModel(model, spec, Outputs("full", False, True)).eval()
     _, health = deploy(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
     assert health.shape == (1, sum(deploy.health.layout.values()))
     torch.testing.assert_close(health[0, -3:], torch.full((3,), -2.0), rtol=0, atol=1e-4)

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from export.errors import ExportError
-from export.graph.deploy import Answers, DeployModel
+from export.graph.deploy import DeployModel, Outputs
 from export.graph.simplify import simplified
 from export.graph.to_onnx import export_graph, pooling_matrix
-from export.profiles import PROFILES, target_profile
+from export.profiles import PROFILES, find_profile
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.models import ModelSpec, build_model
 
@@ -59,10 +59,10 @@ FORMATS = {(p.opset, p.ir_version): name for name, p in PROFILES.items()}
 
 @pytest.mark.parametrize("name", FORMATS.values())
 def test_every_profile_gets_its_opset_and_file_format(packaged, name):
-    deploy = DeployModel(packaged.model, packaged.spec, Answers(confidence=True)).eval()
+    deploy = DeployModel(packaged.network, packaged.spec, Outputs(confidence=True)).eval()
     example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
-    profile = target_profile(name)
-    graph = export_graph(deploy, example, deploy.answers.names, profile)
+    profile = find_profile(name)
+    graph = export_graph(deploy, example, output_names=deploy.outputs.names, profile=profile)
     assert graph.opset_import[0].version == profile.opset
     assert graph.ir_version == profile.ir_version
     onnxruntime.InferenceSession(graph.SerializeToString())
@@ -89,9 +89,9 @@ def test_branches_carry_nothing_of_the_exporting_machine_either():
 
 
 def test_a_dynamic_batch_answers_image_by_image(packaged, frames):
-    deploy = DeployModel(packaged.model, packaged.spec, Answers("full", True, True)).eval()
+    deploy = DeployModel(packaged.network, packaged.spec, Outputs("full", True, True)).eval()
     example = torch.zeros((2, *packaged.spec.input_hw, 3), dtype=torch.uint8)
-    graph = export_graph(deploy, example, deploy.answers.names, dynamic_batch=True)
+    graph = export_graph(deploy, example, output_names=deploy.outputs.names, dynamic_batch=True)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     whole = session.run(None, {"image": np.stack(frames[:3])})
     for index, frame in enumerate(frames[:3]):
@@ -157,8 +157,8 @@ def test_whatever_onnxslim_leaves_the_original_stays(graph, monkeypatch, caplog,
 
 
 def test_an_unknown_target_is_named():
-    with pytest.raises(ExportError, match="unknown target 'tpu'; known: cpu, x86-cuda12"):
-        target_profile("tpu")
+    with pytest.raises(ExportError, match="unknown profile 'tpu'; known: cpu, x86-cuda12"):
+        find_profile("tpu")
 
 
 def test_espnetv2s_graph_is_small():

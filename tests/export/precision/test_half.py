@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,13 +9,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.gate.parity import Gate, ParityReport
-from export.graph.deploy import Answers, DeployModel
+from export.gate.parity import Gate
+from export.graph.deploy import DeployModel, Outputs
 from export.graph.ort_session import GraphSession, float_tensors, largest_values, look_inside
 from export.graph.to_onnx import export_graph
-from export.precision.bisect import first_failing
 from export.precision.half import emulate_half, finite_in_half, sensitive_nodes, to_fp16, to_half
-from export.precision.node_search import nodes_to_keep
+from export.precision.node_search import first_failing, nodes_to_keep
 
 
 def chain(*factors, resize=False):
@@ -116,9 +117,9 @@ def test_a_quotient_of_what_half_rounds_to_nothing_stays_single():
 
 
 def test_fp16_really_computes_in_fp16_and_keeps_what_must_not(packaged, frames):
-    deploy = DeployModel(packaged.model, packaged.spec, Answers("full", True, True)).eval()
+    deploy = DeployModel(packaged.network, packaged.spec, Outputs("full", True, True)).eval()
     example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
-    graph = export_graph(deploy, example, deploy.answers.names)
+    graph = export_graph(deploy, example, output_names=deploy.outputs.names)
     single = sensitive_nodes(graph, frames[:1])
     converted = to_fp16(graph, single)
     inferred = onnx.shape_inference.infer_shapes(converted)
@@ -147,7 +148,7 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
         return report(1.0 - 0.02 * ("conv7" not in single) - 0.02 * ("conv20" not in single))
 
     images = [np.ones((1, 1, 4), np.float32)]
-    found = to_half(graph, images, judge, judge)
+    found = to_half(graph, images, compare=judge, quick_compare=judge)
     assert found.parity.passed
     assert set(found.single) == {"conv7", "conv20"} | sensitive_nodes(graph, images)
 
@@ -155,22 +156,26 @@ def test_the_search_gives_the_harmful_nodes_back_to_single_precision(report):
 def test_the_search_asks_the_gate_no_more_than_it_has_to(report):
     asked, ranked = [], []
 
-    def glance(kept):
+    def quick_report(kept):
         return report(1.0 if "n7" in kept else 0.5)
 
     def judge(kept):
         asked.append(kept)
-        return glance(kept)
+        return quick_report(kept)
 
     def progress(steps):
         return (ranked.append(step) or step for step in steps)
 
     order = [f"n{index}" for index in range(24)]
-    assert nodes_to_keep(order, (), judge, glance, progress)[0] == ("n7",)
+    assert nodes_to_keep(order, (), compare=judge, quick_compare=quick_report, progress=progress)[
+        0
+    ] == ("n7",)
     assert [len(kept) for kept in asked] == [0, 12, 6, 3, 1]  # nothing, half, and what bisects it
     assert ranked == order
     asked.clear()
-    assert nodes_to_keep(order, ("n7",), judge, glance, progress)[0] == ("n7",)
+    assert nodes_to_keep(
+        order, ("n7",), compare=judge, quick_compare=quick_report, progress=progress
+    )[0] == ("n7",)
     assert asked == [("n7",)]
     assert len(ranked) == 24  # nothing was ranked in vain
 
@@ -190,7 +195,7 @@ def test_the_search_keeps_the_fewest_that_pass(report, harms, budget, data):
         harm = sum(h for name, h in zip(order, harms, strict=True) if name not in kept)
         return report(0.99 + (budget + 0.5 - harm) / 1e5)  # passes up to the budget
 
-    kept, found = nodes_to_keep(order, start, judge, judge)
+    kept, found = nodes_to_keep(order, start, compare=judge, quick_compare=judge)
     most = max(0, len(order) // 2 - len(start))
     passing = [n for n in range(most + 1) if sum(free[: len(free) - n]) <= budget]
     assert found.passed == bool(passing)
@@ -199,20 +204,18 @@ def test_the_search_keeps_the_fewest_that_pass(report, harms, budget, data):
     assert found == judge(kept)
 
 
-def test_what_mends_a_class_is_kept_though_agreement_falls():
+def test_what_improves_a_class_is_kept_though_agreement_falls(report):
     share = {"road": 1.0}
 
     def judge(single):
         iou = 0.97 if "n7" in single else 0.90
         agreement = 0.9969 if "n7" in single else 0.9970
-        gate = Gate(0.99, 0.95, 1.0)
-        return ParityReport(
-            agreement, agreement, None, None, {"road": iou}, share, None, {}, None, (), 1, gate
-        )
+        gate = Gate(label_agreement=0.99, class_iou=0.95, miou_loss=1.0)
+        return replace(report(agreement), class_iou={"road": iou}, class_share=share, gate=gate)
 
     order = [f"n{index}" for index in range(24)]
-    kept, report = nodes_to_keep(order, (), judge, judge)
-    assert report.passed
+    kept, found = nodes_to_keep(order, (), compare=judge, quick_compare=judge)
+    assert found.passed
     assert kept == ("n7",)
 
 
@@ -230,7 +233,7 @@ def test_a_ranking_that_says_nothing_costs_nodes_and_not_the_gate(report, culpri
         return report(1.0 if culprit in kept else 0.9)
 
     order = [f"n{index}" for index in range(24)]
-    kept, found = nodes_to_keep(order, (), judge, lambda _kept: report(1.0))
+    kept, found = nodes_to_keep(order, (), compare=judge, quick_compare=lambda _kept: report(1.0))
     assert found.passed
     assert culprit in kept
     assert len(kept) <= 12
@@ -238,7 +241,12 @@ def test_a_ranking_that_says_nothing_costs_nodes_and_not_the_gate(report, culpri
 
 def test_a_search_that_cannot_help_ends_and_says_so(report):
     graph, images = chain(*[1.0] * 30), [np.ones((1, 1, 4), np.float32)]
-    found = to_half(graph, images, lambda _single: report(0.5), lambda _single: report(0.5))
+    found = to_half(
+        graph,
+        images,
+        compare=lambda _single: report(0.5),
+        quick_compare=lambda _single: report(0.5),
+    )
     assert not found.parity.passed
     assert set(found.single) == sensitive_nodes(graph, images)  # nothing is given back in vain
 

@@ -90,7 +90,18 @@ def test_int8_of_a_graph_with_control_flow_has_no_time_in_half(monkeypatch, repo
 
     monkeypatch.setattr("export.precision.int8.to_fp16", refused)
     graph = network(2.0)
-    found = Quantised(graph, graph, "entropy", {}, {}, False, (), ("conv0",), (), report(1.0))
+    found = Quantised(
+        graph=graph,
+        source=graph,
+        rule="entropy",
+        tried={},
+        limits={},
+        int32_bias=False,
+        kept=(),
+        quantised=("conv0",),
+        single=(),
+        parity=report(1.0),
+    )
     facts = int8_facts(found, [IMAGE])
     assert facts.fp16_ms is None
     assert min(facts.int8_ms, facts.fp32_ms) >= 0
@@ -245,7 +256,7 @@ def test_the_search_keeps_what_harms_and_quantises_the_rest(graph, frames, repor
         }
         return report(0.5 if quantised["encoder._blocks.0._bn2/Conv"] else 1.0)
 
-    found = to_int8(graph, calibration, compare, compare)
+    found = to_int8(graph, calibration, compare=compare, quick_compare=compare)
     assert found.parity.passed
     assert found.kept == ("encoder._blocks.0._bn2/Conv",)
     assert len(found.quantised) > 40

@@ -8,12 +8,17 @@ from torch.nn.utils import parametrize
 
 from export.bundle.write import export_bundle
 from export.errors import ParityError
-from export.gate.thresholds import ExportRecipe
+from export.gate.thresholds import Thresholds
 from export.precision import qat as finetuning
-from export.precision.qat import finetune
-from sfda_edge.data.loading import silent
-from sfda_edge.evaluation.evaluate import Predictor
+from export.precision.qat import quantisation_aware_finetuning
+from sfda_edge.evaluation import Predictor
 from sfda_edge.models.inference import Normalise
+from sfda_edge.recipes.recipe import load_recipe
+from sfda_edge.runs.progress import silent
+
+
+def thresholds(*changes):
+    return load_recipe("export", Thresholds, changes)
 
 
 def rounded(values, limit, lowest=-128):
@@ -59,7 +64,7 @@ def test_every_other_batch_is_mirrored():
             seen.append({image.numpy().tobytes() for image in images})
         return network(images.float().permute(0, 3, 1, 2))
 
-    finetune(layer, frames, logits, 2, silent)
+    quantisation_aware_finetuning(layer, frames, logits, steps=2, progress=silent)
     plain = {frame.tobytes() for frame in frames}
     mirrored = {np.ascontiguousarray(frame[:, ::-1]).tobytes() for frame in frames}
     assert seen == [plain, plain, mirrored, mirrored]  # of the model and of its student
@@ -75,7 +80,7 @@ def test_the_limit_of_a_layer_leaves_out_one_value_in_ten_thousand():
 
 
 def test_a_network_learns_to_be_quantised_and_the_model_stays(packaged, frames):
-    model = packaged.model
+    model = packaged.network
     before = {name: value.clone() for name, value in model.state_dict().items()}
     normalise = Normalise(packaged.spec)
 
@@ -85,16 +90,16 @@ def test_a_network_learns_to_be_quantised_and_the_model_stays(packaged, frames):
     def distance(network):
         with torch.no_grad(), finetuning._quantised(network, limits(network)):
             found = logits(network, stacked).log_softmax(1)
-        return float((wanted.exp() * (wanted - found)).sum(1).mean())
+        return float((needed.exp() * (needed - found)).sum(1).mean())
 
     def limits(network):
         return finetuning._limits(network, stacked, logits)
 
     stacked = torch.from_numpy(np.stack(frames))
     with torch.no_grad():
-        wanted = logits(model, stacked).log_softmax(1)
+        needed = logits(model, stacked).log_softmax(1)
     at_first = distance(model)
-    student = finetune(model, frames, logits, 10, silent)
+    student = quantisation_aware_finetuning(model, frames, logits, steps=10, progress=silent)
     assert distance(student) < 0.8 * at_first
     after = model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -108,13 +113,15 @@ def test_what_loses_too_much_is_finetuned_and_says_so(
     tmp_path, request_, frames, monkeypatch, calibration
 ):
     monkeypatch.setattr("export.precision.node_search._MOST_KEPT", 0.0)  # everything in int8
-    recipe = ExportRecipe(int8_label_agreement=0.0, int8_class_iou=0.0)
-    asked = replace(request_, precision="int8", calibration=calibration, recipe=recipe)
+    recipe = thresholds("int8.label_agreement=0.0", "int8.class_iou=0.0")
+    asked = replace(request_, precision="int8", calibration=calibration, thresholds=recipe)
     plain = export_bundle(asked, tmp_path / "bundle").parity.label_agreement
-    recipe = replace(recipe, int8_label_agreement=plain + 1e-4, int8_finetune_steps=12)
-    result = export_bundle(replace(asked, recipe=recipe), tmp_path / "bundle")
+    recipe = thresholds(
+        f"int8.label_agreement={plain + 1e-4}", "int8.class_iou=0.0", "qat_steps=12"
+    )
+    result = export_bundle(replace(asked, thresholds=recipe), tmp_path / "bundle")
     assert result.parity.label_agreement > plain
-    assert result.int8.finetune_steps == 12
+    assert result.int8.qat_steps == 12
     assert "fine-tuned for 12 steps" in (tmp_path / "bundle" / "card.md").read_text()
 
 
@@ -125,10 +132,10 @@ def test_labels_say_that_it_loses_too_much_where_there_are_any(
     caplog.set_level("INFO")
     predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
     validation = [(frame, predictor.label_map(frame)) for frame in frames[:2]]  # torch scores 100
-    recipe = ExportRecipe(
-        int8_label_agreement=0, int8_class_iou=0, int8_miou_loss=0, int8_finetune_steps=1
+    recipe = thresholds(
+        "int8.label_agreement=0", "int8.class_iou=0", "int8.miou_loss=0", "qat_steps=1"
     )
-    asked = replace(request_, precision="int8", calibration=calibration, recipe=recipe)
-    with pytest.raises(ParityError, match=r"at most -0 wanted.*first layer to fail it is \S+/\S+"):
+    asked = replace(request_, precision="int8", calibration=calibration, thresholds=recipe)
+    with pytest.raises(ParityError, match=r"at most 0 allowed.*first layer to fail it is \S+/\S+"):
         export_bundle(replace(asked, validation=validation), tmp_path / "bundle")
-    assert "int8 loses too much (mIoU -" in caplog.text
+    assert "int8 fails the gate (mIoU dropped " in caplog.text

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from runtime.errors import SourceError
-from runtime.sources.grammar import open_source, video_frames, without_credentials
+from runtime.sources.credentials import without_credentials
+from runtime.sources.grammar import open_source
+from runtime.sources.video_file import video_frames
 
 
 @pytest.fixture

@@ -76,6 +76,6 @@ def test_a_stream_is_read_and_its_loss_is_an_error_without_the_password(camera):
         assert greys == sorted(greys)
         assert greys[-1] > greys[0]
         server.kill()
-        with pytest.raises(SourceError, match="stopped giving frames") as caught:
+        with pytest.raises(SourceError, match="stopped after") as caught:
             list(iter(source.read, None))
         assert "secret" not in str(caught.value)

@@ -5,31 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sfda_edge.adaptation.loop import _steps, adapt, batch_indices, begin, checkpoint_path
-from sfda_edge.adaptation.run import outcome_text, refusal_text
-from sfda_edge.data.loading import silent
+from sfda_edge.adaptation.loop import _steps, adapt, begin, checkpoint_path, observe_nothing
+from sfda_edge.adaptation.run import outcome_text, rejection_text
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.report.tensorboard import with_tensorboard
 from sfda_edge.runs.metrics import open_metrics, read_metrics
-
-
-@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
-def test_every_epoch_shows_every_image_once(num_images, batch_size, seed):
-    steps = 3 * num_images  # so that steps x batch_size is a multiple of num_images
-    seen = torch.cat([batch_indices(num_images, batch_size, seed, s) for s in range(steps)])
-    for epoch in seen.view(-1, num_images):
-        assert sorted(epoch.tolist()) == list(range(num_images))
-
-
-def test_another_seed_is_another_order():
-    assert batch_indices(50, 50, 0, 0).tolist() != batch_indices(50, 50, 1, 0).tolist()
-    assert batch_indices(50, 50, 0, 0).tolist() != batch_indices(50, 50, 0, 1).tolist()
+from sfda_edge.runs.progress import silent
+from sfda_edge.runs.state import save_state
 
 
 def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
@@ -46,43 +32,43 @@ def test_each_step_is_logged_and_every_tenth_judged(tmp_path, make_task):
 @pytest.mark.parametrize(
     ("best_step", "said"),
     [
-        (None, "The source model is returned unchanged: nothing was found to be better. Its"),
-        (0, "Returned: the model before the first of 6 steps, which differs from"),
-        (5, "Returned: the model of step 5 of 6;"),
+        (None, "Selected: the source model, unchanged; no checkpoint was better. Its"),
+        (0, "Selected: the model before the first of 6 steps, which differs from"),
+        (5, "Selected: step 5 of 6;"),
     ],
 )
 def test_people_are_told_what_was_returned(best_step, said, make_task):
     run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
-    run.guard.best_step = best_step
+    run.selection.best_step = best_step
     assert outcome_text(run).startswith(said)
-    run.stopped = "the answers are one class"
-    assert outcome_text(run).startswith(f"The run was stopped: the answers are one class. {said}")
+    run.stopped = "one class is left"
+    assert outcome_text(run).startswith(f"The run was stopped: one class is left. {said}")
 
 
 def test_people_are_told_why_a_higher_score_was_refused(make_task):
     run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
-    source = run.guard.source
-    run.method.taught_by_views = True
+    source = run.selection.source
+    run.method.trains_on_ensemble = True
     line = {"step": 4, "score": 1.05 * source.score, "accuracy": source.accuracy}
-    assert refusal_text(run, [{"step": 0, "score": 0.0, "accuracy": 0.0}, line]) == (
-        f" Step 4 scored {1.05 * source.score:.3f} and was refused: one that has learnt what the "
-        f"judging views say has to reach {1.06 * source.score:.3f}."
+    assert rejection_text(run, [{"step": 0, "score": 0.0, "accuracy": 0.0}, line]) == (
+        f" Step 4 scored {1.05 * source.score:.3f} and was rejected: a student trained on the "
+        f"ensemble's labels must score at least {1.06 * source.score:.3f}."
     )
     wrong = 1 - 1.2 * (1 - source.accuracy)
-    assert "wrong pixels" in refusal_text(run, [line | {"accuracy": wrong}])
-    assert refusal_text(run, [line | {"score": source.score}]) == ""
-    assert refusal_text(run, [{"step": 1}]) == ""
-    assert refusal_text(run, [line | {"step": 0}]) == "", "nothing was learnt yet: no pupil"
-    run.guard.best = dataclasses.replace(source, score=1.05 * source.score)
-    assert refusal_text(run, [line]) == ""
+    assert "wrong pixels" in rejection_text(run, [line | {"accuracy": wrong}])
+    assert rejection_text(run, [line | {"score": source.score}]) == ""
+    assert rejection_text(run, [{"step": 1}]) == ""
+    assert rejection_text(run, [line | {"step": 0}]) == "", "nothing was learnt yet: no student"
+    run.selection.best = dataclasses.replace(source, score=1.05 * source.score)
+    assert rejection_text(run, [line]) == ""
 
 
 def test_the_statistics_are_mixed_before_the_last_judgement(tmp_path, make_task, tiny_model):
     task = make_task()
     run = begin(task, BatchNormStatistics, BatchNormRecipe(1.0, num_images=12, batch_size=4))
     seen = []
-    judge = run.guard.judge
-    run.guard.judge = lambda model: seen.append(model[1].running_mean.clone()) or judge(model)
+    judge = run.selection.score
+    run.selection.score = lambda model: seen.append(model[1].running_mean.clone()) or judge(model)
     adapt(run, tmp_path)
     assert not torch.equal(seen[-1], tiny_model[1].running_mean)
 
@@ -91,7 +77,7 @@ def test_a_foreign_checkpoint_is_an_error(tmp_path, make_task):
     run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
     with pytest.raises(RunError, match="nothing to resume"):
         run.resume(tmp_path / "last.pt")
-    torch.save({"model": {}, "method": {}, "next_step": 1}, tmp_path / "last.pt")
+    save_state(tmp_path / "last.pt", {"model": {}, "method": {}, "next_step": 1})
     with pytest.raises(RunError, match="not a checkpoint of this run"):
         run.resume(tmp_path / "last.pt")
 
@@ -123,7 +109,7 @@ def test_a_disk_that_would_be_full_later_is_found_before_anything_is_learnt(
     adapt(run, tmp_path)
 
 
-@pytest.mark.parametrize(("name", "rounds"), [("default", 0), ("selftrain", 2)])
+@pytest.mark.parametrize(("name", "rounds"), [("multiview", 0), ("selftrain", 2)])
 def test_labels_that_are_to_come_need_room_too(name, rounds, tmp_path, make_task, monkeypatch):
     """Those of the default are there before the first step."""
     _, recipe = load_method_recipe(name, None, ("steps=4", "batch_size=2"))
@@ -147,7 +133,7 @@ def test_a_run_is_judged_eight_times_within_reason(
     run.method.num_steps = num_steps
     monkeypatch.setattr(run, "save", lambda _path: None)
     monkeypatch.setattr(run.method, "step", lambda *_: {"loss": 0.0})
-    steps = (line["step"] for line in _steps(run, tmp_path) if "score" in line)
+    steps = (line["step"] for line in _steps(run, tmp_path, observe_nothing) if "score" in line)
     assert list(islice(steps, len(judged))) == judged
 
 
@@ -205,11 +191,11 @@ def test_what_preparation_alone_makes_of_the_model_is_considered(make_task, tmp_
     run = begin(make_task(), Harmful, BatchNormRecipe(num_images=8, batch_size=4))
     prepared = run.method.model[3].bias.clone()
     scores = iter([0.9, 0.1])
-    verdict = run.guard.source
+    verdict = run.selection.source
     judge = lambda _model: dataclasses.replace(verdict, score=next(scores))
-    monkeypatch.setattr(run.guard, "judge", judge)
+    monkeypatch.setattr(run.selection, "score", judge)
     adapt(run, tmp_path)
-    assert run.guard.best_step == 0
+    assert run.selection.best_step == 0
     assert torch.equal(run.method.model[3].bias, prepared)
 
 

@@ -6,23 +6,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfda_edge.adaptation.loop import ensure_healthy_batchnorm
-from sfda_edge.adaptation.task import AdaptationTask
-from sfda_edge.batchnorm.statistics import (
-    ChannelMoments,
-    TargetStatistics,
-    batchnorm_layers,
-    check_health,
-    local_batchnorm,
-    target_statistics,
-)
+from sfda_edge.adaptation.loop import repair_statistics
+from sfda_edge.batchnorm.layers import batchnorm_layers, local_batchnorm
+from sfda_edge.batchnorm.statistics import ChannelMoments, TargetStatistics, target_statistics
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.checkpoint import load_model
-from sfda_edge.models.source_model import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelRequest, load_source
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.selection.statistics_check import check_statistics
+from sfda_edge.task import AdaptationTask
 
 
 def adapted(model, batches, share):
@@ -152,6 +148,11 @@ def test_sums_are_kept_where_the_model_is(tiny_model):
     assert {moments.total.device.type for moments in statistics.moments.values()} == {"meta"}
 
 
+def checked(model, batches):
+    predict = lambda images: model(images).softmax(1)
+    return check_statistics(model, batches, predict, SelectionConfig())
+
+
 def test_statistics_that_leave_one_of_two_classes_are_repaired():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
@@ -161,20 +162,20 @@ def test_statistics_that_leave_one_of_two_classes_are_repaired():
     with torch.no_grad():  # half of the pixels each
         logits = model.eval()(torch.cat(batches))
         model[3].bias[0] -= (logits[:, 0] - logits[:, 1]).median()
-    assert check_health(model, batches, lambda logits: logits.softmax(1))[0].usable
+    assert checked(model, batches)[0].usable
     model[1].running_var.mul_(1e4)  # the features vanish, the bias answers
-    health, statistics = check_health(model, batches, lambda logits: logits.softmax(1))
-    assert health.classes_stored < 1.1
-    assert health.classes_batch > 1.9
-    assert not health.usable
+    found, statistics = checked(model, batches)
+    assert found.classes_stored < 1.1
+    assert found.classes_batch > 1.9
+    assert not found.usable
     statistics.mix_into(model, 1.0)
-    assert check_health(model, batches, lambda logits: logits.softmax(1))[0].usable
+    assert checked(model, batches)[0].usable
 
 
 @pytest.fixture
 def road_task(tmp_path, make_task):
     """The packaged network on frames that show nothing but road, which it sees rightly."""
-    source, folder = load_source(ModelFlags(None)), tmp_path / "road"
+    source, folder = load_source(ModelRequest()), tmp_path / "road"
     folder.mkdir()
     for index, sample in enumerate(open_images("streetsynth:source").samples[:8]):
         image = sample.image()
@@ -182,15 +183,23 @@ def road_task(tmp_path, make_task):
         part = image[3 * height // 4 :, 2 * width // 5 : 3 * width // 5]
         Image.fromarray(part).save(folder / f"{index}.png")
     target, other = TargetImages(open_images(str(folder)), source.spec.input_hw), make_task()
-    return AdaptationTask(source.model, source.spec, target, other.fabric, 0, tmp_path, other.bars)
+    return AdaptationTask(
+        source.network,
+        source.spec,
+        target,
+        fabric=other.fabric,
+        seed=0,
+        work_dir=tmp_path,
+        bars=other.bars,
+    )
 
 
 def test_a_target_of_one_class_is_no_fault_of_the_checkpoint(road_task):
     """Batch statistics make five classes of bare road; that is nonsense, and no reason to mend."""
     before = {k: v.clone() for k, v in road_task.model.state_dict().items()}
-    health = ensure_healthy_batchnorm(road_task)
-    assert health.usable
-    assert health.classes_stored < 1.5 < 4 < health.classes_batch
+    found = repair_statistics(road_task)
+    assert found.usable
+    assert found.classes_stored < 1.5 < 4 < found.classes_batch
     after = road_task.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -198,7 +207,7 @@ def test_a_target_of_one_class_is_no_fault_of_the_checkpoint(road_task):
 def test_a_target_of_one_class_does_not_hide_a_broken_checkpoint(road_task):
     for layer in batchnorm_layers(road_task.model).values():
         layer.reset_running_stats()
-    assert not ensure_healthy_batchnorm(road_task).usable
+    assert not repair_statistics(road_task).usable
 
 
 @pytest.fixture
@@ -214,14 +223,20 @@ def camvid_task(real_data, tmp_path, make_task):
     target = TargetImages(few, spec.input_hw)
     reference = make_task()
     return AdaptationTask(
-        load_model(weights, spec), spec, target, reference.fabric, 0, tmp_path, reference.bars
+        load_model(weights, spec),
+        spec,
+        target,
+        fabric=reference.fabric,
+        seed=0,
+        work_dir=tmp_path,
+        bars=reference.bars,
     )
 
 
-def test_real_weights_in_a_new_city_are_healthy(camvid_task, caplog):
+def test_real_weights_in_a_new_city_are_foundy(camvid_task, caplog):
     before = {k: v.clone() for k, v in camvid_task.model.state_dict().items()}
-    health = ensure_healthy_batchnorm(camvid_task)
-    assert health.usable
+    found = repair_statistics(camvid_task)
+    assert found.usable
     assert not caplog.records
     after = camvid_task.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -238,10 +253,12 @@ def test_statistics_that_make_nonsense_are_said_and_repaired(damage, camvid_task
         else:
             layer.running_mean.mul_(30)
             layer.running_var.div_(900)
-    health = ensure_healthy_batchnorm(camvid_task)
-    assert not health.usable
+    found = repair_statistics(camvid_task)
+    assert not found.usable
     assert "unusable" in caplog.text
-    batches = list(camvid_task.target_batches(8, 4))
-    repaired, _ = check_health(camvid_task.model, batches, camvid_task.probabilities)
+    task = camvid_task
+    batches = [task.inputs(task.target.images(part)) for part in task.even_batches(8, 4)]
+    predict = lambda images: task.probabilities(task.coarse_logits(task.model, images))
+    repaired, _ = check_statistics(task.model, batches, predict, task.selection)
     assert repaired.usable
     assert repaired.classes_stored > 2.5

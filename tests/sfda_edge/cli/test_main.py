@@ -11,8 +11,12 @@ import pytest
 from PIL import Image
 
 from sfda_edge.cli import main as cli
+from sfda_edge.cli.options import size_hw
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import MODEL_DIR
+
+# The packaged network takes less than a second a step at this size.
+SMALL = ("--size", "96x48")
 
 
 def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
@@ -35,13 +39,16 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--images", "x" * 300], "File name too long"),
         (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
         (["adapt", "--images", cli.__file__], ".py' is not a folder, a video file"),
-        (["adapt", "--method", "magic"], "unknown method 'magic'; known: default"),
-        (["recipes", "mine.toml"], "mine.toml is not there; sfda-edge recipes lists"),
+        (["adapt", "--method", "magic"], "unknown method 'magic'; known: multiview"),
+        (["recipes", "mine.toml"], "mine.toml does not exist; sfda-edge recipes lists"),
         (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
         (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
         (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
         (["adapt", "--weights", "no.pth"], "no.pth does not exist; name a run directory"),
-        (["adapt", "--weights", cli.__file__], "so say what it is: --model, --label-space, --size"),
+        (
+            ["adapt", "--weights", cli.__file__],
+            "it must be described: --model, --label-space, --size",
+        ),
         (["adapt", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
         (["adapt", "--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a CUDA GPU"),
         (["adapt", "--feature-layer", "x", "--method", "sfda"], "the network has no layer 'x'"),
@@ -61,16 +68,16 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--resume", "--out", "new"], "nothing to resume"),
         (["export"], "there is no runs/latest here"),
         (["export", str(MODEL_DIR)], "no run beside them; give --images"),
-        (["export", "--target", "tpu"], "unknown target 'tpu'"),
-        (["export", "--engine", "tensorrt-rtx"], "--target cpu has no engines"),
+        (["export", "--target", "tpu"], "unknown profile 'tpu'"),
+        (["export", "--engine", "tensorrt-rtx"], "--profile cpu has no engines"),
         (["export", "--compute-capability", "8.9"], "add --engine"),
         (
             ["export", "--max-batch", "4", "--dynamic-batch"],
-            "it wants --engine and --dynamic-batch",
+            "--max-batch applies to engines; add --engine",
         ),
         (
             ["export", "--engine", "tensorrt", "--compute-capability", "8.7"],
-            "tensorrt builds for the GPU that is here alone",
+            "tensorrt builds only for the GPU that is here",
         ),
         (["evaluate", "--images", "streetsynth:target"], "has no labels"),
         (["evaluate", "--map", "nothing"], "unknown class map 'nothing'"),
@@ -99,7 +106,7 @@ def test_help_names_every_label_space(capsys):
 
 
 def test_sizes_are_width_by_height():
-    assert cli.size_hw("512x256") == (256, 512)
+    assert size_hw("512x256") == (256, 512)
 
 
 def test_a_run_is_not_written_over(in_empty_folder, capsys):
@@ -111,18 +118,18 @@ def test_a_run_is_not_written_over(in_empty_folder, capsys):
 
 
 def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys):
-    begun = ["adapt", "--method", "bn", "--out", "run"]
+    begun = ["adapt", *SMALL, "--method", "bn", "--out", "run"]
     assert cli.main([*begun, "--set", "num_images=8"]) == 0
     facts = in_empty_folder / "run" / "run.json"
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"state": "running"}))
     assert cli.main([*begun, "--set", "num_images=16", "--resume"]) == 2
     said = capsys.readouterr().err
-    assert "was begun with another recipe.num_images (8, not 16); resume with what" in said
+    assert "was started with another recipe.num_images (8, not 16); resume with" in said
 
 
 def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, capsys):
     caplog.set_level("INFO")
-    begun = ["adapt", "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
+    begun = ["adapt", *SMALL, "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
     assert cli.main([*begun, "--out", "run", "--validation", "streetsynth:clip"]) == 0
     facts = in_empty_folder / "run" / "run.json"
     first = json.loads(facts.read_text())
@@ -132,13 +139,13 @@ def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, c
     assert "run exists already; choose another --out\n" in capsys.readouterr().err
     facts.write_text(json.dumps(first | {"state": "running"}))
     assert cli.main([*begun, "--out", "run"]) == 2
-    assert "choose another --out, or --resume to go on" in capsys.readouterr().err
+    assert "choose another --out, or --resume to continue" in capsys.readouterr().err
     unsaid = {key: fact for key, fact in first.items() if key != "arguments"}
     facts.write_text(json.dumps(unsaid | {"state": "running"}))
     assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
     said = capsys.readouterr().err
-    assert "begun with another method (tent, not default), recipe.steps (2, not 300)" in said
-    assert "does not say with what arguments it was begun" in caplog.text
+    assert "started with another method (tent, not multiview), recipe.steps (2, not 300)" in said
+    assert "does not record the arguments" in caplog.text
     facts.write_text(json.dumps(first | {"state": "running"}))
     assert cli.main(["adapt", "--resume", "--out", "run"]) == 0
     assert "resumed: 0 of 2 steps" in caplog.text
@@ -147,7 +154,7 @@ def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, c
 
 
 def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
-    begun = ["adapt", "--method", "bn", "--out", "run", "--set", "num_images=8"]
+    begun = ["adapt", *SMALL, "--method", "bn", "--out", "run", "--set", "num_images=8"]
     assert cli.main(begun) == 0
     facts = in_empty_folder / "run" / "run.json"
     run = json.loads(facts.read_text()) | {"state": "running"}
@@ -156,11 +163,11 @@ def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
     assert "bit for bit" not in caplog.text
     facts.write_text(json.dumps(run | {"threads": 77}))
     assert cli.main([*begun, "--resume"]) == 0
-    assert "begun with threads 77, resumed with" in caplog.text
+    assert "started with threads 77, resumed with" in caplog.text
 
 
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
-    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", "--size", "192x96"]
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", *SMALL]
     for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
         command += ["--set", setting]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
@@ -180,7 +187,7 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
-    begun = ["adapt", "--method", "bn", "--out", "run"]
+    begun = ["adapt", *SMALL, "--method", "bn", "--out", "run"]
     assert cli.main(begun) == 0
     assert cli.main([*begun, "--resume"]) == 2
     assert "is finished" in capsys.readouterr().err
@@ -194,12 +201,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, 
 
 
 def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sfda_edge.commands", None)
-
     def missing(args):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(cli, "_adapt", missing)
+    monkeypatch.setattr("sfda_edge.cli.adapt.run", missing)
     assert cli.main(["adapt"]) == 2
     assert "pip install 'sfda-edge[adapt]'" in capsys.readouterr().err
 
@@ -209,7 +214,7 @@ def test_ctrl_c_promises_resume_only_where_there_is_one(monkeypatch, capsys, com
     def pressed(_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, f"_{command}", pressed)
+    monkeypatch.setattr(f"sfda_edge.cli.{command}.run", pressed)
     assert cli.main([command]) == 130
     assert ("--resume" in capsys.readouterr().err) == promised
 
@@ -221,7 +226,7 @@ def test_too_little_memory_is_said(monkeypatch, capsys, words):
     def fails(_args):
         raise RuntimeError(f"{words} memory\nand a long trace")
 
-    monkeypatch.setattr(cli, "_adapt", fails)
+    monkeypatch.setattr("sfda_edge.cli.adapt.run", fails)
     assert cli.main(["adapt"]) == 2
     said = capsys.readouterr().err
     assert "a smaller --size" in said
@@ -232,7 +237,7 @@ def test_a_failure_of_ours_keeps_its_trace(monkeypatch):
     def fails(_args):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(cli, "_adapt", fails)
+    monkeypatch.setattr("sfda_edge.cli.adapt.run", fails)
     with pytest.raises(RuntimeError, match="mat1"):
         cli.main(["adapt"])
 
@@ -251,7 +256,7 @@ def test_that_nobody_reads_is_no_error(closed):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ("running", "the run has not finished: --resume goes on with it"),
+        ("running", "the run has not finished: --resume continues it"),
         ("finished", "name a run directory or a weights file"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda_edge.data import absolute_spec, open_images
+from sfda_edge.data import open_images, recorded_spec
 from sfda_edge.data.images import checked_label_map
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
@@ -42,7 +42,7 @@ def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
     shutil.copy(images / "aachen" / "0.png", images / ".thumbnails")
     with pytest.raises(DataError, match=r"its subfolders hold 3: .*images/\*\* takes them"):
         open_images(str(images), labels)
-    assert absolute_spec(f"{images}/**") == f"{images.resolve()}/**"
+    assert recorded_spec(f"{images}/**") == f"{images.resolve()}/**"
     found = open_images(f"{images}/**", labels)
     names = [sample.name for sample in found.samples]
     assert names == ["aachen/0.png", "bochum/0.png", "bochum/5.png"]
@@ -136,7 +136,7 @@ def test_bad_samples_are_left_out_when_asked(labelled_folder, three_classes, cap
     with caplog.at_level(logging.WARNING):
         kept = [x.name for x in read_all(spoil(labelled_folder), three_classes, skip_bad=True)]
     assert kept == ["3.png", "4.png", "5.png"]
-    assert "left out 3 of 6" in caplog.text
+    assert "3 of 6 samples are left out" in caplog.text
 
 
 def test_nothing_left_is_an_error_even_when_skipping(tmp_path):
@@ -194,7 +194,7 @@ def test_what_is_not_there_is_an_error(spec, message):
 
 def test_a_spec_can_be_said_for_every_folder(in_empty_folder):
     (in_empty_folder / "split").mkdir()
-    assert absolute_spec("split") == str(in_empty_folder / "split")
-    assert absolute_spec("camvid:split") == f"camvid:{in_empty_folder / 'split'}"
+    assert recorded_spec("split") == str(in_empty_folder / "split")
+    assert recorded_spec("camvid:split") == f"camvid:{in_empty_folder / 'split'}"
     (in_empty_folder / "target").mkdir()  # must not be taken for the packaged part
-    assert absolute_spec("streetsynth:target") == "streetsynth:target"
+    assert recorded_spec("streetsynth:target") == "streetsynth:target"

@@ -55,8 +55,16 @@ def test_another_size_is_read_from_the_image_itself():
 def test_the_digest_is_of_all_images_at_the_input_size():
     images = drawn_images(3)
     stacked = torch.stack([expected(images, index) for index in range(3)])
-    digest = hashlib.sha256(np.ascontiguousarray(stacked.numpy()).tobytes()).hexdigest()
-    assert TargetImages(images, SIZE_HW, memory_bytes=0).sha256 == digest
+    each = [hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in stacked]
+    target = TargetImages(images, SIZE_HW, memory_bytes=0)
+    assert target.sha256 == hashlib.sha256("".join(each).encode()).hexdigest()
+    names = [sample.name for sample in images.samples]
+    lines = [f"{digest}  {name}" for digest, name in zip(each, names, strict=True)]
+    assert target.hashes_text().splitlines() == lines
+    older = hashlib.sha256(stacked.contiguous().numpy().tobytes()).hexdigest()
+    assert target.matches(target.sha256)
+    assert target.matches(older)
+    assert not target.matches(each[0])
 
 
 def test_a_spread_is_even_and_never_larger_than_the_set():

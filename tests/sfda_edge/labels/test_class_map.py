@@ -83,7 +83,11 @@ def test_a_label_space_from_a_file_gets_colours(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("names = 3", "not iterable"), ('names = ["a"]', "2 to 255"), ("name = 1", "names, palette")],
+    [
+        ("names = 3", "must be a list of texts"),
+        ('names = ["a"]', "2 to 255"),
+        ("name = 1", "names, palette"),
+    ],
 )
 def test_impossible_label_spaces_are_errors(tmp_path, text, message):
     (tmp_path / "space.toml").write_text(text)

@@ -10,16 +10,18 @@ from torch.nn import functional
 from user_network import Shared, coarse, without_norm
 
 from sfda_edge.adaptation.loop import adapt, begin, checkpoint_path
-from sfda_edge.adaptation.run import completed, say_other_model
+from sfda_edge.adaptation.run import completed, warn_of_other_model
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.methods import METHODS, RecipeModel, load_method_recipe, recipe_model
+from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.sfda.features import feature_layer
 from sfda_edge.models import MODELS, ModelSpec, build_model
-from sfda_edge.models.source_model import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelRequest, load_source
+from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.recipes.recipe import describe_recipes, recipe_names, recipe_path
+from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.runs.metrics import read_metrics
-from sfda_edge.selection.checkpoint_selection import Guard
+from sfda_edge.selection.checkpoint_selection import CheckpointSelection
 from sfda_edge.toml_file import read_toml
 from sfda_edge.training.losses import batch_moments
 
@@ -32,7 +34,7 @@ def small_recipe(name, steps=2):
     settings = read_toml(recipe_path(name))
     _, recipe = load_method_recipe(name)
     changes = {key: value for key, value in SMALL.items() if hasattr(recipe, key)}
-    if hasattr(recipe, "steps"):
+    if "steps" in {field.name for field in dataclasses.fields(recipe)}:
         changes["steps"] = str(steps)
     assert settings["method"] in METHODS
     return load_method_recipe(name, None, tuple(f"{k}={v}" for k, v in changes.items()))
@@ -54,10 +56,12 @@ def test_each_recipe_runs_and_leaves_an_ordinary_network(name, make_task, tiny_m
     assert all(tensor.isfinite().all() for tensor in found.values())
     assert not run.method.model.training
     assert all(parameter.requires_grad for parameter in run.method.model.parameters())
-    assert all(section.picture for section in run.method.illustrations())
+    space = run.task.spec.output_space
+    shown = run.method.illustrations()
+    assert all(illustration_section(one, space).picture for one in shown)
 
 
-@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+@pytest.mark.parametrize("name", ["multiview", "sfda", "tent", "maxsquare", "selftrain"])
 def test_in_bfloat16_weights_and_losses_stay_what_they_are(name, make_task, tmp_path):
     logged = []
     for precision in ("fp32", "bf16"):
@@ -70,14 +74,14 @@ def test_in_bfloat16_weights_and_losses_stay_what_they_are(name, make_task, tmp_
 
 
 @pytest.mark.parametrize(("steps_done", "resumed_at"), [(3, 2), (5, 4)])
-@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+@pytest.mark.parametrize("name", ["multiview", "sfda", "tent", "maxsquare", "selftrain"])
 def test_a_killed_run_resumes_to_the_same_weights(
     name, steps_done, resumed_at, make_task, tmp_path, monkeypatch
 ):
     """Before and behind the step at which ``selftrain`` begins its second round."""
     monkeypatch.setattr("sfda_edge.adaptation.loop.CHECKPOINT_EVERY_S", 0.0)
     # The last model is compared: the best one may be that of before the first step.
-    monkeypatch.setattr(Guard, "give_best", lambda _guard, _model: None)
+    monkeypatch.setattr(CheckpointSelection, "load_best", lambda _guard, _model: None)
 
     def begun(folder):
         return started(make_task(work=tmp_path / folder / "work"), name, steps=6)
@@ -95,12 +99,12 @@ def test_a_killed_run_resumes_to_the_same_weights(
     adapt(second, tmp_path / "killed")
     expected, found = whole.method.model.state_dict(), second.method.model.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    assert whole.guard.best_step == second.guard.best_step
+    assert whole.selection.best_step == second.selection.best_step
 
 
 # Dynamo hides this warning of its own, but not from a filter that makes errors of warnings.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("name", ["default", "sfda", "tent", "maxsquare", "selftrain"])
+@pytest.mark.parametrize("name", ["multiview", "sfda", "tent", "maxsquare", "selftrain"])
 def test_a_compiled_run_is_the_plain_run(name, make_task, tmp_path, monkeypatch):
     """Captured as a graph, taps and hooks included; without the code that a compiler would make."""
     captured = partialmethod(nn.Module.compile, backend="eager")
@@ -186,19 +190,19 @@ def test_a_weight_of_zero_switches_a_part_off(recipe, absent, make_task):
 @pytest.mark.parametrize("name", ["bn", "tent", "sfda"])
 def test_a_network_without_batchnorm_is_an_error_that_names_others(name, make_task, three_classes):
     spec = ModelSpec("user_network:without_norm", three_classes, (32, 64))
-    with pytest.raises(RecipeError, match=r"Methods that need none: default, maxsquare"):
+    with pytest.raises(RecipeError, match=r"Methods that need none: multiview, maxsquare"):
         started(make_task(without_norm(3), spec), name)
 
 
-@pytest.mark.parametrize("name", ["default", "maxsquare", "selftrain"])
+@pytest.mark.parametrize("name", ["multiview", "maxsquare", "selftrain"])
 def test_the_others_work_without_batchnorm(name, make_task, three_classes, tmp_path):
     spec = ModelSpec("user_network:without_norm", three_classes, (32, 64))
     run = started(make_task(without_norm(3), spec), name)
     adapt(run, tmp_path)
-    assert run.health is None
+    assert run.statistics_check is None
 
 
-@pytest.mark.parametrize("name", ["bn", "tent", "maxsquare", "selftrain", "sfda", "default"])
+@pytest.mark.parametrize("name", ["bn", "tent", "maxsquare", "selftrain", "sfda", "multiview"])
 def test_networks_that_answer_on_a_coarser_grid_are_enlarged(
     name, make_task, three_classes, tmp_path
 ):
@@ -279,27 +283,29 @@ def test_a_recipe_fills_in_what_the_flags_leave_open(tmp_path):
     said = recipe_model("published/gta5-cityscapes")
     assert said == RecipeModel("deeplabv3_resnet50", "cityscapes", (256, 512))
     bare = tmp_path / "bare.pth"
-    flags = completed(ModelFlags(bare, size_hw=(64, 64)), said)
-    assert flags == ModelFlags(bare, "deeplabv3_resnet50", "cityscapes", (64, 64))
-    assert completed(ModelFlags(None), said) == ModelFlags(None), "the packaged model knows itself"
+    flags = completed(ModelRequest(bare, size_hw=(64, 64)), said)
+    assert flags == ModelRequest(
+        bare, architecture="deeplabv3_resnet50", label_space="cityscapes", size_hw=(64, 64)
+    )
+    assert completed(ModelRequest(), said) == ModelRequest(), "the packaged model knows itself"
 
 
 def test_a_recipe_of_another_network_is_said(caplog):
-    source = load_source(ModelFlags(None))
-    say_other_model(source, recipe_model("default"))
+    source = load_source(ModelRequest())
+    warn_of_other_model(source, recipe_model("multiview"))
     assert caplog.text == ""
-    say_other_model(source, recipe_model("published/gta5-cityscapes"))
+    warn_of_other_model(source, recipe_model("published/gta5-cityscapes"))
     assert "for deeplabv3_resnet50, these weights are of lite0_fpn_tiny" in caplog.text
 
 
 def test_a_recipe_of_no_method_or_another_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="no line method ="):
         load_method_recipe("train-demo")
-    with pytest.raises(RecipeError, match="of method 'bn', not 'tent'"):
+    with pytest.raises(RecipeError, match="for method 'bn', not 'tent'"):
         load_method_recipe("bn", "tent")
     path = tmp_path / "mine.toml"
     path.write_text('method = "magic"\n')
-    with pytest.raises(RecipeError, match="of method 'magic'"):
+    with pytest.raises(RecipeError, match="unknown method 'magic'"):
         load_method_recipe(str(path))
 
 
@@ -326,7 +332,7 @@ def test_sfda_recovers_the_source_whose_statistics_were_repaired(make_task):
     task.model[1].running_mean.fill_(100)  # what no image has
     task.model[1].running_var.fill_(1e-12)
     run = started(task, "sfda")
-    assert not run.health.usable
+    assert not run.statistics_check.usable
     assert run.task.model[1].running_var.min() > 1e-6
     for key, tensor in run.source.state_dict().items():
         assert torch.equal(run.method.source.state_dict()[key], tensor)
@@ -377,7 +383,7 @@ def test_a_single_image_is_too_few(make_task):
 
 @pytest.mark.parametrize("count", [2, 9, 17])
 def test_no_batch_of_statistics_is_a_single_image(count, make_task):
-    sizes = [len(batch) for batch in make_task(count=count).target_batches(count, 8)]
+    sizes = [len(batch) for batch in make_task(count=count).even_batches(count, 8)]
     assert sum(sizes) == count
     assert min(sizes) > 1
 
@@ -390,19 +396,19 @@ def test_a_branch_that_never_runs_does_not_spoil_the_statistics(make_task):
     run = begin(task, METHODS["bn"][1], load_method_recipe("bn", None, ("target_share=1.0",))[1])
     run.step()
     run.method.finish()
-    assert run.health.usable
+    assert run.statistics_check.usable
     assert (run.method.model.auxiliary.norm.running_mean == 0).all()
 
 
 def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
-    run = started(make_task(), "default", steps=2, sharpness=3.0)
+    run = started(make_task(), "multiview", steps=2, sharpness=3.0)
     lessons = []
     augment = run.method.augment
     run.method.augment = lambda lesson: lessons.append(lesson) or augment(lesson)
     run.step()
     size_hw, cpu = run.task.spec.input_hw, torch.device("cpu")
     labels = run.method.labels.read(run._indices(0), size_hw, cpu)
-    torch.testing.assert_close(lessons[0].taught, labels**3 / (labels**3).sum(1, keepdim=True))
+    torch.testing.assert_close(lessons[0].soft_labels, labels**3 / (labels**3).sum(1, keepdim=True))
 
 
 def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):

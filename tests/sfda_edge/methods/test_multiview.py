@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sfda_edge.errors import RunError
 from sfda_edge.methods.multiview import rarity_weights
-from sfda_edge.selection.view_search import RARE_SHARE
-from sfda_edge.training.augmentation import Lesson, StrongAugmentation, class_mix
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.training.augmentation import LabelledBatch, StrongAugmentation, class_mix
 from sfda_edge.training.losses import soft_cross_entropy
 from sfda_edge.training.pseudo_labels import (
     PseudoLabels,
@@ -18,6 +18,8 @@ from sfda_edge.training.pseudo_labels import (
 )
 
 CPU = torch.device("cpu")
+
+RARE_SHARE = SelectionConfig().rare_class_share
 
 
 @pytest.fixture
@@ -122,15 +124,15 @@ def test_soft_cross_entropy_is_a_loop():
 
 def test_rarity_weights_favour_the_rare_and_keep_the_mean():
     shares = torch.tensor([0.81, 0.09, 0.1, 0.0])
-    weights = rarity_weights(shares, 0.5)
+    weights = rarity_weights(shares, 0.5, RARE_SHARE)
     assert (weights * shares).sum().item() == pytest.approx(1.0)
     assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
-    torch.testing.assert_close(rarity_weights(shares, 0.0), torch.ones(4))
+    torch.testing.assert_close(rarity_weights(shares, 0.0, RARE_SHARE), torch.ones(4))
 
 
 def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
     def against_road(share):
-        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4)
+        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4, RARE_SHARE)
         return (weights[1] / weights[0]).item()
 
     assert against_road(RARE_SHARE) == pytest.approx(RARE_SHARE**-0.4, rel=1e-2)
@@ -144,10 +146,10 @@ def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
 def lesson(seed, count=3, num_classes=4):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, num_classes, (count, 6, 8), generator=generator)
-    taught = torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+    soft_labels = torch.nn.functional.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
     # Each pixel's colour says which image and which class it is of.
     images = torch.stack([labels, torch.arange(count).view(-1, 1, 1).expand_as(labels), labels], 1)
-    return Lesson(images.float(), taught)
+    return LabelledBatch(images.float(), soft_labels)
 
 
 @settings(max_examples=30)
@@ -158,11 +160,11 @@ def test_a_mix_moves_whole_classes_with_their_labels(seed):
     mixed = class_mix(plain)
     for n in range(3):
         other = (n - 1) % 3
-        labels = mixed.taught[n].argmax(0)
+        labels = mixed.soft_labels[n].argmax(0)
         assert torch.equal(mixed.images[n, 0].long(), labels)
         pasted = mixed.images[n, 1].long() == other
         assert ((mixed.images[n, 1].long() == n) | pasted).all()
-        theirs = plain.taught[other].argmax(0)
+        theirs = plain.soft_labels[other].argmax(0)
         classes = set(theirs[pasted].tolist())
         assert len(classes) == (len(theirs.unique()) + 1) // 2
         for k in classes:
@@ -171,7 +173,7 @@ def test_a_mix_moves_whole_classes_with_their_labels(seed):
 
 def test_what_is_not_taught_is_not_pasted():
     plain = lesson(3)
-    plain.taught[:, :, :3] = 0
+    plain.soft_labels[:, :, :3] = 0
     torch.manual_seed(0)
     mixed = class_mix(plain)
     assert torch.equal(mixed.images[:, 1, :3], plain.images[:, 1, :3])
@@ -182,22 +184,22 @@ def test_augmentation_moves_labels_with_their_pixels():
     torch.manual_seed(0)
     labels = torch.zeros(4, 32, 64, dtype=torch.int64)
     labels[:, 8:24, 10:40] = 1
-    taught = torch.nn.functional.one_hot(labels, 2).permute(0, 3, 1, 2).float()
+    soft_labels = torch.nn.functional.one_hot(labels, 2).permute(0, 3, 1, 2).float()
     images = (labels[:, None] * 255.0).expand(-1, 3, -1, -1)
     augment = StrongAugmentation((32, 64), min_scale=0.5, colour_jitter=0.0, blur_share=0.0)
-    seen = augment(Lesson(images, taught))
-    known = seen.taught.sum(1) > 0
-    same = (seen.images[:, 0] > 127) == (seen.taught.argmax(1) == 1)
+    seen = augment(LabelledBatch(images, soft_labels))
+    known = seen.soft_labels.sum(1) > 0
+    same = (seen.images[:, 0] > 127) == (seen.soft_labels.argmax(1) == 1)
     assert known.float().mean() > 0.9
     assert same[known].float().mean() > 0.97
-    assert not torch.equal(seen.taught, taught)
+    assert not torch.equal(seen.soft_labels, soft_labels)
 
 
 def test_augmentation_is_the_steps_own():
-    augment = StrongAugmentation((6, 8))
+    augment = StrongAugmentation((6, 8), 0.9, 0.3, 0.3)
     results = []
     for _ in range(2):
         torch.manual_seed(7)
         results.append(augment(lesson(1)))
     assert torch.equal(results[0].images, results[1].images)
-    assert torch.equal(results[0].taught, results[1].taught)
+    assert torch.equal(results[0].soft_labels, results[1].soft_labels)

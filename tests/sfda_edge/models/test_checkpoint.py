@@ -7,7 +7,8 @@ from user_network import build
 
 from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.models import ModelSpec, build_model
-from sfda_edge.models.checkpoint import load_model, read_spec, read_state_dict, save_model
+from sfda_edge.models.checkpoint import load_model, read_spec, save_model
+from sfda_edge.models.weights_file import read_weights
 
 
 class Evil:
@@ -50,8 +51,8 @@ def test_usual_wrappers_and_prefixes_come_off(tmp_path, tiny_model, tiny_spec, w
 
 def test_a_prefix_that_the_network_has_itself_stays(tmp_path):
     torch.save({"model.weight": torch.ones(1)}, tmp_path / "a.pth")
-    assert list(read_state_dict(tmp_path / "a.pth", ["model.weight"])) == ["model.weight"]
-    assert list(read_state_dict(tmp_path / "a.pth", ["weight"])) == ["weight"]
+    assert list(read_weights(tmp_path / "a.pth", ["model.weight"])) == ["model.weight"]
+    assert list(read_weights(tmp_path / "a.pth", ["weight"])) == ["weight"]
 
 
 def test_another_class_count_is_explained(tmp_path, tiny_spec):

@@ -98,7 +98,9 @@ def test_deeplabv2_counts_the_two_classifiers_that_adaptsegnet_trained():
 def test_caffe_networks_get_blue_first_from_0_to_255():
     found = architecture("deeplabv2_resnet101")
     space = LabelSpace(("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    spec = ModelSpec("deeplabv2_resnet101", space, (8, 8), found.mean, found.std, bgr=found.bgr)
+    spec = ModelSpec(
+        "deeplabv2_resnet101", space, (8, 8), mean=found.mean, std=found.std, bgr=found.bgr
+    )
     red = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
     red[0, 0] = 200
     expected = torch.tensor([-104.00698793, -116.66876762, 200 - 122.67891434]).view(1, 3, 1, 1)

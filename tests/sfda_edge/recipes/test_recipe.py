@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.gate.thresholds import ExportRecipe
+from export.gate.thresholds import Thresholds
 from sfda_edge.errors import RecipeError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe
@@ -22,7 +22,7 @@ from sfda_edge.training.supervised import TrainRecipe
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_survives_being_written(name, tmp_path):
     path = tmp_path / "written.toml"
-    kinds = {"export": ExportRecipe, "train-demo": TrainRecipe, "train-light": TrainRecipe}
+    kinds = {"export": Thresholds, "train-demo": TrainRecipe, "train-light": TrainRecipe}
     if name in kinds:
         recipe = load_recipe(name, kinds[name])
         path.write_text(recipe_toml(recipe))
@@ -61,7 +61,7 @@ def test_wrong_settings_are_errors_that_say_what_to_do(override, message):
 
 
 def test_an_unknown_recipe_lists_what_there_is():
-    with pytest.raises(RecipeError, match="known: bn, default"):
+    with pytest.raises(RecipeError, match="known: bn, export"):
         load_method_recipe("nothing")
 
 

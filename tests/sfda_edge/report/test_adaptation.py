@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sfda_edge.methods.sfda.pictures import patch_grid
 from sfda_edge.report.adaptation import run_section, views_section
 from sfda_edge.report.contact_sheet import contact_sheet
+from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.report.page import Page, Section, picture_url, write_page
-from sfda_edge.report.sfda_pictures import patch_section
+from sfda_edge.selection.expected_score import ExpectedScore
 from sfda_edge.selection.test_time_ensemble import View
-from sfda_edge.selection.view_search import Promise, Views
+from sfda_edge.selection.view_search import SelectedViews
 
 
 def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
@@ -38,14 +40,17 @@ def test_rows_stand_under_their_titles_and_over_the_legend(three_classes):
 
 def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
     small, large = View((4, 8), 0.3), View((6, 12), 0.3)
-    by_share = {View((4, 8), 0.0): Promise(0.2, 0.7), small: Promise(0.4, 0.75)}
-    by_size = {small: Promise(0.5, 0.8), large: Promise(0.6, 0.9)}
+    by_share = {View((4, 8), 0.0): ExpectedScore(0.2, 0.7), small: ExpectedScore(0.4, 0.75)}
+    by_size = {small: ExpectedScore(0.5, 0.8), large: ExpectedScore(0.6, 0.9)}
     for second, expected in (
-        (small, ["in the mirror", "as it is"]),
-        (large, ["", "as it is and in the mirror"]),
+        (small, ["mirrored", "plain"]),
+        (large, ["", "plain and mirrored"]),
     ):
         kept = large, replace(second, mirrored=True)
-        section = views_section(Views(kept, by_share, by_size, torch.zeros(0), ()))
+        views = SelectedViews(
+            kept=kept, by_share=by_share, by_size=by_size, consensus=torch.zeros(0), probe=()
+        )
+        section = views_section(views)
         assert section.table[1:3] == [
             ["shares", "8x4", "0.0", "0.200", "0.700", ""],
             ["shares", "8x4", "0.3", "0.400", "0.750", ""],
@@ -56,10 +61,10 @@ def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
         ]
 
 
-def test_of_an_odd_batch_the_middle_patch_is_neither_easy_nor_hard():
-    section = patch_section(
-        torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.tensor([[0.3], [0.1], [0.2]]), 1
-    )
+def test_of_an_odd_batch_the_middle_patch_is_neither_easy_nor_hard(three_classes):
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    grid = patch_grid(images, torch.tensor([[0.3], [0.1], [0.2]]), 1)
+    section = illustration_section(grid, three_classes)
     picture = Image.open(io.BytesIO(base64.b64decode(section.picture.partition(",")[2])))
     hard, easy, neither = (np.array(picture)[:30, x : x + 30] for x in (0, 36, 72))
     frame = 1, 15
@@ -86,4 +91,4 @@ def test_a_page_says_which_run_it_is_of():
     assert said["model"] == "lite0_fpn_tiny at 384x192, bf16"
     assert said["weights"] == "/models/city.safetensors (sha256 aaaaaaaaaaaa…)"
     assert said["target images"] == "/drives/night"
-    assert said["begun"] == "today, cuda:1, 3 threads"
+    assert said["started"] == "today, cuda:1, 3 threads"

@@ -5,7 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.diversity import diversity_left, effective_classes
+
+MIN_ENTROPY = SelectionConfig().min_entropy
 
 
 def test_effective_classes_counts_equals_and_lone_ones():
@@ -23,17 +26,17 @@ def test_effective_classes_lie_between_one_and_all(sizes):
 
 def test_one_class_keeps_nothing_of_however_many():
     for before in (1.2, 2.0, 11.0):
-        assert diversity_left(1.0, before) == 0
-        assert diversity_left(before, before) == pytest.approx(1)
-    assert diversity_left(math.sqrt(7.0), 7.0) == pytest.approx(0.5)
+        assert diversity_left(1.0, before, MIN_ENTROPY) == 0
+        assert diversity_left(before, before, MIN_ENTROPY) == pytest.approx(1)
+    assert diversity_left(math.sqrt(7.0), 7.0, MIN_ENTROPY) == pytest.approx(0.5)
 
 
 def test_where_there_was_one_class_nothing_is_lost():
-    assert diversity_left(1.0, 1.0) == 1
-    assert diversity_left(1.0, 1.001) == 1
-    assert diversity_left(3.0, 1.0) == 1
+    assert diversity_left(1.0, 1.0, MIN_ENTROPY) == 1
+    assert diversity_left(1.0, 1.001, MIN_ENTROPY) == 1
+    assert diversity_left(3.0, 1.0, MIN_ENTROPY) == 1
 
 
 def test_answers_that_are_no_numbers_keep_nothing():
-    assert diversity_left(0.0, 5.0) == 0
-    assert diversity_left(0.0, 1.0) == 0
+    assert diversity_left(0.0, 5.0, MIN_ENTROPY) == 0
+    assert diversity_left(0.0, 1.0, MIN_ENTROPY) == 0

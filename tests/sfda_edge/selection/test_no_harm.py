@@ -7,9 +7,9 @@ from PIL import Image
 
 from sfda_edge.cli import main as cli
 from sfda_edge.data import open_images
-from sfda_edge.evaluation.evaluate import Predictor
+from sfda_edge.evaluation import Predictor
 from sfda_edge.labels.label_spaces import LABEL_SPACES
-from sfda_edge.models.source_model import ModelFlags, load_source
+from sfda_edge.models.source_model import ModelRequest, load_source
 
 ROAD = LABEL_SPACES["camvid"].names.index("road")
 
@@ -27,8 +27,8 @@ def road(tmp_path_factory):
 
 
 def share_of_road(weights, images):
-    source = load_source(ModelFlags(weights, size_hw=(96, 192)))
-    predictor = Predictor(source.model, source.spec, torch.device("cpu"))
+    source = load_source(ModelRequest(weights, size_hw=(96, 192)))
+    predictor = Predictor(source.network, source.spec, torch.device("cpu"))
     maps = [predictor.label_map(sample.image()) for sample in open_images(str(images)).samples]
     return float(np.mean([(labels == ROAD).mean() for labels in maps]))
 
@@ -36,7 +36,7 @@ def share_of_road(weights, images):
 SMALL_FAKES = ["--set", "fake_hw=[32,64]", "--set", "batch_size=4"]
 
 
-@pytest.mark.parametrize("method", ["default", "bn", "tent", "maxsquare", "selftrain", "sfda"])
+@pytest.mark.parametrize("method", ["multiview", "bn", "tent", "maxsquare", "selftrain", "sfda"])
 def test_bare_road_stays_road(method, road, in_empty_folder):
     """Batches of bare road have statistics that make five classes of it."""
     before = share_of_road(None, road)

@@ -7,19 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfda_edge.errors import RunError
-from sfda_edge.selection.test_time_ensemble import Teacher, View, view_size
-from sfda_edge.selection.view_search import (
-    Promise,
-    expected,
-    find_views,
-    frequent_classes,
-    ranked_views,
-    trusted_share,
-)
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
+from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_size
+from sfda_edge.selection.view_search import ranked_views, search_views, trusted_share
 
 
 def judged(labels, truth):
-    return expected(labels, truth, frequent_classes(truth)).miou
+    return expected_score(labels, truth, frequent_classes(truth, 5e-4)).miou
 
 
 def one_hot(labels, num_classes):
@@ -62,13 +57,13 @@ def test_a_class_too_rare_to_say_anything_does_not_count():
     assert found == pytest.approx(1 - 1e-4)
 
 
-def test_a_teacher_of_one_plain_view_is_the_network(make_task):
+def test_a_ensemble_of_one_plain_view_is_the_network(make_task):
     task = make_task()
-    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0)])
+    ensemble = TestTimeEnsemble(task, task.model, [View(task.spec.input_hw, 0.0)])
     with torch.no_grad():
         logits = task.model(task.inputs(task.target.images([2, 5])))
     torch.testing.assert_close(
-        teacher.probabilities([2, 5], task.spec.input_hw), task.probabilities(logits)
+        ensemble.probabilities([2, 5], task.spec.input_hw), task.probabilities(logits)
     )
 
 
@@ -76,17 +71,19 @@ def test_a_mirrored_view_is_mirrored_back(make_task):
     task = make_task()
     with torch.no_grad():
         logits = task.model(task.inputs(task.target.images([3])).flip(3))
-    teacher = Teacher(task, task.model, [View(task.spec.input_hw, 0.0, mirrored=True)])
+    ensemble = TestTimeEnsemble(task, task.model, [View(task.spec.input_hw, 0.0, mirrored=True)])
     torch.testing.assert_close(
-        teacher.probabilities([3], task.spec.input_hw), task.probabilities(logits).flip(3)
+        ensemble.probabilities([3], task.spec.input_hw), task.probabilities(logits).flip(3)
     )
 
 
-def test_a_teacher_averages_its_views(make_task):
+def test_a_ensemble_averages_its_views(make_task):
     task = make_task()
     views = [View((32, 64), 0.0), View((64, 128), 0.5, mirrored=True)]
-    both = Teacher(task, task.model, views).probabilities([0, 1], (16, 32))
-    parts = [Teacher(task, task.model, [view]).probabilities([0, 1], (16, 32)) for view in views]
+    both = TestTimeEnsemble(task, task.model, views).probabilities([0, 1], (16, 32))
+    parts = [
+        TestTimeEnsemble(task, task.model, [view]).probabilities([0, 1], (16, 32)) for view in views
+    ]
     torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
     torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
 
@@ -114,8 +111,8 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
         certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
         return {v: unsure(task, len(probe), certainty[v]) for v in views}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
-    views = find_views(task)
+    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
+    views = search_views(task)
     assert {view.target_share for view in views.kept} == {1.0}
     assert [view.size_hw[1] for view in views.kept] == sorted(
         view.size_hw[1] for view in views.by_size
@@ -135,9 +132,9 @@ def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeyp
         waves = [math.cos(x) * wave[0] + math.sin(x) * wave[1] for x in octaves]
         return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
-    promises = {v.size_hw[1]: p.miou for v, p in find_views(task).by_size.items()}
-    assert max(promises, key=promises.__getitem__) == 384
+    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
+    scores = {v.size_hw[1]: p.miou for v, p in search_views(task).by_size.items()}
+    assert max(scores, key=scores.__getitem__) == 384
 
 
 def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
@@ -148,23 +145,23 @@ def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answer
     def seen(_task, views, probe):
         return {v: unsure(task, len(probe), 0.8) for v in views}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._seen", seen)
+    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
     # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
-    for promised in find_views(task).by_share.values():
-        assert promised.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
-        assert promised.accuracy == pytest.approx(0.8, abs=5e-3)
+    for score in search_views(task).by_share.values():
+        assert score.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
+        assert score.accuracy == pytest.approx(0.8, abs=5e-3)
 
 
 def test_views_that_make_up_classes_are_out():
-    """Bare road: what sees it promises little for four classes that others make of it."""
+    """Bare road: what sees it scores little for four classes that others make of it."""
     road, half, most, made_up = (View((4, 8), share) for share in (0.0, 0.3, 0.6, 1.0))
-    promises = {
-        road: Promise(0.08, 0.84),
-        half: Promise(0.10, 0.83),
-        most: Promise(0.16, 0.80),
-        made_up: Promise(0.24, 0.61),
+    scores = {
+        road: ExpectedScore(0.08, 0.84),
+        half: ExpectedScore(0.10, 0.83),
+        most: ExpectedScore(0.16, 0.80),
+        made_up: ExpectedScore(0.24, 0.61),
     }
-    assert ranked_views(promises) == [half, road]
+    assert ranked_views(scores, SelectionConfig()) == [half, road]
 
 
 @pytest.mark.parametrize(
@@ -194,10 +191,10 @@ def test_statistics_whose_answers_change_in_the_mirror_are_not_trusted(
 def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, monkeypatch):
     monkeypatch.setattr("sfda_edge.selection.view_search.trusted_share", lambda *_: 0.3)
     monkeypatch.setattr(
-        "sfda_edge.selection.view_search._promises",
-        lambda seen: {view: Promise(view.target_share, 0.9) for view in seen},
+        "sfda_edge.selection.view_search._expected_scores",
+        lambda seen, _config: {v: ExpectedScore(v.target_share, 0.9) for v in seen},
     )
-    views = find_views(make_task())
+    views = search_views(make_task())
     assert {view.target_share for view in views.kept} == {0.3}
 
 
@@ -205,50 +202,51 @@ def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, 
 def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
     second, alone, make_task, monkeypatch
 ):
-    def ranked(seen):
+    def ranked(seen, _config):
         mious = (1.0, second, 0.1, 0.1, 0.1)
-        return {view: Promise(mious[number], 0.9) for number, view in enumerate(seen)}
+        return {view: ExpectedScore(mious[number], 0.9) for number, view in enumerate(seen)}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._promises", ranked)
-    first, other = find_views(make_task()).kept
+    monkeypatch.setattr("sfda_edge.selection.view_search._expected_scores", ranked)
+    first, other = search_views(make_task()).kept
     assert (first.size_hw == other.size_hw) is alone
     assert other.mirrored
 
 
-def test_a_size_that_does_not_fit_in_memory_is_left_out_aloud(make_task, monkeypatch, caplog):
+def test_a_size_that_does_not_fit_in_memory_is_left_out(make_task, monkeypatch, caplog):
     task = make_task()
-    small_enough = Teacher.probabilities
+    small_enough = TestTimeEnsemble.probabilities
 
     def limited(self, indices, out_hw):
         if self.views[0].size_hw == (64, 128):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return small_enough(self, indices, out_hw)
 
-    monkeypatch.setattr(Teacher, "probabilities", limited)
-    views = find_views(task)
+    monkeypatch.setattr(TestTimeEnsemble, "probabilities", limited)
+    views = search_views(task)
     assert (64, 128) not in {view.size_hw for view in views.by_size}
-    assert "left out: 128x64 with" in caplog.text
+    assert "view 128x64 with" in caplog.text
+    assert "left out" in caplog.text
 
 
 @pytest.mark.parametrize("broken", [{"target_share": 1.0}, {"size_hw": (64, 128)}])
-def test_a_view_that_is_not_numbers_is_left_out_aloud(broken, make_task, monkeypatch, caplog):
-    plain = Teacher.probabilities
+def test_a_view_that_is_not_numbers_is_left_out(broken, make_task, monkeypatch, caplog):
+    plain = TestTimeEnsemble.probabilities
 
     def overflowing(self, indices, out_hw):
         seen = plain(self, indices, out_hw)
         return seen * float("nan") if vars(self.views[0]).items() >= broken.items() else seen
 
-    monkeypatch.setattr(Teacher, "probabilities", overflowing)
-    views = find_views(make_task())
+    monkeypatch.setattr(TestTimeEnsemble, "probabilities", overflowing)
+    views = search_views(make_task())
     assert not any(vars(view).items() >= broken.items() for view in views.kept)
-    promises = {**views.by_share, **views.by_size}.values()
-    assert all(min(promise) > 0 for promise in promises)
-    assert "not numbers" in caplog.text
+    scores = {**views.by_share, **views.by_size}.values()
+    assert all(min(promise) > 0 for promise in scores)
+    assert "NaN or infinite" in caplog.text
 
 
 def test_a_network_that_answers_no_numbers_is_an_error(make_task):
     task = make_task()
     with torch.no_grad():
         task.model[0].weight.fill_(float("nan"))
-    with pytest.raises(RunError, match="not numbers"):
-        find_views(task)
+    with pytest.raises(RunError, match="NaN or infinite"):
+        search_views(task)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfda_edge.batchnorm.statistics import batchnorm_layers, watching
+from sfda_edge.batchnorm.layers import batchnorm_layers, observing_inputs
 from sfda_edge.methods.sfda.attention import channel_map, dual_attention, spatial_map
 from sfda_edge.methods.sfda.patches import (
     chosen,
@@ -114,7 +114,7 @@ def test_batchnorm_statistics_loss_is_e3():
     model.eval().requires_grad_(False)
     layers, moments = batchnorm_layers(model), {}
     images = torch.randn(2, 3, 6, 7)
-    with watching(layers, lambda name, x: moments.update({name: batch_moments(x)})):
+    with observing_inputs(layers, lambda name, x: moments.update({name: batch_moments(x)})):
         model(images)
     expected, x = 0.0, images
     for index, layer in enumerate(model):
@@ -132,7 +132,7 @@ def test_batchnorm_statistics_loss_is_e3():
 
 def test_watching_leaves_no_hook_behind():
     model = nn.Sequential(nn.BatchNorm2d(3)).eval()
-    with watching(batchnorm_layers(model), lambda name, x: None):
+    with observing_inputs(batchnorm_layers(model), lambda name, x: None):
         pass
     assert not model[0]._forward_pre_hooks
 

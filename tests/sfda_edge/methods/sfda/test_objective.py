@@ -112,7 +112,7 @@ def test_the_generator_descends_on_e10(start, bounded):
     expected = 0.9 * statistics - 1.3 * bound(apart) - 0.6 * bound(attention_apart) + 0.4 * likeness
     student = {k: v.clone() for k, v in method.model.state_dict().items()}
     torch.manual_seed(7)
-    logged = method._teach_generator(target, 0)
+    logged = method._train_generator(target, 0)
     assert logged["statistics"] == pytest.approx(statistics, rel=1e-3)
     assert logged["generator"] == pytest.approx(expected, rel=1e-3)
     for key, value in method.model.state_dict().items():
@@ -134,7 +134,7 @@ def easy_and_hard_patches(method, probabilities):
     return groups
 
 
-def answers(method, patches):
+def outputs(method, patches):
     maps, positions = (
         torch.stack([m for m, _ in patches]),
         torch.tensor([p for _, p in patches]),
@@ -159,7 +159,7 @@ def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
     source_logits, source_features, _ = seen(method, method.source, fakes)
     own_logits, own_features, _ = seen(method, method.model, fakes)
     groups = easy_and_hard_patches(method, probabilities)
-    on_hard, on_easy = answers(method, groups["hard"]), answers(method, groups["easy"])
+    on_hard, on_easy = outputs(method, groups["hard"]), outputs(method, groups["easy"])
     dual, own_dual = attention(source_features)[2], attention(own_features)[2]
     expected = {
         "target": -0.7 * float((probabilities**2).sum(1).mean()),
@@ -170,14 +170,14 @@ def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
     generator = {k: v.clone() for k, v in method.generator.state_dict().items()}
     opponent = {k: v.clone() for k, v in method.discriminator.state_dict().items()}
     torch.manual_seed(9)
-    found, logged = method._teach_student(target, 1)
+    found, logged = method._train_student(target, 1)
     for name, value in expected.items():
         assert logged[name] == pytest.approx(value, rel=1e-3), name
     assert logged["loss"] == pytest.approx(sum(expected.values()), rel=1e-3)
     torch.testing.assert_close(found, probabilities)
     for key, value in method.discriminator.state_dict().items():
         assert torch.equal(value, opponent[key])
-    loss = method._teach_discriminator(found, 1)
+    loss = method._train_discriminator(found, 1)
     wanted = (minus_log(on_easy, real=True) + minus_log(on_hard, real=False)) / 2
     assert loss == pytest.approx(wanted, rel=1e-3)
     for key, value in generator.items():
@@ -188,7 +188,7 @@ def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
 def test_the_discriminator_is_told_the_position(start):
     method = start()
     patch = torch.rand(1, 3, 8, 16)
-    first, second = (answers(method, [(patch[0], position)]) for position in (0, 3))
+    first, second = (outputs(method, [(patch[0], position)]) for position in (0, 3))
     assert first != second
 
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sfda_edge.runs.metrics import read_metrics
-from sfda_edge.training.distributed import (
+from sfda_edge.runs.distributed import (
     gathered,
+    local_rows,
     mean_over,
     num_processes,
-    own_rows,
     rank,
     summed,
 )
+from sfda_edge.runs.metrics import read_metrics
 
 HERE = Path(__file__).parents[1]
 RUN = """
@@ -32,8 +32,8 @@ sys.exit(main({arguments!r}))
 def test_alone_everything_is_the_identity():
     rows = torch.randn(4, 3)
     assert (num_processes(), rank()) == (1, 0)
-    assert own_rows(rows) is not None
-    assert torch.equal(own_rows(rows), rows)
+    assert local_rows(rows) is not None
+    assert torch.equal(local_rows(rows), rows)
     assert torch.equal(gathered(rows), rows)
     assert torch.equal(summed(rows), rows)
 
@@ -53,6 +53,7 @@ def adapt(out, source, method, processes, settings):
         "--images",
         str(source / "images"),
     ]
+    arguments += ["--model", "user_network:build"]
     arguments += [part for setting in settings for part in ("--set", setting)]
     code = RUN.format(here=str(HERE), arguments=arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -88,7 +89,7 @@ def source(tmp_path, tiny_model, tiny_spec):
     return folder
 
 
-@pytest.mark.parametrize("method", ["default", "sfda", "selftrain", "tent", "maxsquare", "bn"])
+@pytest.mark.parametrize("method", ["multiview", "sfda", "selftrain", "tent", "maxsquare", "bn"])
 def test_two_processes_give_what_one_gives(method, source, tmp_path):
     settings = ["steps=3", "batch_size=4", "learning_rate=1e-3"]
     if method == "bn":

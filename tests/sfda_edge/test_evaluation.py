@@ -12,12 +12,14 @@ from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import Sample
 from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.errors import DataError
-from sfda_edge.evaluation.evaluate import Predictor, evaluate
+from sfda_edge.evaluation import Predictor, evaluate
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.models import ModelSpec
 
 CPU = torch.device("cpu")
+
+RAW = {"mean": (0, 0, 0), "std": (1 / 255, 1 / 255, 1 / 255)}
 
 
 class GreyReader(nn.Module):
@@ -30,7 +32,7 @@ class GreyReader(nn.Module):
 
 @pytest.fixture
 def raw_spec(three_classes):
-    return ModelSpec("grey", three_classes, (24, 40), (0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
+    return ModelSpec("grey", three_classes, (24, 40), **RAW)
 
 
 def test_a_perfect_model_scores_one(labelled_folder, raw_spec):
@@ -42,11 +44,11 @@ def test_a_perfect_model_scores_one(labelled_folder, raw_spec):
     assert "mIoU             100.0" in evaluation.text()
 
 
-def test_the_watcher_sees_every_image_with_its_prediction(labelled_folder, raw_spec):
+def test_the_observer_sees_every_image_with_its_prediction(labelled_folder, raw_spec):
     images, seen = open_images(str(labelled_folder / "images"), labelled_folder / "labels"), []
     evaluate(
         Predictor(GreyReader(), raw_spec, CPU), images,
-        watch=lambda loaded, predicted: seen.append((loaded.label_map == predicted).all()),
+        observer=lambda loaded, predicted: seen.append((loaded.label_map == predicted).all()),
     )  # fmt: skip
     assert seen == [True] * 6
 
@@ -84,7 +86,7 @@ def test_classes_that_the_model_does_not_have_are_not_scored(labelled_folder, ca
             return functional.one_hot(labels, 2).permute(0, 3, 1, 2).float() * 10
 
     space = LabelSpace(("car", "sky"), ((255, 0, 0), (0, 0, 255)), 200)
-    spec = ModelSpec("known", space, (24, 40), (0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
+    spec = ModelSpec("known", space, (24, 40), **RAW)
     own = LabelSpace(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)))
     images = open_folder(labelled_folder / "images", labelled_folder / "labels", own)
     caplog.set_level("INFO", "sfda_edge")

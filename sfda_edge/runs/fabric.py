@@ -9,7 +9,7 @@ from typing import Literal
 from lightning_fabric import Fabric
 
 from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.models.inference import choose_device
+from sfda_edge.runs.device import choose_device
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {

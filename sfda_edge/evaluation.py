@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,18 @@ from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix, Scores
 from runtime.images import resize_image
 from sfda_edge.data.images import ImageSet
-from sfda_edge.data.loading import LoadedImage, Progress, read_all, silent
+from sfda_edge.data.loading import LoadedImage, read_outcomes, require_usable
 from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.models import ModelSpec
-from sfda_edge.models.inference import Normalise, class_matrix, enlarged, mapped_probabilities
+from sfda_edge.models.inference import (
+    Normalise,
+    class_matrix,
+    enlarged,
+    main_output,
+    mapped_probabilities,
+)
+from sfda_edge.runs.distributed import all_objects, local_share
+from sfda_edge.runs.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +36,7 @@ class Evaluation:
     Attributes:
         label_space: the classes that were scored.
         confusion: counts of (label, prediction).
-        num_images: how many images were counted.
+        num_images: number of images that were scored.
     """
 
     label_space: LabelSpace
@@ -37,11 +45,16 @@ class Evaluation:
 
     @property
     def scores(self) -> Scores:
-        """mIoU, IoU of each class, pixel accuracy."""
+        """mIoU, IoU of each class, pixel accuracy, each in [0, 1]."""
         return self.confusion.scores()
 
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes, in [0, 1]."""
+        return self.scores.miou
+
     def record(self) -> dict[str, Any]:
-        """The scores as plain values for JSON; a class that is nowhere has null."""
+        """The scores as plain values for JSON; a class that never occurs has null."""
         scores = self.scores
         per_class = zip(self.label_space.names, scores.iou, strict=True)
         return {
@@ -67,10 +80,10 @@ def _rounded(value: float) -> float | None:
 
 
 class Predictor:
-    """A model that answers with label maps at each image's own size.
+    """A model that predicts label maps at each image's own size.
 
-    Images are resized to the input size; class probabilities are mapped to the classes asked for,
-    resized bilinearly to the image and arg-maxed.
+    Images are resized to the input size; class probabilities are mapped to the output classes,
+    resized bilinearly to the image, and the most likely class is taken.
     """
 
     def __init__(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> None:
@@ -84,7 +97,7 @@ class Predictor:
     def label_map(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB → (H, W) uint8."""
         small = torch.from_numpy(resize_image(image, self.spec.input_hw)).to(self.device)
-        logits = self.model(self.normalise(small.permute(2, 0, 1)[None]))
+        logits = main_output(self.model(self.normalise(small.permute(2, 0, 1)[None])))
         probabilities = mapped_probabilities(enlarged(logits, self.spec.input_hw), self.matrix)
         full = functional.interpolate(
             probabilities, image.shape[:2], mode="bilinear", align_corners=False
@@ -93,39 +106,49 @@ class Predictor:
         return full[0].max(0).indices.to(torch.uint8).cpu().numpy()
 
 
-Watcher = Callable[[LoadedImage, np.ndarray], None]
+Observer = Callable[[LoadedImage, np.ndarray], None]
 
 
-def _watch_nothing(loaded: LoadedImage, label_map: np.ndarray) -> None:
-    """The watcher of those who want the scores alone."""
+def observe_nothing(loaded: LoadedImage, label_map: np.ndarray) -> None:
+    """No observer."""
 
 
 def evaluate(
     predictor: Predictor,
     images: ImageSet,
+    *,
     skip_bad: bool = False,
     progress: Progress = silent,
-    watch: Watcher = _watch_nothing,
+    observer: Observer = observe_nothing,
 ) -> Evaluation:
     """Count every labelled image in one confusion matrix, at the labels' own size.
+
+    Of several processes each scores its share; all get the whole result.
 
     Args:
         predictor: the model.
         images: labelled.
         skip_bad: leave damaged samples out.
         progress: wraps the images.
-        watch: is shown each image with its prediction, for pictures.
+        observer: is called with each image and its prediction.
 
     Raises:
-        DataError: the images have no labels, or none of one of the model's classes.
+        DataError: the images have no labels, or none of one of the model's classes, or are damaged.
     """
-    space = predictor.spec.answer_space
+    space = predictor.spec.output_space
     images = in_classes_of(images, space)
     confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
-    count = 0
-    for loaded in progress(read_all(images, space, skip_bad)):
+    count, problems = 0, []
+    share = replace(images, samples=tuple(local_share(images.samples)))
+    for loaded in progress(read_outcomes(share.samples, space)):
+        if isinstance(loaded, str):
+            problems.append(loaded)
+            continue
         label_map = predictor.label_map(loaded.image)
         confusion.update(loaded.label_map, label_map)
-        watch(loaded, label_map)
+        observer(loaded, label_map)
         count += 1
-    return Evaluation(space, confusion, count)
+    parts = all_objects((confusion.counts, count, problems))
+    require_usable([text for _, _, some in parts for text in some], len(images), skip_bad)
+    confusion.counts = sum(counts for counts, _, _ in parts)
+    return Evaluation(space, confusion, sum(count for _, count, _ in parts))

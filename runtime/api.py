@@ -1,0 +1,164 @@
+"""The public functions of runtime; the command line calls the same code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from runtime.backends import open_backend
+from runtime.bundle.labels import LabelSpace
+from runtime.bundle.manifest import read_manifest
+from runtime.errors import SourceError
+from runtime.frames import Segmentation
+from runtime.images import resize_image, resize_label_map
+from runtime.packaged import BUNDLE_DIR
+from runtime.pipeline import Pipeline
+from runtime.sources.grammar import open_source
+from runtime.stats import Snapshot
+
+
+class LoadedBundle:
+    """A bundle's model, ready to segment images; close it, or use it in a ``with``.
+
+    Attributes:
+        manifest: what the model expects and returns.
+        label_space: names and colours of the labels.
+    """
+
+    def __init__(self, bundle_dir: Path, backend: str, num_threads: int) -> None:
+        self.manifest = read_manifest(bundle_dir)
+        self.label_space: LabelSpace = self.manifest.label_space
+        self._backend = open_backend(backend, bundle_dir, self.manifest, num_threads)
+
+    def segment(self, image: np.ndarray) -> np.ndarray:
+        """Labels of an image: (H, W, 3) uint8 RGB of any size → (H, W) uint8 of the same size.
+
+        Raises:
+            SourceError: the image has another shape or type.
+        """
+        return resize_label_map(self.outputs(image)["label_map"], image.shape[:2])
+
+    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs of the model for an image, by name, at the model's own size.
+
+        ``label_map`` (h, w) uint8; of bundles with them ``confidence`` (h, w) uint8, 255 times the
+        label's probability, and ``health`` (K,) float32.
+
+        Raises:
+            SourceError: the image has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise SourceError(
+                f"expected an image (H, W, 3) of uint8, found {image.shape} {image.dtype}"
+            )
+        return self._backend.outputs(resize_image(image, self.manifest.input_hw))
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.__exit__(None, None, None)
+
+    def __enter__(self) -> LoadedBundle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load_bundle(
+    bundle: str | Path | None = None, *, backend: str = "onnxruntime", num_threads: int = 0
+) -> LoadedBundle:
+    """Load a bundle's model.
+
+    Args:
+        bundle: what ``sfda-edge export`` made; None for the packaged one.
+        backend: what runs the model.
+        num_threads: threads of one inference; 0 lets the backend choose.
+
+    Raises:
+        StreamError: the bundle is damaged, or the backend does not start.
+    """
+    return LoadedBundle(Path(bundle or BUNDLE_DIR), backend, num_threads)
+
+
+class Stream:
+    """Results of a source, one a frame; iterate once. Close it, or use it in a ``with``.
+
+    Reading, inference and the loop's own work overlap. A live source gives its newest frame; frames
+    that come while the loop is busy are dropped and counted.
+
+    Attributes:
+        label_space: names and colours of the labels.
+    """
+
+    def __init__(self, pipeline: Pipeline, label_space: LabelSpace, stack: contextlib.ExitStack):
+        self._pipeline, self.label_space, self._stack = pipeline, label_space, stack
+
+    def __iter__(self) -> Iterator[Segmentation]:
+        """Every result until the source ends.
+
+        Raises:
+            StreamError: the source or the model fails.
+        """
+        with contextlib.closing(self._pipeline.results()) as results:
+            yield from results
+
+    @property
+    def figures(self) -> Snapshot:
+        """Frames read, segmented and dropped, frames per second, times of each stage."""
+        pipeline = self._pipeline
+        return pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+
+    def close(self) -> None:
+        """Free source and model."""
+        self._stack.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_stream(
+    source: str | Path,
+    *,
+    bundle: str | Path | None = None,
+    backend: str = "onnxruntime",
+    num_threads: int = 0,
+    max_frames: int | None = None,
+) -> Stream:
+    """Segment a source frame by frame.
+
+    Args:
+        source: ``camera0``, an ``rtsp://`` or ``http://`` URL, a video file, a folder of images, or
+            ``streetsynth``.
+        bundle: what ``sfda-edge export`` made; None for the packaged one.
+        backend: what runs the model.
+        num_threads: threads of one inference; 0 lets the backend choose.
+        max_frames: stop after so many results.
+
+    Raises:
+        StreamError: the source does not open, the bundle is damaged, or the backend does not start.
+    """
+    bundle_dir = Path(bundle or BUNDLE_DIR)
+    manifest = read_manifest(bundle_dir)
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_source(str(source)))
+        model = stack.enter_context(open_backend(backend, bundle_dir, manifest, num_threads))
+        pipeline = Pipeline(opened, model, manifest.input_hw, max_frames=max_frames)
+        return Stream(pipeline, manifest.label_space, stack.pop_all())
+    raise AssertionError("an exit stack swallows no exception")

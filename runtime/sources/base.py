@@ -1,0 +1,59 @@
+"""Source: what every origin of frames is to the pipeline."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+import numpy as np
+
+from runtime.frames import Frame
+
+
+class Source(ABC):
+    """Gives frames one after the other; close it, or use it in a ``with``.
+
+    Attributes:
+        name: for people; never holds a password.
+        live: frames that are not taken in time are lost.
+        fps: the source's own rate, or None when it has none.
+    """
+
+    name: str
+    live: bool = False
+    fps: float | None = None
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @abstractmethod
+    def _next_image(self) -> np.ndarray | None:
+        """The next (H, W, 3) uint8 RGB image, or None at the end."""
+
+    def read(self) -> Frame | None:
+        """The next frame, or None at the end.
+
+        Raises:
+            SourceError: a live source is lost, or an image is damaged.
+        """
+        image = self._next_image()
+        if image is None:
+            return None
+        frame = Frame(self._count, image, time.monotonic_ns())
+        self._count += 1
+        return frame
+
+    def close(self) -> None:  # noqa: B027 - a folder holds nothing
+        """Free what the source holds."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

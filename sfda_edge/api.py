@@ -1,0 +1,259 @@
+"""The public functions of sfda_edge; the command line calls the same code."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from runtime.bundle.labels import LabelSpace
+from sfda_edge.adaptation.run import AdaptRequest, Run, run_adaptation
+from sfda_edge.data import ImageSource, open_images
+from sfda_edge.data.validation import Validation
+from sfda_edge.errors import CheckpointError
+from sfda_edge.evaluation import Evaluation, Predictor
+from sfda_edge.evaluation import evaluate as evaluate_predictor
+from sfda_edge.labels.label_spaces import label_space as named_label_space
+from sfda_edge.labels.label_spaces import spread_colours
+from sfda_edge.models.source_model import LoadedModel, ModelRequest, load_source
+from sfda_edge.models.spec import Channels
+from sfda_edge.recipes.recipe import toml_value
+from sfda_edge.report.evaluation import SheetCollector, make_folder, write_evaluation
+from sfda_edge.runs.device import choose_device
+from sfda_edge.runs.fabric import Precision
+from sfda_edge.runs.progress import progress_bar
+from sfda_edge.selection.config import SelectionConfig
+from sfda_edge.training.run import TrainedModel, TrainRequest, run_training
+
+ModelSource = LoadedModel | Run | nn.Module | str | Path | None
+
+
+def load_model(
+    model: ModelSource = None,
+    *,
+    weights: str | Path | None = None,
+    architecture: str | None = None,
+    class_names: Sequence[str] | None = None,
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    label_space: str | LabelSpace | None = None,
+    size_hw: tuple[int, int] | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+    class_map: str | None = None,
+) -> LoadedModel:
+    """Load a model: a network in Python, a run directory, weights, or the packaged one.
+
+    Args:
+        model: an ``nn.Module`` from images (N, 3, H, W) to logits (N, C, h, w), which returns a
+            tensor, a dict with ``out``, an object with ``.logits``, or a tuple or list that begins
+            with the logits; or the path of a run directory or weights; None for the packaged
+            network.
+        weights: for a network in Python: weights to load into it.
+        architecture: the network of weights without a ``model.json``: a name of ``sfda-edge adapt
+            --help`` or ``package.module:function``.
+        class_names: of the network's outputs, in order; or use ``label_space``.
+        palette: a colour (red, green, blue) for each; None for colours spread over the hues.
+        label_space: a name such as ``cityscapes``, a TOML file, or a ``LabelSpace``.
+        size_hw: height and width that images are resized to, in pixels.
+        mean: of RGB values in [0, 1]; None for ImageNet's.
+        std: of RGB values in [0, 1]; None for ImageNet's.
+        class_map: a name such as ``cityscapes-camvid``, a TOML file, or ``none``.
+
+    Raises:
+        SfdaEdgeError: the weights do not fit, the network returns something else, or too little is
+            known of the model.
+    """
+    if isinstance(model, LoadedModel | Run):
+        return model.model if isinstance(model, Run) else model
+    if class_names is not None:
+        label_space = _space(class_names, palette)
+    network = model if isinstance(model, nn.Module) else None
+    path = weights if network is not None else model
+    request = ModelRequest(
+        None if path is None else Path(str(path)),
+        network=copy.deepcopy(network),  # adapting changes a network in place: the caller's stays
+        architecture=architecture,
+        label_space=label_space,
+        size_hw=size_hw,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        class_map=class_map,
+    )
+    return load_source(request)
+
+
+def _space(names: Sequence[str], palette: Sequence[tuple[int, int, int]] | None) -> LabelSpace:
+    try:
+        return LabelSpace(tuple(names), tuple(palette or spread_colours(len(names))))
+    except ValueError as error:
+        raise CheckpointError(f"class_names: {error}") from None
+
+
+def adapt(
+    model: ModelSource = None,
+    images: ImageSource | None = None,
+    *,
+    method: str | None = None,
+    recipe: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    selection: SelectionConfig | None = None,
+    validation: ImageSource | None = None,
+    validation_labels: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    compile: bool = False,
+    skip_bad: bool = False,
+    **model_options: Any,
+) -> Run:
+    """Adapt a model to unlabeled target images.
+
+    Args:
+        model: as ``load_model`` takes it; a network of the caller's is copied and stays as it is.
+        images: a folder, a video file, ``name:where``, or arrays (H, W, 3) uint8 RGB; None for the
+            packaged ones.
+        method: ``multiview``, ``sfda``, ``bn``, ``tent``, ``maxsquare`` or ``selftrain``; None for
+            the recipe's, or ``multiview``.
+        recipe: a recipe's name or TOML file; None for the method's own.
+        settings: of the recipe, by name.
+        selection: constants of label-free selection.
+        validation: labelled images to score before and after; not used for training.
+        validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        out_dir: the run directory, new; None for one in ``runs/``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: compute precision: ``fp32``, ``bf16``, or ``fp16`` on a CUDA GPU.
+        compile: use ``torch.compile``.
+        skip_bad: leave damaged images out.
+        **model_options: of ``load_model``, such as ``class_names`` and ``size_hw``.
+
+    Raises:
+        SfdaEdgeError: something that the caller has to change; nothing is lost.
+    """
+    loaded = load_model(model, **model_options)
+    if isinstance(model, LoadedModel | Run):
+        loaded = replace(loaded, network=copy.deepcopy(loaded.network))
+    return run_adaptation(
+        AdaptRequest(
+            model=loaded,
+            images=images,
+            method=method,
+            recipe=recipe,
+            overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
+            selection=selection or SelectionConfig(),
+            validation=_validation(validation, validation_labels),
+            out_dir=None if out_dir is None else Path(out_dir),
+            device=device,
+            precision=precision,
+            compiled=compile,
+            skip_bad=skip_bad,
+        )
+    )
+
+
+def evaluate(
+    model: ModelSource = None,
+    images: ImageSource | None = None,
+    *,
+    labels: str | Path | None = None,
+    label_classes: str | LabelSpace | None = None,
+    out_dir: str | Path | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    **model_options: Any,
+) -> Evaluation:
+    """Score a model on labelled images.
+
+    Args:
+        model: as ``load_model`` takes it.
+        images: labelled; None for the packaged clip.
+        labels: folder of label images (H, W) with the images' names, for a plain folder or video.
+        label_classes: what the labels mean; None for the model's classes.
+        out_dir: write ``evaluation.json`` and pictures there; None for no files.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        skip_bad: leave damaged samples out.
+        **model_options: of ``load_model``, such as ``class_names`` and ``size_hw``.
+
+    Returns:
+        mIoU as ``.miou`` in [0, 1], IoU of each class and pixel accuracy as ``.scores``.
+
+    Raises:
+        SfdaEdgeError: something that the caller has to change.
+    """
+    loaded = load_model(model, **model_options)
+    found = open_images(PACKAGED_CLIP if images is None else images, _optional_path(labels))
+    if label_classes is not None:
+        space = label_classes
+        if not isinstance(space, LabelSpace):
+            space = named_label_space(space)
+        found = replace(found, label_space=space)
+    sheet = SheetCollector(loaded.spec.output_space, len(found))
+    if out_dir is not None:
+        make_folder(Path(out_dir))
+    evaluation = evaluate_predictor(
+        Predictor(loaded.network, loaded.spec, choose_device(device)),
+        found,
+        skip_bad=skip_bad,
+        progress=progress_bar("evaluate", len(found)),
+        observer=sheet,
+    )
+    if out_dir is not None:
+        about = {"weights": str(loaded.path or loaded.spec.architecture), "images": found.title}
+        write_evaluation(Path(out_dir), evaluation, sheet, about)
+    return evaluation
+
+
+PACKAGED_CLIP = "streetsynth:clip"
+
+
+def _validation(images: ImageSource | None, labels: str | Path | None) -> Validation | None:
+    return None if images is None else Validation(images, _optional_path(labels))
+
+
+def _optional_path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def train(
+    recipe: str,
+    images: ImageSource,
+    *,
+    labels: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    validation: ImageSource | None = None,
+    validation_labels: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+) -> TrainedModel:
+    """Train a source model on labelled images.
+
+    Args:
+        recipe: a recipe's name or TOML file.
+        images: labelled.
+        labels: folder of label images, for a plain folder.
+        settings: of the recipe, by name.
+        validation: labelled images to score at the end.
+        validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        out_dir: the run directory, new; None for one in ``runs/``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        skip_bad: leave damaged samples out.
+
+    Raises:
+        SfdaEdgeError: something that the caller has to change.
+    """
+    return run_training(
+        TrainRequest(
+            recipe=recipe,
+            images=images,
+            labels_dir=_optional_path(labels),
+            validation=_validation(validation, validation_labels),
+            overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
+            out_dir=_optional_path(out_dir),
+            device=device,
+            skip_bad=skip_bad,
+        )
+    )

@@ -1,1 +1,0 @@
-"""Score a model on labelled images."""
