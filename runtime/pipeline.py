@@ -78,7 +78,8 @@ class Pipeline:
         """
         with contextlib.closing(self.results(tick)) as results:
             for result in results:
-                self._write(result)
+                for sink in self._sinks:
+                    sink.write(result)
 
     def results(
         self, tick: Callable[[], None] = lambda: None
@@ -155,7 +156,7 @@ class Pipeline:
         )
 
     def _delivered(self, tick: Callable[[], None]) -> Generator[Segmentation, None, None]:
-        """The caller's thread: results as they come."""
+        """The caller's thread: results as they come, timed until the caller asks for the next."""
         count = 0
         while self._max_frames is None or count < self._max_frames:
             tick()
@@ -167,13 +168,9 @@ class Pipeline:
                 continue
             if result is None:
                 return
+            start_ns = time.monotonic_ns()
             yield result
+            stages = {"output": milliseconds_since(start_ns)}
+            stages["age"] = milliseconds_since(result.frame.captured_ns)
+            self.stats.add({**result.timing, **stages})
             count += 1
-
-    def _write(self, result: Segmentation) -> None:
-        start_ns = time.monotonic_ns()
-        for sink in self._sinks:
-            sink.write(result)
-        stages = {"output": milliseconds_since(start_ns)}
-        stages["age"] = milliseconds_since(result.frame.captured_ns)
-        self.stats.add({**result.timing, **stages})

@@ -144,3 +144,54 @@ def plain_norm(num_classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, num_classes, 1)
     )
+
+
+class Returning(nn.Module):
+    """The plain network, whose logits come in another form.
+
+    Attributes:
+        form: logits → what the network returns.
+    """
+
+    def __init__(self, num_classes, form):
+        super().__init__()
+        self.inner, self.form = build(num_classes), form
+
+    def forward(self, images):
+        return self.form(self.inner(images))
+
+
+class ModelOutput:
+    """As Hugging Face's networks return it."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def as_dict(num_classes):
+    return Returning(num_classes, lambda logits: {"out": logits, "aux": logits[:, :1]})
+
+
+def as_object(num_classes):
+    return Returning(num_classes, ModelOutput)
+
+
+def as_tuple(num_classes):
+    return Returning(num_classes, lambda logits: (logits, logits.mean()))
+
+
+def as_text(num_classes):
+    return Returning(num_classes, lambda logits: "road")
+
+
+class Random(nn.Module):
+    """Dropout that forgets whether the network is trained."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.inner = build(num_classes)
+        self.always = nn.Dropout(0.5)
+
+    def forward(self, images):
+        self.always.train()
+        return self.always(self.inner(images))

@@ -70,7 +70,10 @@ def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_fo
         assert len(np.unique(backend.infer(image))) > 1
 
 
-@pytest.mark.parametrize("name", ["coarse", "synchronised", "Shared", "Attentive"])
+KINDS = ["coarse", "synchronised", "Shared", "Attentive", "as_dict", "as_object", "as_tuple"]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_networks_of_many_kinds_go_the_whole_way(name, weights, labelled_folder, in_empty_folder):
     path, model = weights(name)
     images = ["--images", str(labelled_folder / "images")]
@@ -199,6 +202,8 @@ def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder,
         ("in_two_parts", [], "called with 3, the number of classes, raised TypeError"),
         ("unfinished", [], "raised KeyError: 'layer5'\n  at "),
         ("unfinished", [], 'user_network.py:107: raise KeyError("layer5")'),
+        ("as_text", [], "the network returned str; expected a tensor of logits, a dict"),
+        ("Random", [], "is not deterministic: module 'always' returned something else"),
         ("no_network", [], "called with 3 returned int; a torch.nn.Module is needed"),
     ],
 )

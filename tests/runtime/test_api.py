@@ -1,0 +1,47 @@
+import threading
+
+import numpy as np
+import pytest
+
+import runtime
+from runtime.packaged import BUNDLE_DIR, CLIP
+
+
+def test_a_bundle_answers_an_image_of_any_size_with_one_array_of_its_size():
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    with runtime.load_bundle() as bundle:
+        labels = bundle.segment(image)
+        assert labels.shape == (100, 150)
+        assert labels.dtype == np.uint8
+        assert labels.max() < bundle.label_space.num_classes
+        assert bundle.outputs(image)["label_map"].shape == bundle.manifest.input_hw
+        for wrong in (image[..., 0], image.astype(np.float32), image[..., :2]):
+            with pytest.raises(runtime.StreamError, match="expected an image"):
+                bundle.segment(wrong)
+
+
+def test_a_stream_is_a_loop_over_results():
+    with runtime.open_stream(CLIP, bundle=BUNDLE_DIR, max_frames=5) as stream:
+        results = list(stream)
+        assert [result.frame.index for result in results] == [0, 1, 2, 3, 4]
+        for result in results:
+            assert result.label_map.dtype == np.uint8
+            assert result.confidence is None  # this bundle has none
+            assert set(result.timing) == {"read", "queue", "resize", "infer"}
+        assert stream.figures.segmented == 5
+
+
+def test_a_loop_that_is_left_leaves_no_thread_behind():
+    before = threading.active_count()
+    with runtime.open_stream("streetsynth") as stream:
+        for result in stream:
+            assert result.frame.index == 0
+            break
+    assert threading.active_count() == before
+
+
+def test_what_does_not_open_is_an_error_before_the_loop():
+    with pytest.raises(runtime.StreamError, match="does not exist"):
+        runtime.open_stream("nothing.mp4")
+    with pytest.raises(AttributeError, match="no attribute 'open_camera'"):
+        runtime.open_camera  # noqa: B018

@@ -1,0 +1,137 @@
+"""The public API: what a user's script does, and that it is light to import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from user_network import as_dict
+
+import export
+import runtime
+import sfda_edge
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "own_network.py"
+NAMES = ("road", "car", "sky")
+
+
+def test_importing_the_packages_imports_nothing_heavy():
+    code = (
+        "import sys, runtime, sfda_edge, export\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", [runtime, sfda_edge, export])
+def test_every_public_name_is_there_and_documented(package):
+    for name in package.__all__:
+        assert getattr(package, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_the_users_script_runs_as_it_is(in_empty_folder):
+    lines = SCRIPT.read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 25
+    images = ROOT / "sfda_edge" / "streetsynth" / "pack" / "target" / "images"
+    command = [sys.executable, str(SCRIPT), str(images), str(runtime_clip())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(96, 192)") == 20
+    assert (in_empty_folder / "bundle" / "model.onnx").is_file()
+
+
+def runtime_clip():
+    from runtime.packaged import CLIP
+
+    return CLIP
+
+
+def test_the_users_script_is_strictly_typed(tmp_path):
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(SCRIPT)]
+    environment = {"MYPYPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def images():
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (30, 50, 3), np.uint8) for _ in range(6)]
+
+
+def test_images_and_networks_in_memory_are_enough(images, in_empty_folder):
+    torch.manual_seed(0)
+    network = as_dict(3)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    model = sfda_edge.load_model(network, class_names=NAMES, size_hw=(32, 64))
+    run = sfda_edge.adapt(model, images, method="bn", settings={"num_images": 8}, out_dir="run")
+    after = network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before), "the caller's network stays"
+    assert run.path == Path("run")
+    assert run.report_path == Path("run/report.html")
+    assert run.report_path.is_file()
+    assert run.scores is None
+    assert run.model.class_names == NAMES
+    bundle = export.export(run, out_dir="bundle", confidence=True)
+    assert bundle.result.parity.label_agreement > 0.999
+    with runtime.load_bundle(bundle.path) as loaded:
+        assert loaded.segment(images[0]).shape == (30, 50)
+    again = sfda_edge.load_model("run/adapted.safetensors", architecture="user_network:as_dict")
+    assert again.spec.label_space == model.spec.label_space
+    given = sfda_edge.load_model(as_dict(3), weights="run/adapted.safetensors")
+    for key, value in run.model.network.state_dict().items():
+        assert torch.equal(value, given.network.state_dict()[key])
+    with pytest.raises(sfda_edge.SfdaEdgeError, match="was given in Python"):
+        sfda_edge.load_model("run")
+
+
+def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
+    options = {"class_names": NAMES, "size_hw": (32, 64)}
+    folder, labels = labelled_folder / "images", labelled_folder / "labels"
+    plain = sfda_edge.evaluate(as_dict(3), folder, labels=labels, **options)
+    assert 0 <= plain.miou <= 1
+    assert not list(in_empty_folder.glob("evaluation*")), "no files unless asked for"
+    run = sfda_edge.adapt(
+        as_dict(3), folder, method="bn", settings={"num_images": 8}, out_dir="run",
+        validation=folder, validation_labels=labels, **options,
+    )  # fmt: skip
+    before, after = run.scores
+    assert before.num_images == after.num_images == 6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sfda_edge.load_model(as_dict(3)), "described: class_names, size_hw"),
+        (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "b"), size_hw=(8, 8)),
+         "returned (1, 3, 8, 8); logits (1, 2, h, w)"),
+        (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "a"), size_hw=(8, 8)),
+         "class names must differ"),
+        (lambda: sfda_edge.adapt(images=[np.zeros((4, 4), np.uint8)]), "expected an array (H, W, 3)"),
+        (lambda: sfda_edge.adapt(settings={"stepz": 3}), "unknown setting 'stepz'"),
+        (lambda: sfda_edge.evaluate("nowhere"), "nowhere does not exist"),
+        (lambda: sfda_edge.train("nothing", "streetsynth:source"), "unknown recipe 'nothing'"),
+        (lambda: export.export(None, out_dir="b"), "give --images"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do(call, message, in_empty_folder):
+    with pytest.raises(sfda_edge.SfdaEdgeError) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_a_source_model_can_be_trained(in_empty_folder):
+    settings = {"steps": 1, "batch_size": 2, "input_hw": [32, 64], "initial_weights": "none"}
+    trained = sfda_edge.train(
+        "train-demo", "streetsynth:source", settings=settings, out_dir="trained"
+    )
+    assert trained.model.spec.input_hw == (32, 64)
+    assert sfda_edge.load_model("trained").sha256 == trained.model.sha256
