@@ -1,40 +1,51 @@
-# make demo: set up, and run the whole way on the packaged data.
-# make test: set up, and run format check, lint, types and tests.
+# make demo: set up, then adapt, score, export and stream the packaged data.
+# make test: set up, then format check, lint, types and tests. CI runs it.
 # Both make a virtual environment in .venv and need only Python >= 3.10 and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two processes of one thread each: most tests are too small to share a computation.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-fast lint typecheck docs format hooks clean
 
 demo: $(VENV)/user.stamp
 	$(BIN)/sfda-edge demo --out demo
 
-# Two processes of one thread each: most tests are too small to share a computation.
-test: $(VENV)/dev.stamp check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: lint typecheck
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
-check: $(VENV)/dev.stamp
+test-fast: $(VENV)/dev.stamp
+	$(PYTEST) -m "not slow"
+
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+typecheck: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp
+	$(PYTEST) tests/test_docs.py
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+hooks: $(VENV)/dev.stamp
+	$(PIP) pre-commit
+	$(BIN)/pre-commit install
+
 $(VENV)/user.stamp: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,opencv-headless]'
+	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,dev]'
+	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,dev]'
 	# It asks for TensorRT itself, which type checkers need not.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --no-deps tensorrt-stubs
+	$(PIP) --no-deps tensorrt-stubs
 	touch $@
 
 clean:

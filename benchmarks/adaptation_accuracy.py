@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from benchmarks.adaptation_tasks import BenchmarkTask
-from sfda_edge.adaptation.loop import Adaptation, adapt, begin
+from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.loop import Adaptation, adapt
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.evaluation import Predictor, evaluate

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from benchmarks.adaptation_tasks import BenchmarkTask
 from benchmarks.timing import time_in_turn
-from sfda_edge.adaptation.loop import Adaptation, begin
+from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.loop import Adaptation
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.target import TargetImages

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from runtime.overlay import Overlay
-from sfda_edge.adaptation.run import AdaptRequest, run_adaptation
+from sfda_edge.adaptation.request import AdaptRequest
+from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data import ImageSet, open_images
 from sfda_edge.data.loading import read_all
 from sfda_edge.evaluation import Predictor, evaluate

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from benchmarks.hardware import machine_record
 from benchmarks.timing import time_in_turn
 from export.graph.deploy import DeployModel
 from export.graph.to_onnx import export_graph
+from runtime.backends.ort_session import open_session
 from runtime.images import resize_image
 from runtime.sources.grammar import open_source
 from sfda_edge.models import ModelSpec
@@ -79,12 +79,7 @@ def _ways(source: LoadedModel, num_threads: int) -> dict[str, tuple[onnx.ModelPr
 
 
 def _runner(graph: onnx.ModelProto, num_threads: int) -> Segment:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(graph.SerializeToString(), num_threads)
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +13,7 @@ from torch.nn import functional
 from benchmarks.hardware import machine_record
 from benchmarks.timing import time_in_turn
 from export.graph.to_onnx import export_graph
+from runtime.backends.ort_session import open_session
 from sfda_edge.models.lite0_fpn import Encoder, Lite0FPN
 
 NUM_CLASSES = 11
@@ -82,10 +82,6 @@ def _runner(
     network: nn.Module, input_hw: tuple[int, int], num_threads: int
 ) -> Callable[[], object]:
     graph = export_graph(network.eval(), torch.zeros(1, 3, *input_hw))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(graph.SerializeToString(), num_threads)
     image = np.random.default_rng(0).normal(size=(1, 3, *input_hw)).astype(np.float32)
     return lambda: session.run(None, {"image": image})

@@ -40,7 +40,13 @@ class Timing:
 def summarise(durations_ms: list[float]) -> Timing:
     """Percentiles and rate of measured calls."""
     p50, p95, p99 = (float(v) for v in np.percentile(durations_ms, (50, 95, 99)))
-    return Timing(p50, p95, p99, 1000 * len(durations_ms) / sum(durations_ms), len(durations_ms))
+    return Timing(
+        p50,
+        p95,
+        p99_ms=p99,
+        per_second=1000 * len(durations_ms) / sum(durations_ms),
+        calls=len(durations_ms),
+    )
 
 
 def time_call(call: Callable[[], object]) -> float:

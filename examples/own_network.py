@@ -13,7 +13,9 @@ import runtime
 import sfda_edge
 
 
-class Network(nn.Module):  # yours, such as one of torchvision's: it may return a dict with "out"
+class Network(nn.Module):
+    """Yours, such as one of torchvision: it may return a dict with ``out``."""
+
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU())

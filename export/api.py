@@ -12,7 +12,7 @@ from export.engine.request import EngineRequest
 from export.graph.deploy import Outputs
 from export.result import ExportResult
 from runtime.bundle.manifest import Manifest, read_manifest
-from sfda_edge.adaptation.run import Run
+from sfda_edge.adaptation.request import Run
 from sfda_edge.api import ModelSource, load_model
 from sfda_edge.data import ImageSource
 from sfda_edge.data.validation import Validation

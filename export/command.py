@@ -14,11 +14,11 @@ from export.bundle.provenance import provenance, recorded_run, unadapted
 from export.bundle.write import export_bundle
 from export.engine.request import EngineRequest
 from export.errors import ExportError
-from export.gate.thresholds import Thresholds
 from export.graph.deploy import FULL_LABEL_MAP, Outputs
 from export.profiles import find_profile
 from export.request import ExportRequest
 from export.result import ExportResult
+from export.thresholds import Thresholds
 from runtime.files import read_text
 from runtime.images import resize_image
 from sfda_edge.adaptation.run import HASHES_FILE

@@ -10,9 +10,9 @@ import numpy as np
 from torch import nn
 
 from export.engine.request import EngineRequest
-from export.gate.thresholds import Thresholds
 from export.graph.deploy import FULL_LABEL_MAP, Outputs
 from export.profiles import CPU, Profile
+from export.thresholds import Thresholds
 from sfda_edge.models import ModelSpec
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.gate.argmax_cost import ArgmaxCost
-from export.gate.parity import ParityReport
+from export.gate.report import ParityReport
 from export.gate.scores import BundleScores
 from export.precision.int8 import Int8Facts
 from runtime.bundle.engine_file import EngineRecord

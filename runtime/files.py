@@ -59,7 +59,12 @@ def printable(text: str) -> str:
     bytes of file names that are not UTF-8, become escapes.
     """
     lines = text.replace("\n  ", "\0").split("\0")
-    return "\n  ".join("".join(map(_shown, line)) for line in lines)
+    return "\n  ".join(map(printable_line, lines))
+
+
+def printable_line(text: str) -> str:
+    """The same where no line break is ours."""
+    return "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:

@@ -106,9 +106,13 @@ class StreamStats:
         return self._figures(read, dropped, self._last_s - since_s, self._segmented - since_count)
 
     def _figures(self, read: int, dropped: int, seconds: float, frames: int) -> Snapshot:
-        stages = {
-            stage: tuple(float(v) for v in np.percentile(values, PERCENTILES))
-            for stage, values in self._stage_ms.items()
-        }
+        stages = {stage: _percentiles(values) for stage, values in self._stage_ms.items()}
         fps = frames / seconds if seconds > 0 else 0.0
-        return Snapshot(read, self._segmented, dropped, seconds, fps, stages)  # type: ignore[arg-type]
+        return Snapshot(
+            read, self._segmented, dropped=dropped, seconds=seconds, fps=fps, stage_ms=stages
+        )
+
+
+def _percentiles(values: list[float]) -> tuple[float, float, float]:
+    median, p95, p99 = np.percentile(values, PERCENTILES)
+    return float(median), float(p95), float(p99)

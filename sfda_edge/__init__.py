@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sfda_edge.adaptation.run import Run
+    from sfda_edge.adaptation.request import Run
     from sfda_edge.api import adapt, evaluate, load_model, train
     from sfda_edge.errors import SfdaEdgeError
     from sfda_edge.evaluation import Evaluation
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Evaluation": "sfda_edge.evaluation",
     "LoadedModel": "sfda_edge.models.source_model",
-    "Run": "sfda_edge.adaptation.run",
+    "Run": "sfda_edge.adaptation.request",
     "SfdaEdgeError": "sfda_edge.errors",
     "TrainedModel": "sfda_edge.training.run",
     **dict.fromkeys(("adapt", "evaluate", "load_model", "train"), "sfda_edge.api"),

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from runtime.bundle.labels import LabelSpace
-from sfda_edge.adaptation.run import AdaptRequest, Run, run_adaptation
+from sfda_edge.adaptation.request import AdaptRequest, Run
+from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data import ImageSource, open_images
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import CheckpointError

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +14,7 @@ from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.batchnorm.statistics import target_statistics
 from sfda_edge.data.target import TargetImages
 from sfda_edge.errors import RecipeError
-from sfda_edge.models import ModelSpec
+from sfda_edge.models import ModelSpec, usable_memory_format
 from sfda_edge.models.inference import (
     Normalise,
     class_matrix,
@@ -65,19 +64,20 @@ class AdaptationTask:
         self.seed, self.work_dir, self.bars = seed, work_dir, bars
         self.selection = selection or SelectionConfig()
         self.device = fabric.device
+        self.memory_format = usable_memory_format(model, spec)
         self.model = self.placed(model).eval()
         self.normalise = Normalise(spec).to(self.device)
         matrix = class_matrix(spec)
         self.matrix = None if matrix is None else matrix.to(self.device)
 
     def placed(self, network: nn.Module) -> nn.Module:
-        """The network on the device; channels last, which is several times faster on a CPU."""
-        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """The network on the device, in the task's memory format."""
+        return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def inputs(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), uint8 or floats in [0, 255] → the network's input on the device."""
         normalised = self.normalise(images.to(self.device, non_blocking=True))
-        return normalised.contiguous(memory_format=torch.channels_last)
+        return normalised.contiguous(memory_format=self.memory_format)
 
     def coarse_logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Input (N, C, H, W) → logits (N, C', h, w) on the network's own grid, float32."""

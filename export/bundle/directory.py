@@ -12,11 +12,7 @@ from pathlib import Path
 from export.errors import ExportError
 from runtime.bundle.engine_file import LIBRARIES, engine_paths, timing_cache_path
 from runtime.bundle.manifest import MANIFEST_FILE
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two exports to one place are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from runtime.files import Locked, exclusive_lock
 
 MODEL_FILE, CARD_FILE, PICTURE_FILE = "model.onnx", "card.md", "card.jpg"
 
@@ -36,17 +32,22 @@ def require_replaceable(out_dir: Path) -> None:
         )
     if not out_dir.exists() or not any(out_dir.iterdir()):
         return
-    ours = {MODEL_FILE, CARD_FILE, PICTURE_FILE, MANIFEST_FILE}
-    for library in LIBRARIES:
-        ours |= {path.name for path in engine_paths(out_dir, library)}
-        ours.add(timing_cache_path(out_dir, library).name)
-    ours |= {f".{name}.part" for name in ours}  # of an engine whose writing was killed
-    foreign = {path.name for path in out_dir.iterdir()} - ours
+    foreign = _foreign(out_dir)
     if foreign or not _is_manifest(out_dir / MANIFEST_FILE):
         found = f" (it holds {', '.join(sorted(foreign)[:3])})" if foreign else ""
         raise ExportError(
             f"{out_dir} exists and is not a bundle of ours{found}; choose another --out"
         )
+
+
+def _foreign(folder: Path) -> set[str]:
+    """Names in a folder that no export and no build of an engine writes."""
+    ours = {MODEL_FILE, CARD_FILE, PICTURE_FILE, MANIFEST_FILE}
+    for library in LIBRARIES:
+        ours |= {path.name for path in engine_paths(folder, library)}
+        ours.add(timing_cache_path(folder, library).name)
+    ours |= {f".{name}.part" for name in ours}  # of an engine whose writing was killed
+    return {path.name for path in folder.iterdir()} - ours
 
 
 def _is_manifest(path: Path) -> bool:
@@ -65,12 +66,16 @@ def replacing(out_dir: Path) -> Iterator[Path]:
     next export removes.
 
     Raises:
-        ExportError: the disk is full, the place cannot be written, or another export is writing it.
+        ExportError: the disk is full, the place cannot be written, another export is writing it, or
+            a folder with one of our temporary names holds something else.
     """
     part_dir, old_dir = (_beside(out_dir, what) for what in ("new", "old"))
     try:
+        _require_writable(out_dir)
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         with held(out_dir):
+            for folder in (part_dir, old_dir):
+                _require_ours(folder)
             try:
                 if old_dir.exists() and not out_dir.exists():  # killed between a swap's two moves
                     old_dir.replace(out_dir)
@@ -88,41 +93,48 @@ def _beside(out_dir: Path, what: str) -> Path:
     return out_dir.with_name(f".{out_dir.name}.sfda-edge-{what}")
 
 
+def _require_writable(out_dir: Path) -> None:
+    """Check that a bundle that is there could be removed, before it is moved away.
+
+    Raises:
+        ExportError: it could not: it would stay beside the new one and block every later export.
+    """
+    if out_dir.is_dir() and not os.access(out_dir, os.W_OK | os.X_OK):
+        raise ExportError(f"{out_dir} may not be written, so its files cannot be replaced")
+
+
+def _require_ours(folder: Path) -> None:
+    """Check that a folder with one of our temporary names may be removed.
+
+    Raises:
+        ExportError: it is a link, or holds a file that no export writes.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ExportError(f"{folder} is not a folder that an export left; remove it")
+    if folder.is_dir() and (foreign := _foreign(folder)):
+        raise ExportError(
+            f"{folder} holds {', '.join(sorted(foreign)[:3])}, which no export writes; move it"
+        )
+
+
 @contextlib.contextmanager
 def held(out_dir: Path) -> Iterator[None]:
     """Let nobody else write a bundle: no export, no build of an engine.
 
-    By a file beside it, or within it where only that can be written (then nobody can swap it
-    either); the system lets go of it even after a kill.
+    By a lock file beside it, or within it where only that can be written (then nobody can swap it
+    either).
 
     Raises:
-        ExportError: another holds it.
+        ExportError: another process holds it.
         OSError: the file cannot be made.
     """
     lock = _beside(out_dir, "lock")
     if out_dir.is_dir() and not os.access(out_dir.parent, os.W_OK):
         lock = out_dir / lock.name
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(handle, out_dir)
-            # Its last holder may have removed it between the two calls.
-            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
-                try:
-                    yield
-                finally:
-                    lock.unlink(missing_ok=True)
-                return
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int, out_dir: Path) -> None:
-    if fcntl is None:
-        return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with exclusive_lock(lock):
+            yield
+    except Locked:
         raise ExportError(
             f"another program is writing {out_dir}; wait for it, or choose another place"
         ) from None

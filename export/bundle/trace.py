@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from export.bundle.directory import MODEL_FILE
+from export.bundle.link import DIFFERS, MATCHES, NOT_HERE, RECORDED, Link, compare_hash, file_link
 from export.bundle.provenance import graph_sha256, images_name, settings_sha256
 from export.engine.timing_cache import read_timing_cache
 from export.errors import ExportError
@@ -21,50 +21,13 @@ from runtime.bundle.engine_file import (
     read_engine_record,
     timing_cache_path,
 )
-from runtime.bundle.manifest import MANIFEST_FILE, Manifest, check_file, file_sha256, parse_manifest
+from runtime.bundle.manifest import MANIFEST_FILE, Manifest, check_file, parse_manifest
 from runtime.errors import BackendUnavailable, ManifestError
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.runs.directory import ADAPTED_FILE, RUN_FILE, RUNS, read_run
 from sfda_edge.runs.progress import progress_bar
-
-MATCHES, DIFFERS, NOT_HERE, RECORDED = "matches", "DIFFERS", "not here", "recorded"
-
-
-@dataclass(frozen=True)
-class Link:
-    """One link of a chain.
-
-    Attributes:
-        what: such as ``source weights``.
-        name: a file, or what is known of it.
-        sha256: as recorded.
-        state: ``MATCHES`` after a look at the file, ``DIFFERS``, ``NOT_HERE``, or ``RECORDED`` of
-            what is never kept.
-        note: where it was found, or what differs.
-    """
-
-    what: str
-    name: str
-    sha256: str
-    state: str
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.sha256, str):
-            raise TypeError(f"{self.sha256!r} is no hash")
-
-    def line(self) -> str:
-        """For people: names come from files, and nothing in them acts on the terminal."""
-        text = f"{self.what:<16} {self.state:<9} {self.sha256[:12]}  {self.name}"
-        return _printable(f"{text} ({self.note})" if self.note else text)
-
-
-def _printable(text: str) -> str:
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def trace(path: Path, origin: Path | None = None) -> list[Link]:
@@ -139,7 +102,7 @@ def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
     if "method" in facts:
         yield from _adaptation(facts, inputs)
     weights = origin if folder is None else folder / ADAPTED_FILE
-    yield _file("weights", facts["weights"], facts["weights_sha256"], weights)
+    yield file_link("weights", facts["weights"], facts["weights_sha256"], weights)
 
 
 def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
@@ -166,16 +129,18 @@ def _result(folder: Path) -> dict[str, Any]:
 
 def _adaptation(facts: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Link]:
     source = Path(inputs["weights"]) if "weights" in inputs else None
-    yield _file("source weights", facts["source_weights"], facts["source_weights_sha256"], source)
+    yield file_link(
+        "source weights", facts["source_weights"], facts["source_weights_sha256"], source
+    )
     expected = facts["recipe_sha256"]
     recorded = [facts["recipe"], *([inputs["recipe"]] if "recipe" in inputs else [])]
     same = all(settings_sha256(recipe) == expected for recipe in recorded)
     yield Link(
         "recipe",
         f"method {facts['method']}, {len(facts['recipe'])} settings",
-        expected,
-        MATCHES if same else DIFFERS,
-        "" if same else "the settings are not those of the hash",
+        sha256=expected,
+        state=MATCHES if same else DIFFERS,
+        note="" if same else "the settings are not those of the hash",
     )
     yield _target_images(facts, inputs)
 
@@ -192,8 +157,8 @@ def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
         target = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0)
         found = expected if target.matches(expected) else target.sha256
     except SfdaEdgeError as error:
-        return Link(what, name, expected, NOT_HERE, str(error))
-    return _compared(what, name, expected, found, inputs["images"])
+        return Link(what, name, sha256=expected, state=NOT_HERE, note=str(error))
+    return compare_hash(what, name, expected=expected, found=found, where=inputs["images"])
 
 
 def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
@@ -202,7 +167,7 @@ def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
     chain = json.loads(facts.get("provenance", "{}"))
     if "graph_sha256" not in chain or "content_sha256" not in facts:
         note = "its metadata lacks a hash: sfda-edge did not write it, or it was changed"
-        yield Link("graph content", file, "", DIFFERS, note)
+        yield Link("graph content", file, sha256="", state=DIFFERS, note=note)
         return
     expected, precision = facts["content_sha256"], facts["precision"]
     if chain["graph_sha256"] != expected:  # fp32 is the graph itself
@@ -211,7 +176,9 @@ def _graph(graph: onnx.ModelProto, file: str) -> Iterator[Link]:
     steps = chain.get("qat_steps", chain.get("int8_finetune_steps"))  # the latter in 2026
     tuned = f", fine-tuned for {steps} steps" if steps else ""
     name = f"{chain['architecture']}, {precision}{tuned}"
-    yield _compared("graph content", name, expected, graph_sha256(graph), file)
+    yield compare_hash(
+        "graph content", name, expected=expected, found=graph_sha256(graph), where=file
+    )
 
 
 def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
@@ -226,7 +193,7 @@ def _same_chain(graph: onnx.ModelProto, manifest: Manifest) -> Link:
     if not differing:
         return Link(what, name, settings_sha256(within), MATCHES)
     note = f"{manifest.model_file} has another {', '.join(differing)}"
-    return Link(what, name, settings_sha256(within), DIFFERS, note)
+    return Link(what, name, sha256=settings_sha256(within), state=DIFFERS, note=note)
 
 
 def _input_hw(graph: onnx.ModelProto) -> tuple[int, ...]:
@@ -250,7 +217,7 @@ def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:
     try:
         check_file(folder, name, expected)
     except ManifestError as error:
-        return Link(what, name, expected, DIFFERS, str(error))
+        return Link(what, name, sha256=expected, state=DIFFERS, note=str(error))
     return Link(what, name, expected, MATCHES)
 
 
@@ -259,7 +226,7 @@ def _engine(folder: Path, library: str, manifest: Manifest) -> Link:
     try:
         record = read_engine_record(folder, library)
     except BackendUnavailable as error:
-        return Link("engine", name, "", DIFFERS, str(error))
+        return Link("engine", name, sha256="", state=DIFFERS, note=str(error))
     built = (
         f"{record.precision}, {library} {record.library_version}, for {record.compute_capability}"
     )
@@ -272,8 +239,8 @@ def _engine(folder: Path, library: str, manifest: Manifest) -> Link:
         found = hashlib.sha256(read_timing_cache(timings)).hexdigest()
         differing = "" if found == record.timing_cache_sha256 else f"{timings.name} is another"
     if differing:
-        return Link("engine", name, record.engine_sha256, DIFFERS, differing)
-    return Link("engine", name, record.engine_sha256, MATCHES, built)
+        return Link("engine", name, sha256=record.engine_sha256, state=DIFFERS, note=differing)
+    return Link("engine", name, sha256=record.engine_sha256, state=MATCHES, note=built)
 
 
 def _run(folder: Path) -> Iterator[Link]:
@@ -292,7 +259,7 @@ def _run(folder: Path) -> Iterator[Link]:
     if "adapted_sha256" not in result or "weights" not in inputs:
         raise ExportError(f"{folder} holds no finished adaptation; --resume goes on with it")
     source = Path(inputs["weights"])
-    yield _file("source weights", source.name, inputs["weights_sha256"], source)
+    yield file_link("source weights", source.name, inputs["weights_sha256"], source)
     facts = {
         "target_sha256": inputs["target_sha256"],
         "target_images": images_name(inputs["images"]),
@@ -300,16 +267,4 @@ def _run(folder: Path) -> Iterator[Link]:
     }
     yield _target_images(facts, inputs)
     adapted = folder / ADAPTED_FILE
-    yield _file("weights", adapted.name, result["adapted_sha256"], adapted)
-
-
-def _file(what: str, name: str, expected: str, path: Path | None) -> Link:
-    if path is None or not path.is_file():
-        return Link(what, name, expected, NOT_HERE)
-    return _compared(what, name, expected, file_sha256(path), str(path))
-
-
-def _compared(what: str, name: str, expected: str, found: str, where: str) -> Link:
-    if found == expected:
-        return Link(what, name, expected, MATCHES, where if where != name else "")
-    return Link(what, name, expected, DIFFERS, f"{where} is {found[:12]}")
+    yield file_link("weights", adapted.name, result["adapted_sha256"], adapted)

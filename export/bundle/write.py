@@ -24,8 +24,9 @@ from export.bundle.provenance import graph_sha256
 from export.engine.request import build_engine
 from export.errors import ParityError
 from export.gate.argmax_cost import measure_argmax_cost
-from export.gate.parity import ParityReport, require, require_same_in_a_batch
+from export.gate.parity import require, require_same_in_a_batch
 from export.gate.reference import Reference
+from export.gate.report import ParityReport
 from export.gate.scores import BundleScores, LabelMap
 from export.graph.ort_session import GraphSession
 from export.precision.half import HalfPrecision

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import logging
-import re
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.engine.proof import Layer, multiplies, require_precision
+from export.engine.layers import inspected_layers, io_types, typed_layers
+from export.engine.proof import require_precision
 from export.errors import ExportError
 from runtime.bundle.engine_file import LIBRARIES
 
@@ -118,7 +117,7 @@ def build(trt: Any, wanted: Build) -> Built:
     require_precision(typed, wanted.precision, wanted.single)
     for level in _LEVELS:
         monitor = _monitor(trt)
-        config = _configured(trt, builder, network, wanted, level)
+        config = _configured(trt, builder, network=network, wanted=wanted, level=level)
         config.progress_monitor = monitor
         with _stoppable(monitor):
             serialized = builder.build_serialized_network(network, config)
@@ -295,86 +294,3 @@ def _monitor(trt: Any) -> Any:
                 sys.stderr.write("\r\033[K")
 
     return Monitor()
-
-
-def io_types(network: tensorrt.INetworkDefinition) -> dict[str, str]:
-    """Type and shape of each input and output, by name."""
-    ports = [network.get_input(index) for index in range(network.num_inputs)]
-    ports += [network.get_output(index) for index in range(network.num_outputs)]
-    return {port.name: f"{_name_of(port.dtype)} {_sides(port.shape)}" for port in ports}
-
-
-def _sides(shape: tensorrt.Dims) -> str:
-    return "x".join(str(shape[axis]) for axis in range(len(shape)))
-
-
-def typed_layers(network: tensorrt.INetworkDefinition) -> list[Layer]:
-    """The layers of a strongly typed network, each with the type that it computes in."""
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    makers = {
-        layer.get_output(out).name: _name_of(layer.type)
-        for layer in layers
-        for out in range(layer.num_outputs)
-    }
-    return [
-        Layer((layer.name,), _name_of(layer.type), _type_of(layer, makers))
-        for layer in layers
-        if layer.num_outputs
-    ]
-
-
-def _type_of(layer: tensorrt.ILayer, makers: Mapping[str, str]) -> str:
-    """INT8 of a layer that multiplies what a dequantisation feeds it: the builder fuses the two."""
-    if multiplies(_name_of(layer.type)) and makers.get(layer.get_input(0).name) == "DEQUANTIZE":
-        return "INT8"
-    return _name_of(layer.get_output(0).dtype)
-
-
-def _name_of(value: Any) -> str:
-    return str(value).rpartition(".")[2]
-
-
-def inspected_layers(trt: Any, messages: Any, engine: bytes) -> list[Layer]:
-    """The layers of a built engine, as its inspector tells them; needs the GPU that it is for.
-
-    Raises:
-        ExportError: the engine does not load.
-    """
-    loader: tensorrt.Runtime = trt.Runtime(messages)
-    loaded = loader.deserialize_cuda_engine(engine)
-    if loaded is None:
-        raise ExportError(f"the engine that was just built does not load: {messages.reason()}")
-    inspector = loaded.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return parse_inspection(text)
-
-
-# What the inspector's descriptions of formats hold: "Half" as well as "Channel major FP16 format".
-_FORMATS = {
-    "Half": "HALF",
-    "FP16": "HALF",
-    "Float": "FLOAT",
-    "FP32": "FLOAT",
-    "Int8": "INT8",
-    "BF16": "BF16",
-    "FP8": "FP8",
-}
-_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-
-
-def parse_inspection(text: str) -> list[Layer]:
-    """The engine inspector's JSON → layers; the type is that of a layer's first input.
-
-    Raises:
-        ExportError: it holds names alone.
-    """
-    layers = []
-    for layer in json.loads(text)["Layers"]:
-        if isinstance(layer, str):  # the engine was built without details
-            raise ExportError("the engine keeps no layer information; it cannot be proved")
-        ports = layer.get("Inputs") or layer.get("Outputs") or [{}]
-        described = ports[0].get("Format/Datatype", "")
-        found = next((name for key, name in _FORMATS.items() if key in described), described)
-        names = tuple(_ORIGIN.findall(layer.get("Metadata", ""))) or (layer["Name"],)
-        layers.append(Layer(names, layer["LayerType"].upper(), found))
-    return layers

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.gate.parity import Gate, compare
+from export.gate.parity import compare
 from export.graph.ort_session import GraphSession, median_ms
+from export.thresholds import Gate
 from runtime.bundle.labels import LabelSpace
 
 _NO_GATE = Gate(label_agreement=0.0, class_iou=0.0, miou_loss=float("inf"))

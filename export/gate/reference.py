@@ -12,7 +12,8 @@ from torch import nn
 
 from export.errors import ExportError
 from export.gate.layer_diff import first_diverging
-from export.gate.parity import Candidate, ParityReport, compare
+from export.gate.parity import Candidate, compare
+from export.gate.report import ParityReport
 from export.gate.scores import BundleScores, LabelMap, miou
 from export.graph.deploy import DeployModel
 from export.request import ExportRequest

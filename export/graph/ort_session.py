@@ -1,4 +1,4 @@
-"""Run ONNX graphs on the CPU while exporting: answers by name, and what happens inside."""
+"""Run ONNX graphs on the CPU while exporting: outputs by name, and the values inside."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from export.errors import ExportError
 from export.graph.to_onnx import INPUT_NAME
-from runtime.backends.onnxruntime import EXACT_INT8, PROVIDER
+from runtime.backends.ort_session import open_session
+from runtime.errors import BackendUnavailable
 
 # Values of an image that are looked at in one pass: all at once may need the memory of a training
 # step. What an exported graph holds has a known shape but for its first axis.
@@ -26,24 +26,18 @@ class GraphSession:
     """A graph in ONNX Runtime.
 
     Raises:
-        ExportError: ONNX Runtime does not take it.
+        ExportError: ONNX Runtime rejects it.
     """
 
     def __init__(self, graph: onnx.ModelProto) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry(*EXACT_INT8)
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph.SerializeToString(), options, providers=[PROVIDER]
-            )
-        except Exception as error:  # its exceptions have no common base
-            reason = str(error).partition("\n")[0]
-            raise ExportError(f"ONNX Runtime does not take the graph: {reason}") from None
+            self._session = open_session(graph.SerializeToString())
+        except BackendUnavailable as error:
+            raise ExportError(str(error)) from None
         self.names = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Image (H, W, 3) uint8 → the graph's answers by name, without the batch axis."""
+        """Image (H, W, 3) uint8 → the graph's outputs by name, without the batch axis."""
         return {name: answer[0] for name, answer in self.whole(image).items()}
 
     def whole(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -51,8 +45,16 @@ class GraphSession:
         return self.of_batch(image[None])
 
     def of_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Images (N, H, W, 3) uint8, of a graph that takes N → its answers by name."""
-        found = self._session.run(None, {INPUT_NAME: images})
+        """Images (N, H, W, 3) uint8, of a graph that takes N → its outputs by name.
+
+        Raises:
+            ExportError: ONNX Runtime fails while it runs the graph.
+        """
+        try:
+            found = self._session.run(None, {INPUT_NAME: images})
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).partition("\n")[0]
+            raise ExportError(f"ONNX Runtime cannot run the graph: {reason}") from None
         return dict(zip(self.names, found, strict=True))
 
 

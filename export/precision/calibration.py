@@ -9,8 +9,8 @@ import onnx
 
 from export.errors import ExportError
 from export.graph.ort_session import largest_values, look_inside
+from export.thresholds import LEAST_CALIBRATION_FRAMES
 
-LEAST_FRAMES = 8
 RULES = ("min-max", "percentile", "entropy")
 _BINS, _LEVELS = 2048, 128
 _PERCENTILE = 99.99
@@ -31,11 +31,11 @@ def require_frames(images: Sequence[np.ndarray]) -> None:
             garbage.
     """
     different = len({image.tobytes() for image in images})
-    if different < LEAST_FRAMES:
+    if different < LEAST_CALIBRATION_FRAMES:
         raise ExportError(
-            f"int8 is calibrated on at least {LEAST_FRAMES} different target frames beside those "
-            f"that it is judged by, and {different} are left for it; give {2 * LEAST_FRAMES} or "
-            "more with --images"
+            f"int8 calibration needs {LEAST_CALIBRATION_FRAMES} different target frames other than "
+            f"those of the comparison; {different} are left for it; give "
+            f"{2 * LEAST_CALIBRATION_FRAMES} or more with --images"
         )
     correlation = float(np.median([_neighbours(image) for image in images]))
     if correlation < _LEAST_CORRELATION:

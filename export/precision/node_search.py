@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import onnx
 
-from export.gate.parity import ParityReport
+from export.gate.report import ParityReport
 from sfda_edge.runs.progress import Progress, silent
 
 # Compares a graph.

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import ParityError
-from export.gate.parity import ParityReport, require
+from export.gate.parity import require
 from export.gate.reference import Reference
+from export.gate.report import ParityReport
 from export.graph.deploy import DeployModel
 from export.graph.ort_session import GraphSession
 from export.graph.simplify import simplified
 from export.graph.to_onnx import export_graph
-from export.precision.half import HalfPrecision, emulate_half, to_half
+from export.precision.half import HalfPrecision, to_half
+from export.precision.half_graph import emulate_half
 from export.precision.int8 import Quantised, to_int8
 from export.precision.qat import quantisation_aware_finetuning
 from export.request import ExportRequest

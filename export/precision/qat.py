@@ -82,9 +82,17 @@ def without_weight_norms(model: nn.Module) -> nn.Module:
                     hook.remove(layer)
                     del layer._forward_pre_hooks[hook_id]
         if parametrize.is_parametrized(layer):
+            _own_class(layer)
             for name in list(layer.parametrizations):  # type: ignore[union-attr,arg-type]
                 parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
     return student
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Give a parametrized copy a class of its own: torch removes the weight from the class."""
+    shared = type(layer)
+    members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 def _computed_weights(layer: nn.Module) -> list[str]:

@@ -8,33 +8,16 @@ from types import TracebackType
 import numpy as np
 import onnxruntime
 
+from runtime.backends.ort_session import PROVIDER, open_session
 from runtime.bundle.manifest import LABEL_MAP, Manifest
 from runtime.errors import BackendUnavailable
-
-PROVIDER = "CPUExecutionProvider"
-# x86 without VNNI adds pairs of int8 products in 16 bits, where they overflow without a word: 44 %
-# of the labels of our packaged network are right then, 95 % with this (microsoft/onnxruntime#12072,
-# #14642, pull 12088). It costs no time that we could measure.
-EXACT_INT8 = ("session.x64quantprecision", "1")
 
 
 class OnnxRuntimeBackend:
     """A session with uint8 (1, H, W, 3) in and the manifest's outputs out."""
 
     def __init__(self, model_path: Path, manifest: Manifest, num_threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 3  # errors; warnings there are about its own graph passes
-        options.add_session_config_entry(*EXACT_INT8)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(model_path), options, providers=[PROVIDER]
-            )
-        except Exception as error:  # its exceptions have no common base
-            reason = str(error).partition("\n")[0]
-            raise BackendUnavailable(
-                f"ONNX Runtime {onnxruntime.__version__} does not take {model_path}: {reason}"
-            ) from None
+        self._session = open_session(model_path, num_threads)
         self._check(model_path, manifest)
         self._input, self._names = self._session.get_inputs()[0].name, list(manifest.outputs)
         threads = num_threads or "automatic"
@@ -52,8 +35,8 @@ class OnnxRuntimeBackend:
             )
         if missing := set(manifest.outputs) - {output.name for output in outputs}:
             raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")
-        said = self._session.get_modelmeta().custom_metadata_map
-        differing = [k for k, v in manifest.interface().items() if said.get(k, v) != v]
+        recorded = self._session.get_modelmeta().custom_metadata_map
+        differing = [k for k, v in manifest.interface().items() if recorded.get(k, v) != v]
         if differing:
             raise BackendUnavailable(
                 f"{model_path} and the manifest beside it differ in {', '.join(differing)}: one of "

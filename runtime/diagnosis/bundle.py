@@ -37,7 +37,9 @@ def _engine(bundle_dir: Path, library: str, manifest: Manifest) -> Finding:
         text = f"{name} was built from another ONNX file"
         return Finding("engine", "problem", text, f"{again} --library {library}")
     try:
-        require_loadable(bundle_dir, record, manifest, _version(library), find_gpu())
+        require_loadable(
+            bundle_dir, record, manifest=manifest, library_version=_version(library), gpu=find_gpu()
+        )
     except BackendUnavailable as error:
         advice = "Fine where it was built to be used on another machine."
         return Finding("engine", "note", f"{name}: {error}", advice)

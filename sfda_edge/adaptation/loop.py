@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
@@ -10,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from sfda_edge.adaptation.batches import batch_indices, local_indices
-from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.data.target import TargetBatch
-from sfda_edge.errors import CollapseError, RecipeError, RunError
+from sfda_edge.errors import CollapseError, RunError
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.runs.distributed import averaged, num_processes, rank
+from sfda_edge.runs.distributed import averaged, rank
 from sfda_edge.runs.metrics import open_metrics
 from sfda_edge.runs.progress import Progress, silent
 from sfda_edge.runs.state import read_state, restoring, save_state
 from sfda_edge.selection.checkpoint_selection import CheckpointScore, CheckpointSelection
-from sfda_edge.selection.statistics_check import StatisticsCheck, check_statistics
-from sfda_edge.selection.view_search import SelectedViews, search_views
+from sfda_edge.selection.statistics_check import StatisticsCheck
+from sfda_edge.selection.view_search import SelectedViews
 from sfda_edge.task import AdaptationTask
 
 # How much a kill may cost; checkpoints are also written whenever the model is scored.
@@ -138,86 +136,6 @@ class Adaptation:
             self.selection.restore(state["selection"])
             self.task.fabric.strategy.precision.load_state_dict(state["precision"])
             self.next_step = int(state["next_step"])
-
-
-def begin(task: AdaptationTask, method_type: type[AdaptationMethod], recipe: Any) -> Adaptation:
-    """Everything before the first step.
-
-    BatchNorm statistics are checked and repaired, views selected, the source model scored, the
-    method prepared.
-
-    Raises:
-        RecipeError: too few images, a batch that processes cannot share, or a method that does not
-            fit the network.
-    """
-    require_enough_images(task)
-    original = copy.deepcopy(task.model)
-    check = repair_statistics(task)
-    method = method_type(task, recipe)  # after the repair: methods copy the source model
-    require_shareable(method)
-    source = copy.deepcopy(task.model)
-    views = search_views(task)
-    logger.info("views: %s", views.text())
-    selection = CheckpointSelection(task, views)
-    method.prepare(views)
-    return Adaptation(task, method, original, source, check, views, selection)
-
-
-def require_shareable(method: AdaptationMethod) -> None:
-    """Check that every process has its part of a batch.
-
-    Raises:
-        RecipeError: the batch cannot be divided.
-    """
-    if method.batch_size % num_processes():
-        raise RecipeError(
-            f"batch_size {method.batch_size} cannot be shared by {num_processes()} "
-            "processes; make it a multiple"
-        )
-
-
-def require_enough_images(task: AdaptationTask) -> None:
-    """Check that there is something to adapt to.
-
-    Raises:
-        RecipeError: there are too few images.
-    """
-    if len(task.target) < max(2, num_processes()):
-        raise RecipeError(
-            f"{len(task.target)} target images are too few: at least 2, and one for each process, "
-            "are needed"
-        )
-
-
-def repair_statistics(task: AdaptationTask) -> StatisticsCheck | None:
-    """Re-estimate unusable BatchNorm statistics on the target, with a warning."""
-    if not batchnorm_layers(task.model):
-        return None
-    config = task.selection
-    indices = task.even_batches(config.probe_images, config.probe_batch_size)
-    batches = [task.inputs(task.target.images(batch)) for batch in indices]
-    found, statistics = check_statistics(
-        task.model,
-        batches,
-        lambda images: task.probabilities(task.coarse_logits(task.model, images)),
-        config,
-    )
-    # All processes repair, or none: on two devices the last digits of the figures may differ.
-    if averaged({"usable": float(found.usable)})["usable"] < 1:
-        found = replace(found, usable=False)
-    if not found.usable:
-        logger.warning(
-            "the checkpoint's BatchNorm statistics are unusable on the target: %.1f effective "
-            "classes are predicted with them, %.1f with each batch's own; the target's means are "
-            "%.1f stored deviations away, its variances differ by a factor of %.1f. The statistics "
-            "are re-estimated on the target images",
-            found.classes_stored,
-            found.classes_batch,
-            found.shift,
-            found.variance_factor,
-        )
-        statistics.mix_into(task.model, 1.0)
-    return found
 
 
 # Sees the run and its score whenever a checkpoint was scored.

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     options.require_out_to_resume(args)
     keep_freed_memory()
-    from sfda_edge.adaptation.run import AdaptRequest, run_adaptation
+    from sfda_edge.adaptation.request import AdaptRequest
+    from sfda_edge.adaptation.run import run_adaptation
     from sfda_edge.runs.distributed import leave_group, rank
 
     if args.resume:

@@ -28,6 +28,18 @@ def add(commands: Any) -> None:
         "--int8", action="store_true", help="compute in 8 bits, calibrated on the target frames"
     )
     _add_engine_flags(parser)
+    _add_output_flags(parser)
+    _add_comparison_flags(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bundle"),
+        metavar="DIR",
+        help="the bundle (default: %(default)s)",
+    )
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         "--target",
@@ -47,6 +59,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--dynamic-batch", action="store_true", help="any number of images at once, not just one"
     )
+
+
+def _add_comparison_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="IMAGES",
@@ -67,13 +82,6 @@ def add(commands: Any) -> None:
         help="thresholds of the comparison (%(default)s)",
     )
     options.add_set_flag(parser, "thresholds")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("bundle"),
-        metavar="DIR",
-        help="the bundle (default: %(default)s)",
-    )
 
 
 def _add_engine_flags(parser: argparse.ArgumentParser) -> None:

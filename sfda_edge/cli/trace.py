@@ -33,7 +33,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is 1 where a hash differs."""
-    from export.bundle.trace import DIFFERS, NOT_HERE, trace
+    from export.bundle.link import DIFFERS, NOT_HERE
+    from export.bundle.trace import trace
 
     links = trace(args.file, args.origin)
     print_result("\n".join(link.line() for link in links))

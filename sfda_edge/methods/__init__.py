@@ -10,7 +10,8 @@ from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.methods.maxsquare import MaxSquare, MaxSquareRecipe
 from sfda_edge.methods.multiview import MultiView, MultiViewRecipe
 from sfda_edge.methods.selftrain import SelfTraining, SelfTrainingRecipe
-from sfda_edge.methods.sfda.method import Sfda, SfdaRecipe
+from sfda_edge.methods.sfda.method import Sfda
+from sfda_edge.methods.sfda.recipe import SfdaRecipe
 from sfda_edge.methods.tent import Tent, TentRecipe
 from sfda_edge.recipes.recipe import closest, parse_recipe, read_recipe, recipe_names
 

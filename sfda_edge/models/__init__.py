@@ -1,7 +1,7 @@
 """The networks that ship with the package, and any that a user brings."""
 
 from sfda_edge.models.architectures import MODELS, Architecture, architecture
-from sfda_edge.models.build import build_model, require_fits_frames
+from sfda_edge.models.build import build_model, require_fits_frames, usable_memory_format
 from sfda_edge.models.spec import Channels, ModelSpec
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "architecture",
     "build_model",
     "require_fits_frames",
+    "usable_memory_format",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from sfda_edge.errors import CheckpointError, line_of
 from sfda_edge.models.architectures import MODELS, Architecture, architecture
 from sfda_edge.models.inference import main_output
 from sfda_edge.models.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
@@ -104,6 +107,31 @@ def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
             "for the same image, in evaluation mode. Dropout must follow the training flag: "
             "dropout(x, p, training=self.training)"
         )
+
+
+@torch.no_grad()
+def usable_memory_format(model: nn.Module, spec: ModelSpec) -> torch.memory_format:
+    """Channels last, several times faster on a CPU; contiguous for networks that cannot take it.
+
+    Such as those that fold channels into the batch by ``view``.
+    """
+    if spec.architecture in MODELS:
+        return torch.channels_last
+    height, width = spec.input_hw
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    image = torch.zeros(2, spec.num_channels, height, width, device=device)
+    training = model.training
+    try:
+        main_output(model.eval()(image.contiguous(memory_format=torch.channels_last)))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        logger.info(
+            "memory format: contiguous, which is slower, since channels last fails: %s", reason
+        )
+        return torch.contiguous_format
+    finally:
+        model.train(training)
+    return torch.channels_last
 
 
 class _Outputs:

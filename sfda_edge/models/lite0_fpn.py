@@ -29,13 +29,13 @@ class Stage:
 
 
 STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+    Stage(1, 3, stride=1, expansion=1, channels=16),
+    Stage(2, 3, stride=2, expansion=6, channels=24),
+    Stage(2, 5, stride=2, expansion=6, channels=40),
+    Stage(3, 3, stride=2, expansion=6, channels=80),
+    Stage(3, 5, stride=1, expansion=6, channels=112),
+    Stage(4, 5, stride=2, expansion=6, channels=192),
+    Stage(1, 3, stride=1, expansion=6, channels=320),
 )
 STEM_CHANNELS = 32
 # TensorFlow's batch-norm constants, which the released weights were trained with.

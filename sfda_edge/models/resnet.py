@@ -68,7 +68,9 @@ def stem_and_stages(form: ResNetForm) -> dict[str, nn.Module]:
     for index, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4))):
         planes = 64 * 2**index
         first = previous if form.warm_dilation else dilation
-        parts[f"layer{index + 1}"] = _stage(inputs, planes, form, index, stride, (first, dilation))
+        parts[f"layer{index + 1}"] = _stage(
+            inputs, planes, form=form, index=index, stride=stride, dilations=(first, dilation)
+        )
         inputs, previous = planes * EXPANSION, dilation
     return parts
 
@@ -77,11 +79,12 @@ def _stage(
     inputs: int, planes: int, form: ResNetForm, index: int, stride: int, dilations: tuple[int, int]
 ) -> nn.Sequential:
     outputs, (first, rest) = planes * EXPANSION, dilations
-    opening = Bottleneck(inputs, planes, stride, first, form.caffe)
+    opening = Bottleneck(inputs, planes, stride=stride, dilation=first, caffe=form.caffe)
     opening.downsample = nn.Sequential(
         nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
     )
     following = (
-        Bottleneck(outputs, planes, 1, rest, form.caffe) for _ in range(form.blocks[index] - 1)
+        Bottleneck(outputs, planes, stride=1, dilation=rest, caffe=form.caffe)
+        for _ in range(form.blocks[index] - 1)
     )
     return nn.Sequential(opening, *following)

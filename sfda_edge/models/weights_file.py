@@ -148,7 +148,7 @@ def _matches(place: str, state: State, expected: Collection[str]) -> list[_Match
 
     def match(removed: str, added: str) -> _Match:
         fits = (k.startswith(added) and removed + k[len(added) :] in state for k in wanted)
-        return _Match(place, state, removed, added, sum(fits))
+        return _Match(place, state, removed=removed, added=added, count=sum(fits))
 
     found = [match(prefix, "") for prefix in _prefixes(state)]
     found += [match("", prefix) for prefix in _prefixes(wanted) if prefix]

@@ -20,8 +20,9 @@ from panda3d.core import (
 
 from sfda_edge.errors import DataError
 from sfda_edge.streetsynth.lens import paint_sky, photograph
+from sfda_edge.streetsynth.plan import draw_plan
 from sfda_edge.streetsynth.stage import Label, Stage
-from sfda_edge.streetsynth.street import StreetBuilder, draw_plan
+from sfda_edge.streetsynth.street import StreetBuilder
 from sfda_edge.streetsynth.styles import Style
 from sfda_edge.streetsynth.textures import fractal_noise
 from sfda_edge.streetsynth.traffic import Traffic

@@ -1,43 +1,17 @@
-"""The street itself: ground, houses, gardens, trees, poles and signs."""
+"""StreetBuilder: houses, gardens, trees, poles and signs along a street."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from panda3d.core import Texture
 
 from sfda_edge.streetsynth import geometry, textures
+from sfda_edge.streetsynth.ground import GroundBuilder
+from sfda_edge.streetsynth.plan import LENGTH_M, Plan
 from sfda_edge.streetsynth.stage import Label, Stage
 from sfda_edge.streetsynth.styles import Style
 
-LENGTH_M = 220.0
-ROAD_Z = -0.12
 SIGN_COLOURS = ((0.8, 0.1, 0.1), (0.1, 0.2, 0.7), (0.9, 0.9, 0.9), (0.9, 0.8, 0.1), (0.1, 0.5, 0.2))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is decided about a street before anything is built. Metres and shares."""
-
-    road_width: float
-    pavement_widths: tuple[float, float]
-    house_share: float
-    tree_share: float
-    fence_share: float
-    side_street_y: float | None
-
-
-def draw_plan(random: np.random.Generator) -> Plan:
-    """Choose a street at random."""
-    return Plan(
-        road_width=random.uniform(5.5, 11),
-        pavement_widths=(random.uniform(1.5, 4.5), random.uniform(1.5, 4.5)),
-        house_share=random.uniform(0.35, 0.97),
-        tree_share=random.uniform(0.1, 0.7),
-        fence_share=random.uniform(0.0, 0.5),
-        side_street_y=random.uniform(20, 70) if random.random() < 0.35 else None,
-    )
 
 
 class StreetBuilder:
@@ -56,10 +30,10 @@ class StreetBuilder:
 
     def build(self) -> None:
         """Put the whole street on the stage."""
-        self._ground()
-        self._markings()
+        ground = GroundBuilder(self.stage, self.plan, self.style, self.random)
+        ground.lay()
         for side in (-1, 1):
-            self._pavement(side)
+            ground.pavement(side)
             self._houses(side)
             self._trees(side)
             self._furniture(side)
@@ -69,84 +43,6 @@ class StreetBuilder:
         if draw.random() < 0.5:
             return textures.upload(textures.railing(draw.uniform(30, 160, 3)))
         return textures.upload(textures.planks(draw, draw.uniform(60, 165, 3)))
-
-    def _surface(self, colour: float, tint: float, contrast: float) -> Texture:
-        base = (colour + self.random.normal(size=3) * tint) * self.style.road_gain
-        return textures.upload(textures.surface(self.random, base, contrast))
-
-    def _ground(self) -> None:
-        draw, half = self.random, self.plan.road_width / 2
-        grass = draw.uniform((60, 88, 38), (110, 125, 60)) * self.style.road_gain
-        self.stage.place(
-            geometry.ground((-120, 120), (-20, LENGTH_M + 60), -0.16),
-            Label.TREE,
-            texture=textures.upload(textures.surface(draw, grass, 50)),
-        )
-        self.asphalt = self._surface(draw.uniform(70, 135), 4, draw.uniform(15, 45))
-        self.stage.place(
-            geometry.ground((-half, half), (-20, LENGTH_M), ROAD_Z),
-            Label.ROAD,
-            texture=self.asphalt,
-        )
-        slabs = textures.paving(draw, (draw.uniform(110, 180) + draw.normal(size=3) * 8))
-        self.slabs = textures.upload(slabs * self.style.road_gain)
-        if self.plan.side_street_y is not None:
-            self._side_street(self.plan.side_street_y, draw.uniform(5, 8))
-
-    def _side_street(self, y: float, width: float) -> None:
-        half = self.plan.road_width / 2
-        for x_range in ((-90.0, -half), (half, 90.0)):
-            self.stage.place(
-                geometry.ground(x_range, (y, y + width), 0.02), Label.ROAD, texture=self.asphalt
-            )
-
-    def _stripe(self, x: float, width: float, y0: float, y1: float, colour: np.ndarray) -> None:
-        shape = geometry.ground((x - width / 2, x + width / 2), (y0, y1), ROAD_Z + 0.02)
-        self.stage.place(shape, Label.ROAD, colour=colour)
-
-    def _markings(self) -> None:
-        draw, half = self.random, self.plan.road_width / 2
-        paint = np.array([0.8, 0.7, 0.3] if draw.random() < 0.25 else [0.85, 0.85, 0.82])
-        paint = paint * draw.uniform(0.75, 1.0)
-        if draw.random() < 0.85:
-            dash, pitch = draw.uniform(2, 4), draw.uniform(5, 9)
-            for y in np.arange(-10, LENGTH_M, pitch):
-                self._stripe(0, 0.13, y, y + dash, paint)
-        if draw.random() < 0.6:
-            for side in (-1, 1):
-                self._stripe(side * (half - 0.35), 0.11, -20, LENGTH_M, paint)
-        if draw.random() < 0.35:
-            y = draw.uniform(12, 40)
-            for x in np.arange(-half + 0.3, half - 0.2, 0.95):
-                self._stripe(x, 0.45, y, y + 2.6, np.array([0.85, 0.85, 0.85]))
-        if draw.random() < 0.5:
-            self._repairs(int(draw.integers(2, 6)))
-
-    def _repairs(self, count: int) -> None:
-        """Darker patches of newer asphalt."""
-        draw, half = self.random, self.plan.road_width / 2
-        for _ in range(count):
-            x, y = draw.uniform(-half * 0.8, half * 0.8), draw.uniform(4, 50)
-            self._stripe(x, draw.uniform(0.5, 1.6), y, y + draw.uniform(1, 7), np.ones(3) * 0.2)
-
-    def _edges(self, side: int) -> tuple[float, float]:
-        """Where the pavement begins and ends on this side, signed."""
-        kerb = self.plan.road_width / 2
-        return side * kerb, side * (kerb + self.plan.pavement_widths[(side + 1) // 2])
-
-    def _pavement(self, side: int) -> None:
-        kerb, outer = self._edges(side)
-        low, high = sorted((kerb, outer))
-        self.stage.place(
-            geometry.ground((low, high), (-20, LENGTH_M), 0), Label.PAVEMENT, texture=self.slabs
-        )
-        stone = np.ones(3) * self.random.uniform(0.45, 0.72) * self.style.road_gain
-        self.stage.place(
-            geometry.box((0.18, LENGTH_M + 20, 0.13)),
-            Label.PAVEMENT,
-            (kerb, LENGTH_M / 2 - 10, -0.13),
-            colour=stone,
-        )
 
     def _houses(self, side: int) -> None:
         draw, y = self.random, -8.0
@@ -159,7 +55,7 @@ class StreetBuilder:
             y += width + (draw.uniform(0, 8) if draw.random() < 0.2 else 0)
 
     def _house(self, side: int, y: float, width: float) -> None:
-        draw, outer = self.random, self._edges(side)[1]
+        draw, outer = self.random, self.plan.edges(side)[1]
         low, middle, high = draw.uniform((4, 7, 12), (8, 14, 28))
         height = draw.choice([low, middle, high], p=[0.35, 0.5, 0.15])
         depth, floor = draw.uniform(6, 14), draw.uniform(2.6, 3.6)
@@ -175,12 +71,20 @@ class StreetBuilder:
             texture=self.walls[kind],
         )
         face = outer + side * (setback - 0.04)
-        self._lights(side, face, y, width, height, floor, self.facades[kind].windows)
+        self._lights(
+            side,
+            face,
+            y=y,
+            width=width,
+            height=height,
+            floor=floor,
+            window=self.facades[kind].windows,
+        )
         if draw.random() < 0.35 and setback < 1:
             self._shop(outer + side * setback, y, width, floor)
         self._roof(at, (depth, width, height))
         if setback > 1 and draw.random() < self.plan.fence_share + 0.2:
-            self._fence(side, outer + side * 0.15, y, width, 1.3)
+            self._fence(side, outer + side * 0.15, y=y, width=width, height=1.3)
 
     def _lights(
         self,
@@ -239,9 +143,9 @@ class StreetBuilder:
         self.stage.place(shape, Label.FENCE, (x, y, 0), texture=self.fence)
 
     def _garden(self, side: int, y: float, width: float) -> None:
-        draw, outer = self.random, self._edges(side)[1]
+        draw, outer = self.random, self.plan.edges(side)[1]
         if draw.random() < self.plan.fence_share + 0.25:
-            self._fence(side, outer + side * 0.15, y, width, 1.5)
+            self._fence(side, outer + side * 0.15, y=y, width=width, height=1.5)
         for _ in range(draw.integers(1, 5)):
             bush = geometry.blob(draw, draw.uniform((1, 1, 0.8), (3, 3, 2.2)))
             place = (outer + side * draw.uniform(1.5, 9), y + draw.uniform(0, width), 0.6)
@@ -252,7 +156,7 @@ class StreetBuilder:
 
     def _trees(self, side: int) -> None:
         draw, y = self.random, self.random.uniform(0, 8)
-        kerb = abs(self._edges(side)[0])
+        kerb = abs(self.plan.edges(side)[0])
         while y < 150:
             if draw.random() < self.plan.tree_share:
                 behind = self.plan.pavement_widths[(side + 1) // 2] + draw.uniform(0.8, 4)
@@ -285,7 +189,7 @@ class StreetBuilder:
 
     def _furniture(self, side: int) -> None:
         draw, y = self.random, self.random.uniform(2, 14)
-        kerb = self._edges(side)[0]
+        kerb = self.plan.edges(side)[0]
         makers = (self._lamp, self._bollard, self._sign, self._traffic_light)
         while y < 130:
             maker = makers[draw.choice(4, p=[0.35, 0.2, 0.28, 0.17])]

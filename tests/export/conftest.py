@@ -9,11 +9,12 @@ import onnx
 import pytest
 import torch
 
-from export.gate.parity import Gate, ParityReport
+from export.gate.report import ParityReport
 from export.graph import simplify
 from export.graph import to_onnx as onnx_graph
 from export.graph.deploy import DeployModel
 from export.request import ExportRequest
+from export.thresholds import Gate
 from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all

@@ -115,7 +115,7 @@ def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
          "returned (1, 3, 8, 8); logits (1, 2, h, w)"),
         (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "a"), size_hw=(8, 8)),
          "class names must differ"),
-        (lambda: sfda_edge.adapt(images=[np.zeros((4, 4), np.uint8)]), "expected an array (H, W, 3)"),
+        (lambda: sfda_edge.adapt(images=[np.zeros((4, 4), np.uint8)]), "expected an array"),
         (lambda: sfda_edge.adapt(settings={"stepz": 3}), "unknown setting 'stepz'"),
         (lambda: sfda_edge.evaluate("nowhere"), "nowhere does not exist"),
         (lambda: sfda_edge.train("nothing", "streetsynth:source"), "unknown recipe 'nothing'"),

@@ -18,8 +18,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,26 +28,15 @@ from sfda_edge.batchnorm.layers import batchnorm_layers, observing_inputs
 from sfda_edge.errors import CollapseError, RecipeError
 from sfda_edge.methods.base import AdaptationMethod
 from sfda_edge.methods.illustrations import Illustration
-from sfda_edge.methods.sfda.attention import (
-    AttentionScaling,
-    channel_map,
-    dual_attention,
-    spatial_map,
-)
-from sfda_edge.methods.sfda.discriminator import PatchDiscriminator
+from sfda_edge.methods.sfda.attention import channel_map, dual_attention, spatial_map
 from sfda_edge.methods.sfda.features import FeatureTap, feature_layer
 from sfda_edge.methods.sfda.generator import Generator
-from sfda_edge.methods.sfda.patches import (
-    chosen,
-    easy_and_hard,
-    patch_entropy,
-    split_patches,
-    weighted_self_information,
-)
+from sfda_edge.methods.sfda.intra_domain import IntraDomainPatches
+from sfda_edge.methods.sfda.patches import patch_entropy
 from sfda_edge.methods.sfda.pictures import attention_maps, generated_images, patch_grid
+from sfda_edge.methods.sfda.recipe import SfdaRecipe
 from sfda_edge.models import architecture
-from sfda_edge.recipes.recipe import require
-from sfda_edge.runs.distributed import gathered, local_rows, num_processes, summed
+from sfda_edge.runs.distributed import local_rows, num_processes, summed
 from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import (
     attention_divergence,
@@ -63,116 +51,6 @@ from sfda_edge.training.optimization import (
     polynomial_decay,
     segmentation_sgd,
 )
-
-
-@dataclass(frozen=True)
-class SfdaRecipe:
-    """Settings of ``sfda``; the weights' defaults are the paper's.
-
-    Attributes:
-        steps: number of batches; the paper's 120 epochs are in ``recipes/published``.
-        batch_size: images of a batch, over all processes; the paper's 8.
-        learning_rate: of SGD, decaying as (1 − progress)^0.9.
-        target_weight: of L_TAR (E1). As written it outweighs the other terms many times and drives
-            everything into frequent classes within tens of steps; MaxSquare's own setting is
-            0.1 / (2 C).
-        output_weight: α, of L_MAE (E4).
-        attention_weight: β, of L_DAD^ss (E8).
-        target_attention_weight: τ, of L_DAD^st (E9).
-        statistics_weight: of L_BNS (E3).
-        adversarial_weight: γ, of L_ADV (E14): a mean over patches, where our notes have a sum over
-            the batch_size · K² / 2 hard ones; multiply by that for the sum.
-        patches_per_side: K; the paper finds 3 to 5 alike, 1 switches the patch module off.
-        outputs: what L_MAE compares. Open in the paper; logits as in DFAD and the authors' ZAQ.
-        bounded_generator: maximise log(1 + L) in E10 instead of L, which has no bound (DFAD does so
-            for CamVid); false for E10 as written.
-        attention_scaling: of the features before E5 and E6, as ``attention.py`` says. Open; to unit
-            length as in the authors' ZAQ.
-        patch_maps: what the discriminator sees. Open; IntraDA, whose letter I the paper borrows,
-            shows weighted self-information.
-        student_steps: student steps to one of the generator. Open; 5 as in DFAD and the authors'
-            ZAQ.
-        noise_size, generator_learning_rate, discriminator_learning_rate: of Adam. The notes' 0.1
-            is implausible for Adam; 1e-3 is DFAD's and ZAQ's, 1e-4 ADVENT's.
-        fake_hw: size of the fake images.
-        target_share: share of the target in the BatchNorm statistics, in [0, 1]; the paper leaves
-            the source's.
-        seed: of the order of images, the noise, and the networks' initial weights.
-    """
-
-    steps: int = 200
-    batch_size: int = 8
-    learning_rate: float = 2.5e-4
-    target_weight: float = 1.0
-    output_weight: float = 1.0
-    attention_weight: float = 0.5
-    target_attention_weight: float = 0.5
-    statistics_weight: float = 1.0
-    adversarial_weight: float = 0.01
-    patches_per_side: int = 4
-    outputs: Literal["logits", "probabilities"] = "logits"
-    bounded_generator: bool = True
-    attention_scaling: AttentionScaling = "unit"
-    patch_maps: Literal["self-information", "probabilities"] = "self-information"
-    student_steps: int = 5
-    noise_size: int = 256
-    generator_learning_rate: float = 1e-3
-    discriminator_learning_rate: float = 1e-4
-    fake_hw: tuple[int, int] = (128, 256)
-    target_share: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
-        rates = (
-            self.learning_rate,
-            self.generator_learning_rate,
-            self.discriminator_learning_rate,
-        )
-        require(min(rates) > 0, "learning rates must be above 0", min(rates))
-        require(min(self._weights) >= 0, "weights must not be below 0", min(self._weights))
-        counts = (
-            self.steps,
-            self.batch_size,
-            self.student_steps,
-            self.patches_per_side,
-            self.noise_size,
-        )
-        require(
-            min(counts) >= 1,
-            "steps, batch_size, student_steps, patches_per_side and noise_size must be at least 1",
-        )
-        require(
-            not self.has_patches or self.batch_size >= 2,
-            "the patch module compares images: batch_size must be at least 2",
-        )
-        require(
-            not any(side % 16 for side in self.fake_hw),
-            "fake_hw must be multiples of 16",
-            self.fake_hw,
-        )
-
-    @property
-    def _weights(self) -> tuple[float, ...]:
-        return (
-            self.target_weight,
-            self.output_weight,
-            self.attention_weight,
-            self.target_attention_weight,
-            self.statistics_weight,
-            self.adversarial_weight,
-        )
-
-    @property
-    def has_generator(self) -> bool:
-        """Whether any term of the student looks at fake images."""
-        return self.output_weight > 0 or self.attention_weight > 0
-
-    @property
-    def has_patches(self) -> bool:
-        """Whether the patch module is on."""
-        return self.adversarial_weight > 0 and self.patches_per_side > 1
-
 
 MOST_PICTURES = 4
 # Times the size of the source's own logits: a student that far away has lost the source.
@@ -221,14 +99,8 @@ class Sfda(AdaptationMethod):
             self.generator.parameters(), recipe.generator_learning_rate, betas=(0.5, 0.999)
         )
         self.optimizers["generator"] = ScheduledOptimizer(task.fabric, adam)
-        positions = recipe.patches_per_side**2
-        self.discriminator = task.placed(PatchDiscriminator(task.num_classes, positions))
-        adam = torch.optim.Adam(
-            self.discriminator.parameters(),
-            recipe.discriminator_learning_rate,
-            betas=(0.9, 0.99),
-        )
-        self.optimizers["discriminator"] = ScheduledOptimizer(task.fabric, adam)
+        self.patches = IntraDomainPatches(task, recipe)
+        self.optimizers["discriminator"] = self.patches.optimizer
 
     # ---- the two networks on images
 
@@ -255,7 +127,7 @@ class Sfda(AdaptationMethod):
             logged |= self._train_generator(images, step)
         probabilities, losses = self._train_student(images, step)
         if recipe.has_patches:
-            losses["discriminator"] = self._train_discriminator(probabilities, step)
+            losses["discriminator"] = self.patches.train(probabilities, step)
         return logged | losses
 
     def _train_generator(self, target: Tensor, step: int) -> dict[str, float]:
@@ -353,42 +225,13 @@ class Sfda(AdaptationMethod):
             terms["output"] = recipe.output_weight * output
             terms["attention"] = recipe.attention_weight * attention
         if recipe.has_patches:
-            terms["adversarial"] = recipe.adversarial_weight * self._adversarial(probabilities)
+            terms["adversarial"] = recipe.adversarial_weight * self.patches.adversarial(
+                probabilities
+            )
         loss = torch.stack(list(terms.values())).sum()
         self.optimizers["student"].minimize(loss, step)
         logged = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
         return probabilities.detach(), {**logged, "pixels_used": 1.0}
-
-    # ---- intra-domain patches
-
-    def _patches(self, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All patch maps (N, K², C, h, w) of the global batch; which are easy and which hard.
-
-        At half the input size: networks answer at half to an eighth of it and interpolate, so that
-        full maps hold nothing more and cost the discriminator more than the student itself.
-        """
-        everything = gathered(self.task.half_size(probabilities))
-        easy, hard = easy_and_hard(patch_entropy(everything.detach(), self.recipe.patches_per_side))
-        maps = everything
-        if self.recipe.patch_maps == "self-information":
-            maps = weighted_self_information(everything)
-        return split_patches(maps, self.recipe.patches_per_side), easy, hard
-
-    def _adversarial(self, probabilities: Tensor) -> Tensor:
-        """−log D(k, hard): hard patches should look easy (E14, the practical reading of ADVENT)."""
-        patches, _, hard = self._patches(probabilities)
-        with only_trainable(self.discriminator):
-            answers = self.discriminator(*chosen(patches, hard))
-        return functional.softplus(-answers).mean()
-
-    def _train_discriminator(self, probabilities: Tensor, step: int) -> float:
-        """Easy patches are 1, hard ones 0 (E14)."""
-        patches, easy, hard = self._patches(probabilities)
-        for_easy = self.discriminator(*chosen(patches, easy))
-        for_hard = self.discriminator(*chosen(patches, hard))
-        loss = (functional.softplus(-for_easy).mean() + functional.softplus(for_hard).mean()) / 2
-        self.optimizers["discriminator"].minimize(loss, step)
-        return loss.item()
 
     # ---- the run
 
@@ -417,12 +260,12 @@ class Sfda(AdaptationMethod):
         """Generator, discriminator and all optimizers."""
         networks = {
             "generator_weights": self.generator.state_dict(),
-            "discriminator_weights": self.discriminator.state_dict(),
+            "discriminator_weights": self.patches.discriminator.state_dict(),
         }
         return {**super().state(), **networks}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore generator, discriminator and all optimizers."""
         self.generator.load_state_dict(state["generator_weights"])
-        self.discriminator.load_state_dict(state["discriminator_weights"])
+        self.patches.discriminator.load_state_dict(state["discriminator_weights"])
         super().restore(state)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from export.bundle.link import DIFFERS, MATCHES, NOT_HERE, RECORDED
 from export.bundle.provenance import (
     graph_sha256,
     provenance,
@@ -17,7 +18,7 @@ from export.bundle.provenance import (
     settings_sha256,
     unadapted,
 )
-from export.bundle.trace import DIFFERS, MATCHES, NOT_HERE, RECORDED, trace
+from export.bundle.trace import trace
 from export.engine.request import EngineRequest, build_engine
 from export.engine.timing_cache import with_digest
 from export.errors import ExportError

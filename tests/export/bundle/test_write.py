@@ -14,9 +14,9 @@ from torch import nn
 from export.bundle.write import export_bundle
 from export.errors import ExportError, ParityError
 from export.gate.layer_diff import first_diverging
-from export.gate.thresholds import Thresholds
 from export.graph.deploy import DeployModel, Outputs
 from export.request import ExportRequest
+from export.thresholds import Thresholds
 from runtime.backends import open_backend
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest

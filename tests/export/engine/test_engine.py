@@ -15,16 +15,18 @@ from export.bundle.directory import held
 from export.bundle.write import export_bundle
 from export.engine import build as engine_build
 from export.engine.__main__ import main
-from export.engine.build import load_library, parse_inspection, typed_layers
+from export.engine.build import load_library
+from export.engine.layers import parse_inspection, typed_layers
 from export.engine.proof import Layer, require_precision
 from export.engine.request import EngineRequest, _earlier_timings, build_engine, find_builder
 from export.engine.timing_cache import read_timing_cache, with_digest
 from export.errors import ExportError
-from export.gate.thresholds import Thresholds
 from export.graph.deploy import Outputs
-from export.precision.half import sensitive_nodes, to_fp16
+from export.precision.half import sensitive_nodes
+from export.precision.half_graph import to_fp16
 from export.profiles import PROFILES
 from export.request import ExportRequest
+from export.thresholds import Thresholds
 from runtime.bundle.engine_file import (
     engine_paths,
     read_engine_record,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from export.errors import ParityError
-from export.gate.parity import Gate, border_band, compare, require
+from export.gate.parity import border_band, compare, require
+from export.thresholds import Gate
 
 IMAGE = np.zeros((2, 4, 3), np.uint8)
 REFERENCE = np.array([[0, 0, 1, 1], [0, 0, 1, 2]], np.uint8)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.gate.parity import Gate
 from export.graph.deploy import DeployModel, Outputs
 from export.graph.ort_session import GraphSession, float_tensors, largest_values, look_inside
 from export.graph.to_onnx import export_graph
-from export.precision.half import emulate_half, finite_in_half, sensitive_nodes, to_fp16, to_half
+from export.precision.half import finite_in_half, sensitive_nodes, to_half
+from export.precision.half_graph import emulate_half, to_fp16
 from export.precision.node_search import first_failing, nodes_to_keep
+from export.thresholds import Gate
 
 
 def chain(*factors, resize=False):

@@ -10,22 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import ExportError
 from export.graph.ort_session import GraphSession, float_tensors
 from export.precision.calibration import (
-    LEAST_FRAMES,
     calibrate,
     entropy_bins,
     magnitudes,
     percentile_bins,
     require_frames,
 )
-from export.precision.int8 import (
-    Quantised,
-    int8_facts,
-    quantisable_nodes,
-    quantised_graph,
-    through_activations,
-    timing_text,
-    to_int8,
-)
+from export.precision.int8 import Quantised, int8_facts, timing_text, to_int8
+from export.precision.int8_graph import quantisable_nodes, quantised_graph, through_activations
+from export.thresholds import LEAST_CALIBRATION_FRAMES
 
 
 def network(*factors, activation=None):
@@ -233,10 +226,12 @@ def photograph(seed):
 
 def test_too_few_frames_and_noise_are_refused():
     random = np.random.default_rng(0)
-    noise = [random.integers(0, 256, (24, 32, 3), np.uint8) for _ in range(LEAST_FRAMES)]
-    photographs = [photograph(seed) for seed in range(LEAST_FRAMES)]
+    noise = [
+        random.integers(0, 256, (24, 32, 3), np.uint8) for _ in range(LEAST_CALIBRATION_FRAMES)
+    ]
+    photographs = [photograph(seed) for seed in range(LEAST_CALIBRATION_FRAMES)]
     require_frames(photographs)
-    few = r"at least 8 different target frames beside .* and 7 are left for it"
+    few = r"needs 8 different target frames other than .* 7 are left for it"
     with pytest.raises(ExportError, match=few):
         require_frames(photographs[1:])
     with pytest.raises(ExportError, match=few):

@@ -8,9 +8,9 @@ from torch.nn.utils import parametrize
 
 from export.bundle.write import export_bundle
 from export.errors import ParityError
-from export.gate.thresholds import Thresholds
 from export.precision import qat as finetuning
 from export.precision.qat import quantisation_aware_finetuning
+from export.thresholds import Thresholds
 from sfda_edge.evaluation import Predictor
 from sfda_edge.models.inference import Normalise
 from sfda_edge.recipes.recipe import load_recipe

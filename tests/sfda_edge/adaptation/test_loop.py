@@ -7,8 +7,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sfda_edge.adaptation.loop import _steps, adapt, begin, checkpoint_path, observe_nothing
-from sfda_edge.adaptation.run import outcome_text, rejection_text
+from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.loop import _steps, adapt, checkpoint_path, observe_nothing
+from sfda_edge.adaptation.outcome import outcome_text, rejection_text
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics

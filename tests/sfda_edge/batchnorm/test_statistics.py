@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfda_edge.adaptation.loop import repair_statistics
+from sfda_edge.adaptation.begin import repair_statistics
 from sfda_edge.batchnorm.layers import batchnorm_layers, local_batchnorm
 from sfda_edge.batchnorm.statistics import ChannelMoments, TargetStatistics, target_statistics
 from sfda_edge.data import open_images

@@ -55,9 +55,8 @@ def test_code_that_a_resumed_run_names_is_not_imported(evil, capsys):
     facts |= {"state": "running", "arguments": ["adapt", "--model", "evil:build"]}
     (evil / "run" / "run.json").write_text(json.dumps(facts))
     assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
-    assert (
-        "was started with --model evil:build, which imports Python code" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "was started with --model evil:build, which imports Python code" in said
     assert not (evil / "imported").exists()
 
 

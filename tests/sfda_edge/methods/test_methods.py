@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 from user_network import Shared, coarse, without_norm
 
-from sfda_edge.adaptation.loop import adapt, begin, checkpoint_path
-from sfda_edge.adaptation.run import completed, warn_of_other_model
+from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.loop import adapt, checkpoint_path
+from sfda_edge.adaptation.prepare import completed, warn_of_other_model
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -371,7 +372,7 @@ def test_settings_that_cannot_be_are_refused(setting, message, make_task):
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(make_task, monkeypatch):
-    monkeypatch.setattr("sfda_edge.adaptation.loop.num_processes", lambda: 3)
+    monkeypatch.setattr("sfda_edge.adaptation.begin.num_processes", lambda: 3)
     with pytest.raises(RecipeError, match="cannot be shared by 3"):
         started(make_task(), "tent")
 

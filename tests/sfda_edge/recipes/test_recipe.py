@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.gate.thresholds import Thresholds
+from export.thresholds import Thresholds
 from sfda_edge.errors import RecipeError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sfda_edge.adaptation.loop import adapt, begin, checkpoint_path
+from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.loop import adapt, checkpoint_path
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe, BatchNormStatistics
 from sfda_edge.report.adaptation import selection_sections

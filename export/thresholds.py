@@ -1,13 +1,36 @@
-"""Thresholds: what a bundle must reach, by precision."""
+"""Gate and Thresholds: what a bundle must reach, by precision."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from export.gate.parity import Gate
-from export.precision.calibration import LEAST_FRAMES
 from sfda_edge.recipes.recipe import require
+
+# A class of fewer pixels has an IoU that single pixels decide.
+LEAST_SHARE = 0.001
+# Fewer different frames do not show the range of activations.
+LEAST_CALIBRATION_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a candidate must reach.
+
+    Attributes:
+        label_agreement: share of pixels with the reference's label.
+        class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
+        miou_loss: how many points of mIoU may be lost when there are labels.
+        confidence_drift: how far the confidence, in [0, 1], may change on average, if asked for.
+        health_drift: how far any part of the health vector may, in the measure of ``_change``.
+    """
+
+    label_agreement: float
+    class_iou: float
+    miou_loss: float
+    confidence_drift: float = math.inf
+    health_drift: float = math.inf
+
 
 _FP32 = Gate(
     label_agreement=0.9995,
@@ -53,8 +76,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         require(self.gate_images >= 1, "gate_images must be at least 1", self.gate_images)
         require(
-            self.calibration_images >= LEAST_FRAMES,
-            f"calibration_images must be at least {LEAST_FRAMES}",
+            self.calibration_images >= LEAST_CALIBRATION_FRAMES,
+            f"calibration_images must be at least {LEAST_CALIBRATION_FRAMES}",
             self.calibration_images,
         )
         require(self.qat_steps >= 0, "qat_steps must not be below 0", self.qat_steps)

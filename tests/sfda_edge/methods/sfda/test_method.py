@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfda_edge.adaptation.loop import begin
+from sfda_edge.adaptation.begin import begin
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.sfda.features import feature_layer
 
@@ -140,7 +140,7 @@ def outputs(method, patches):
         torch.tensor([p for _, p in patches]),
     )
     with torch.no_grad():
-        return method.discriminator(maps, positions).double().numpy()
+        return method.patches.discriminator(maps, positions).double().numpy()
 
 
 def minus_log(probability_of, real):
@@ -152,7 +152,9 @@ def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
     method = start()
     target = method.task.target.images([0, 1, 2, 3])
     with torch.no_grad():
-        method.discriminator.answer.weight.mul_(300)  # fresh, it answers near 0 to easy and hard
+        method.patches.discriminator.answer.weight.mul_(
+            300
+        )  # fresh, it answers near 0 to easy and hard
         logits = method.task.logits(method.model, method.task.inputs(target))
     probabilities = method.task.probabilities(logits)
     fakes = fakes_of(method, 9)
@@ -168,16 +170,16 @@ def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
         "adversarial": 0.2 * minus_log(on_hard, real=True),
     }
     generator = {k: v.clone() for k, v in method.generator.state_dict().items()}
-    opponent = {k: v.clone() for k, v in method.discriminator.state_dict().items()}
+    opponent = {k: v.clone() for k, v in method.patches.discriminator.state_dict().items()}
     torch.manual_seed(9)
     found, logged = method._train_student(target, 1)
     for name, value in expected.items():
         assert logged[name] == pytest.approx(value, rel=1e-3), name
     assert logged["loss"] == pytest.approx(sum(expected.values()), rel=1e-3)
     torch.testing.assert_close(found, probabilities)
-    for key, value in method.discriminator.state_dict().items():
+    for key, value in method.patches.discriminator.state_dict().items():
         assert torch.equal(value, opponent[key])
-    loss = method._train_discriminator(found, 1)
+    loss = method.patches.train(found, 1)
     wanted = (minus_log(on_easy, real=True) + minus_log(on_hard, real=False)) / 2
     assert loss == pytest.approx(wanted, rel=1e-3)
     for key, value in generator.items():

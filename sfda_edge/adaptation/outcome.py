@@ -1,0 +1,81 @@
+"""What a run has come to: for run.json, and in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sfda_edge.adaptation.loop import Adaptation
+from sfda_edge.evaluation import Evaluation
+from sfda_edge.selection.checkpoint_selection import CheckpointScore
+
+
+def outcome_record(
+    adaptation: Adaptation,
+    sha256: str,
+    share_changed: float,
+    scores: tuple[Evaluation, Evaluation] | None,
+) -> dict[str, Any]:
+    """The result for ``run.json``."""
+    selection = adaptation.selection
+    step = selection.best_step
+    return {
+        "adapted_sha256": sha256,
+        "num_images": len(adaptation.task.target),
+        "returned": "source" if step is None else f"step {step}",
+        "stopped": adaptation.stopped or None,
+        "batchnorm_check": msgspec.to_builtins(adaptation.statistics_check),
+        "source": _recorded(selection.source),
+        "best": _recorded(selection.best),
+        "share_of_pixels_changed": round(share_changed, 4),
+        "data_wait_s": round(adaptation.data_wait_s, 3),
+        "validation": [evaluation.record() for evaluation in scores or ()],
+    }
+
+
+def _recorded(found: CheckpointScore) -> dict[str, Any]:
+    return {
+        "score": round(found.score, 4),
+        "accuracy": round(found.accuracy, 4),
+        "confidence": round(found.confidence, 4),
+        "effective_classes": round(found.num_effective_classes, 2),
+    }
+
+
+def outcome_text(adaptation: Adaptation) -> str:
+    """Which model was selected, and why, in one or two sentences."""
+    selection, steps = adaptation.selection, adaptation.method.num_steps
+    usable = adaptation.statistics_check is None or adaptation.statistics_check.usable
+    source = "source model" if usable else "source model with its BatchNorm statistics repaired"
+    text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
+    if selection.best_step is None:
+        return (
+            f"{text}Selected: the {source}{', unchanged' if usable else ''}; no checkpoint was "
+            f"better. Its label-free score is {selection.source.score:.3f}."
+        )
+    selected = f"step {selection.best_step} of {steps}"
+    if selection.best_step == 0:
+        selected = (
+            f"the model before the first of {steps} steps, which differs from the source only in "
+            "its BatchNorm statistics"
+        )
+    return (
+        f"{text}Selected: {selected}; label-free score {selection.best.score:.3f}, {source} "
+        f"{selection.source.score:.3f}."
+    )
+
+
+def rejection_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
+    """Why a checkpoint with a higher score was rejected; empty if there is none."""
+    selection = adaptation.selection
+    higher = [line for line in lines if line.get("score", 0.0) > selection.best.score]
+    if not higher:
+        return ""
+    highest = max(higher, key=lambda line: line["score"])
+    student = adaptation.method.trains_on_ensemble and highest["step"] > 0
+    reason = selection.rejection_reason(highest["score"], highest["accuracy"], student=student)
+    if not reason:  # of a run that was resumed in other circumstances
+        return ""
+    return f" Step {highest['step']} scored {highest['score']:.3f} and was rejected: {reason}."

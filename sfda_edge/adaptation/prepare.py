@@ -1,0 +1,113 @@
+"""prepare: everything that a run needs, read and checked before anything is written."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from sfda_edge.adaptation.request import AdaptRequest
+from sfda_edge.data import ImageSet, open_images
+from sfda_edge.data.target import TargetImages
+from sfda_edge.methods import load_method_recipe
+from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
+from sfda_edge.recipes.published import RecipeModel, recipe_model
+from sfda_edge.runs.directory import default_run_dir
+from sfda_edge.runs.fabric import open_fabric
+from sfda_edge.runs.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+PACKAGED_IMAGES = "streetsynth:target"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """What a request has become before anything is written."""
+
+    request: AdaptRequest
+    method: str
+    recipe: Any
+    source: LoadedModel
+    fabric: Fabric
+    out_dir: Path
+    images: ImageSet
+    target: TargetImages
+    validation: ImageSet | None
+
+
+def prepare(request: AdaptRequest) -> Prepared:
+    """Read and check everything; nothing is written."""
+    method, recipe = load_method_recipe(request.recipe, request.method, request.overrides)
+    published = recipe_model(request.recipe or method)
+    source = request.model
+    if isinstance(source, ModelRequest):
+        source = load_source(completed(source, published), "--weights FILE for another")
+    fabric = open_fabric(request.device, request.precision)
+    _log_defaults(request)
+    warn_of_other_model(source, published)
+    out_dir = fabric.broadcast(request.out_dir or default_run_dir(method))
+    logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
+    validation = _checked_validation(request, source)
+    images = open_images(request.images or PACKAGED_IMAGES)
+    bar = progress_bar("read images", len(images))
+    return Prepared(
+        request=request,
+        method=method,
+        recipe=recipe,
+        source=source,
+        fabric=fabric,
+        out_dir=out_dir,
+        images=images,
+        target=TargetImages(images, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
+        validation=validation,
+    )
+
+
+def completed(request: ModelRequest, published: RecipeModel) -> ModelRequest:
+    """The request, with what the recipe says of a model that has no ``model.json``."""
+    if describes_itself(request.weights) or request.network is not None:
+        return request
+    return replace(
+        request,
+        architecture=request.architecture or published.name,
+        label_space=request.label_space or published.label_space,
+        size_hw=request.size_hw or published.input_hw,
+    )
+
+
+def warn_of_other_model(source: LoadedModel, published: RecipeModel) -> None:
+    """Warn where a recipe was published for another network than the one that is adapted."""
+    if published.name not in (None, source.spec.architecture):
+        logger.warning(
+            "the recipe is for %s, these weights are of %s",
+            published.name,
+            source.spec.architecture,
+        )
+
+
+def _log_defaults(request: AdaptRequest) -> None:
+    """Each default in a line with the flag that changes it."""
+    if request.method is None and request.recipe is None:
+        logger.info("method: multiview (--method NAME, --recipe NAME|FILE, --set KEY=VALUE)")
+    if request.images is None:
+        logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
+
+
+def _checked_validation(request: AdaptRequest, source: LoadedModel) -> ImageSet | None:
+    """The validation images: finds out now what would otherwise fail after the run.
+
+    Raises:
+        DataError: they are not there, not labelled, damaged, or of other classes.
+    """
+    if request.tensorboard:
+        importlib.import_module("tensorboard")
+    if request.validation is None:
+        return None
+    bar = progress_bar("check the validation images", None)
+    return request.validation.open_checked(
+        source.spec.output_space, skip_bad=request.skip_bad, progress=bar
+    )
