@@ -62,8 +62,8 @@ ROOMS = {
     "export": [
         ["errors", "profiles", "thresholds"],
         ["engine"],
-        ["request"],
         ["graph"],
+        ["request"],
         ["gate"],
         ["precision"],
         ["result"],
