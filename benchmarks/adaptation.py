@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
 from runtime.output import print_error, start_output
 from sfda_edge.errors import SfdaEdgeError
@@ -39,13 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
     accuracy.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )
-    accuracy.add_argument("--out", type=Path, default=ACCURACY_FILE, metavar="FILE")
+    accuracy.add_argument("--out", type=output_file, default=str(ACCURACY_FILE), metavar="FILE")
     accuracy.set_defaults(run=_accuracy)
     speed = commands.add_parser("speed", help="time the steps")
     speed.add_argument("--batch-size", type=positive, default=8)
     speed.add_argument("--rounds", type=positive, default=3)
     speed.add_argument("--steps", type=positive, default=3, help="of a turn (default: %(default)s)")
-    speed.add_argument("--out", type=Path, default=SPEED_FILE, metavar="FILE")
+    speed.add_argument("--out", type=output_file, default=str(SPEED_FILE), metavar="FILE")
     speed.set_defaults(run=_speed)
     for command in (accuracy, speed):
         command.add_argument("--tasks", default="A", help="A to F (default: %(default)s)")
@@ -99,7 +100,7 @@ def _accuracy(args: argparse.Namespace) -> None:
                 )
                 record["rows"].append({"task": letter, **row})
                 record["machine"] = machine_record()
-                args.out.write_text(json.dumps(record, indent=1) + "\n")
+                write_record(args.out, record)
                 print(_row_text(record["rows"][-1]), flush=True)
     print(accuracy_table(record))
 
@@ -121,7 +122,7 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def accuracy_table(record: dict[str, Any]) -> str:
-    """Mean and spread over seeds of every recipe and task, and how well the guard ranks."""
+    """Mean and spread over seeds of every recipe and task, and the rank of the label-free score."""
     lines = ["| task | recipe | seeds | source | final | returned |", "|---|---|---|---|---|---|"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in record["rows"]:
@@ -187,7 +188,7 @@ def _speed(args: argparse.Namespace) -> None:
         precision=args.precision,
     )
     record = {"task": args.tasks, **record, "machine": machine_record()}
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(args.out, record)
     print(speed_table(record))
 
 

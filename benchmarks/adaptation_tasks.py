@@ -61,7 +61,7 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         "C": to_style("dusk"),
         "D": to_camvid("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
         "E": to_style("rain"),
-        "F": to_style("clear"),  # no shift: nothing to gain, and harm is easy
+        "F": to_style("clear"),  # no domain shift: nothing to gain
     }
 
 

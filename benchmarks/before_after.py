@@ -1,4 +1,4 @@
-"""python -m benchmarks.before_after: the README's picture, from the packaged data alone."""
+"""python -m benchmarks.before_after: the README's picture, from the packaged data only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.records import output_file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_file,
         default=Path("before_after.jpg"),
         metavar="FILE",
         help="a .jpg or .png (default: %(default)s)",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
 from runtime.output import start_output
 
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=positive, default=20, help="timed steps (20)")
     parser.add_argument("--images", default="streetsynth:target", help="(default: %(default)s)")
     parser.add_argument("--no-cache", action="store_true", help="decode every image each time")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
     return parser
 
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": machine_record(),
     }
     if args.out is not None:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(args.out, record)
     print(table(record))
     return 0
 

@@ -7,13 +7,12 @@ The encoder alone, the encoder with the feature pyramid that we ship, and the en
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line
+from benchmarks.records import output_file, write_record
 from runtime.arguments import natural, positive
 
 
@@ -26,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=natural, default=0, help="of one inference (0: automatic)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
     return parser
 
 
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = measure(args.rounds, args.threads)
     print(text(record))
     if args.out is not None:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(args.out, record)
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
 from export.engine.proof import multiplies
 from export.engine.request import EngineRequest, build_engine
 from export.errors import ExportError
@@ -35,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute-capability", metavar="X.Y", help="to build for; the GPU that is here by default"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help="(%(default)s)")
+    parser.add_argument(
+        "--out", type=output_file, default=str(RESULTS), metavar="FILE", help="(%(default)s)"
+    )
     return parser
 
 
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if rows:
         record = {"rows": rows, "machine": machine_record()}
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(args.out, record)
     print(text(json.loads(args.out.read_text(encoding="utf-8"))))
     return 0
 

@@ -11,13 +11,13 @@ Three ways from a uint8 frame to a label map, timed in turn on the same frames:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line
+from benchmarks.records import output_file, write_record
 from runtime.arguments import natural, positive
 from runtime.errors import StreamError
 from runtime.output import print_error, start_output
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=natural, default=0, help="of one inference (0: automatic)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
     return parser
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(text(record))
     if args.out is not None:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(args.out, record)
     return 0
 
 

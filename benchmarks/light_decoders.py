@@ -61,7 +61,7 @@ def measure(
     """Export all three with fresh weights and time them in turn."""
     machine = machine_record()
     networks: dict[str, nn.Module] = {
-        "encoder alone": EncoderAlone(),
+        "encoder only": EncoderAlone(),
         "feature pyramid": Lite0FPN(NUM_CLASSES),
         "LR-ASPP": LiteReducedASPP(),
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
 from runtime.arguments import natural, positive
 from runtime.bundle.manifest import PRECISIONS
 from runtime.errors import StreamError
@@ -62,7 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--time-again", action="store_true", help="export nothing: new times for --out's rows"
     )
     parser.add_argument(
-        "--out", type=Path, default=RESULTS, metavar="FILE", help="rows are added (%(default)s)"
+        "--out",
+        type=output_file,
+        default=str(RESULTS),
+        metavar="FILE",
+        help="rows are added (%(default)s)",
     )
     return parser
 
@@ -106,7 +111,7 @@ def _add(path: Path, rows: list[dict[str, Any]]) -> None:
     machine = machine_line(machine_record())
     record = {"rows": sorted(kept + [{**row, "machine": machine} for row in rows], key=key)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(path, record)
 
 
 def text(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.stream: a bundle on a video, engine alone against the whole pipeline.
+"""python -m benchmarks.stream: a bundle on a video, engine only against the whole pipeline.
 
 Both are measured in one process, in turn: the engine's calls on the same frames, already decoded
 and resized; then the pipeline from file to label map. Their ratio says what decoding, resizing,
@@ -8,7 +8,6 @@ threads and queues cost.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
 from benchmarks.timing import Timing, summarise, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
@@ -92,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", type=natural, default=0, help="of one inference (0: automatic)"
     )
     parser.add_argument("--rounds", type=positive, default=3, help="of engine and pipeline (3)")
-    parser.add_argument("--out", type=Path, metavar="STEM", help="write STEM.json and STEM.md")
+    parser.add_argument(
+        "--out", type=output_file, metavar="STEM", help="write STEM.json and STEM.md"
+    )
     return parser
 
 
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(text(record))
     if args.out is not None:
-        Path(f"{args.out}.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_record(Path(f"{args.out}.json"), record)
         Path(f"{args.out}.md").write_text(markdown(record))
     return 0
 
@@ -205,7 +207,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     age, infer = whole["stage_ms"]["age"], whole["stage_ms"]["infer"]
     rows = [
         (
-            "engine alone",
+            "engine only",
             f"{engine['per_second']:.1f} frames/s, p50 {engine['p50_ms']:.1f} ms, "
             f"p99 {engine['p99_ms']:.1f} ms",
         ),

@@ -1,4 +1,4 @@
-"""What can go wrong in export, and whose move it is."""
+"""What can go wrong in export, and who has to act."""
 
 from sfda_edge.errors import SfdaEdgeError
 

@@ -1,4 +1,4 @@
-"""ExportResult: what was written, and how it was proved."""
+"""ExportResult: what was written, and how it was checked."""
 
 from __future__ import annotations
 

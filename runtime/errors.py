@@ -1,4 +1,4 @@
-"""What can go wrong on the device, and whose move it is.
+"""What can go wrong on the device, and who has to act.
 
 StreamError              the user has to change something: exit code 2
 ├── SourceError          a camera, stream or file that gives no frames
@@ -9,7 +9,7 @@ StreamError              the user has to change something: exit code 2
 
 
 class StreamError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class SourceError(StreamError):

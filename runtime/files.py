@@ -1,4 +1,4 @@
-"""Read regular files only, lock what is written, and show foreign names safely."""
+"""Read regular files only, lock what is written, and show names of any origin safely."""
 
 from __future__ import annotations
 

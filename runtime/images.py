@@ -22,7 +22,7 @@ class ImageError(Exception):
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, by name; other files, hidden ones and subfolders are left out.
 
-    Hidden are also the ``._name.png`` that macOS leaves beside each file on a foreign disk.
+    Hidden are also the ``._name.png`` that macOS leaves beside each file on other file systems.
     """
     found = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)

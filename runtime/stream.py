@@ -126,8 +126,8 @@ def stream(args: argparse.Namespace) -> None:
     from runtime.sinks.window import WindowClosed
     from runtime.sources.grammar import open_source
 
-    _require_other_files(args)
     bundle_dir = choose_bundle(args.bundle)
+    _require_other_files(args, bundle_dir)
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stopping_on_signals())
@@ -154,16 +154,34 @@ def stream(args: argparse.Namespace) -> None:
                 print_result(summary.table())
 
 
-def _require_other_files(args: argparse.Namespace) -> None:
-    """An output that is the source would destroy it."""
+def _require_other_files(args: argparse.Namespace, bundle_dir: Path) -> None:
+    """Check that no output replaces a file that is read, or gets into the bundle.
+
+    Raises:
+        SinkError: one would, or both outputs are one file.
+    """
     from runtime.errors import SinkError
 
-    for flag, path in (("--save", args.save), ("--jsonl", args.jsonl)):
-        both = path is not None and Path(path).exists() and Path(args.source).exists()
-        if both and Path(path).samefile(args.source):
-            raise SinkError(f"{flag} {path} is the source itself; name another file")
+    outputs = {"--save": args.save, "--jsonl": None if args.jsonl == "-" else args.jsonl}
+    inputs = {"source": Path(args.source), "bundle": bundle_dir}
+    for flag, name in outputs.items():
+        for what, path in inputs.items() if name is not None else ():
+            if _is_or_holds(path, Path(name)):
+                raise SinkError(f"{flag} {name} is in the {what}, {path}; name another file")
     if args.save is not None and args.jsonl is not None and Path(args.jsonl) == args.save:
         raise SinkError(f"--save and --jsonl are both {args.save}")
+
+
+def _is_or_holds(read: Path, written: Path) -> bool:
+    """Whether ``written`` is a file that is read, by any name of it, or would be beside those."""
+    try:
+        if not read.is_dir():
+            return read.exists() and written.exists() and written.samefile(read)
+        if written.resolve().parent == read.resolve():
+            return True
+        return written.exists() and any(written.samefile(path) for path in read.iterdir())
+    except (OSError, ValueError):  # such as a name too long, which whoever opens it reports
+        return False
 
 
 def _open_sinks(

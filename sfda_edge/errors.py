@@ -1,4 +1,4 @@
-"""What can go wrong in adaptation, and whose move it is.
+"""What can go wrong in adaptation, and who has to act.
 
 SfdaEdgeError            said without a traceback
 ├── RecipeError          a setting that does not exist or cannot be

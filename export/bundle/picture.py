@@ -1,4 +1,4 @@
-"""The card's picture: frames, what the source model said of them, and what is shipped says."""
+"""The card's picture: frames, the source model's labels, and those of the bundle."""
 
 from __future__ import annotations
 

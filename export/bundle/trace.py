@@ -234,7 +234,7 @@ def _engine(folder: Path, library: str, manifest: Manifest) -> Link:
     if record.model_sha256 != manifest.sha256[manifest.model_file]:
         differing = "built from another ONNX file"
     elif record.precision != manifest.precision:
-        differing = f"its record says {record.precision}, the manifest {manifest.precision}"
+        differing = f"its record has {record.precision}, the manifest {manifest.precision}"
     elif record.timing_cache_sha256 and timings.exists():
         found = hashlib.sha256(read_timing_cache(timings)).hexdigest()
         differing = "" if found == record.timing_cache_sha256 else f"{timings.name} is another"

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute-capability",
         metavar="X.Y",
-        help="build for another GPU than the one here; tensorrt-rtx alone can",
+        help="build for another GPU than the one here; only with tensorrt-rtx",
     )
     parser.add_argument(
         "--workspace-mib",

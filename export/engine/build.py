@@ -233,7 +233,7 @@ def named_capability(trt: Any, capability: str) -> Any:
     names = [name for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
     known = {f"{name[2:-1]}.{name[-1]}": name for name in names}
     if capability not in known:
-        listed = f"known: {', '.join(known)}" if known else "it builds for the GPU here alone"
+        listed = f"known: {', '.join(known)}" if known else "it builds only for the GPU here"
         raise ExportError(
             f"{trt.__name__} cannot build for compute capability {capability}; {listed}"
         )

@@ -63,7 +63,7 @@ def _require_same_answers(graph: onnx.ModelProto, smaller: onnx.ModelProto) -> N
     noise = noise.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     expected, found = GraphSession(graph)(noise), GraphSession(smaller)(noise)
     if expected.keys() != found.keys():
-        raise ExportError(f"onnxslim's graph answers with {', '.join(found)}")
+        raise ExportError(f"onnxslim's graph returns {', '.join(found)}")
     for name, answer in expected.items():
         near = np.isclose(answer, found[name], rtol=1e-3, atol=1e-3, equal_nan=True)
         if near.mean() < _LEAST_SAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import logging
 import math
@@ -150,31 +151,58 @@ def export_graph(
     Raises:
         ExportError: torch cannot export the network, or the checker refuses the graph.
     """
-    table = TRANSLATIONS if translations is None else translations
-    batch = {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}
+    options = {
+        "opset_version": profile.opset,
+        "output_names": list(output_names),
+        "custom_translation_table": TRANSLATIONS if translations is None else translations,
+    }
+    batch = ({0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)},)
+    # A network that keeps tensors would keep those of a failed export.
+    fresh = copy.deepcopy(model) if dynamic_batch else model
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                external_data=False,
-                opset_version=profile.opset,
-                input_names=[INPUT_NAME],
-                dynamic_shapes=(batch,) if dynamic_batch else None,
-                output_names=list(output_names),
-                verbose=False,
-                custom_translation_table=table,
-            )
+        program = _torch_export(model, example, batch if dynamic_batch else None, options)
     except Exception as error:  # the exporter wraps whatever its stages raise
+        if dynamic_batch and _exports_with_one_image(fresh, example, options):
+            raise ExportError(
+                "the network cannot take a dynamic batch: it fixes the number of images while it "
+                "runs, such as by keeping a tensor of the last batch's shape. Export without "
+                "--dynamic-batch, or make such tensors with the shape of each input"
+            ) from error
         reason = _reason(error, _files_of(model))
         raise ExportError(f"torch cannot export this network: {reason}") from error
-    assert program is not None
     graph: onnx.ModelProto = program.model_proto
     graph.ir_version = profile.ir_version
     _name_nodes(graph)
     check_graph(graph, "the exported graph")
     return graph
+
+
+def _torch_export(
+    model: nn.Module, example: torch.Tensor, dynamic_shapes: Any, options: dict[str, Any]
+) -> torch.onnx.ONNXProgram:
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT_NAME],
+            dynamic_shapes=dynamic_shapes,
+            verbose=False,
+            **options,
+        )
+    assert program is not None
+    return program
+
+
+def _exports_with_one_image(
+    model: nn.Module, example: torch.Tensor, options: dict[str, Any]
+) -> bool:
+    try:
+        _torch_export(model, example[:1], None, options)
+    except Exception:  # whatever the exporter's stages raise
+        return False
+    return True
 
 
 def check_graph(graph: onnx.ModelProto, what: str) -> None:
@@ -238,11 +266,8 @@ def _files_of(model: nn.Module) -> set[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress, its graphs where it fails, and deprecations inside torch."""
-    names = ("torch.onnx", "torch.fx", "torch.export", "torch._export", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # what fails is raised, too
     try:
         with (
             warnings.catch_warnings(),
@@ -252,5 +277,4 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        logging.disable(disabled)

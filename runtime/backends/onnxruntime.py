@@ -31,7 +31,7 @@ class OnnxRuntimeBackend:
             shape = [1, *shape[1:]]
         if inputs[0].type != "tensor(uint8)" or shape != expected:
             raise BackendUnavailable(
-                f"{model_path} takes {inputs[0].type} {shape}, the manifest says uint8 {expected}"
+                f"{model_path} takes {inputs[0].type} {shape}, the manifest has uint8 {expected}"
             )
         if missing := set(manifest.outputs) - {output.name for output in outputs}:
             raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")

@@ -1,4 +1,4 @@
-"""Finding: one thing that the doctor saw, and the sentence that mends it."""
+"""Finding: one result of a check, and how to fix it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Finding:
         part: of the machine, for the eye.
         verdict: ``ok``, ``note`` (fine, but something cannot be used), or ``problem``.
         text: what was found.
-        advice: the sentence that mends it; empty for ``ok``.
+        advice: how to fix it; empty for ``ok``.
     """
 
     part: str

@@ -103,7 +103,7 @@ def judge_libraries(paths: Iterable[Path]) -> list[Finding]:
         listed = ", ".join(sorted(set(found.values())))
         if len(found) > 1:
             places = ", ".join(sorted(map(str, found)))
-            advice = "Keep one: others shadow it for some programs (NVIDIA/TensorRT#2041)."
+            advice = "Keep one: the others hide it from some programs (NVIDIA/TensorRT#2041)."
             text = f"{name} {listed} in {len(found)} places: {places}"
             findings.append(Finding("cuda", "note", text, advice))
         else:

@@ -66,4 +66,4 @@ def _tried(library: Any, provider: str, manifest: Manifest) -> Finding:
         )
         verdict: Verdict = "problem" if provider == CPU else "note"  # all of us need the CPU's
         return Finding("onnxruntime", verdict, f"{provider} does not start: {reason}", advice)
-    return Finding("onnxruntime", "ok", f"{provider} starts and answers")
+    return Finding("onnxruntime", "ok", f"{provider} starts and runs the packaged model")

@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
     """The images with their labels in a model's classes, so that the model can be scored on them.
 
-    A class of the labels that the model does not have is ignored, aloud: so are Cityscapes'
-    terrain, truck and train for the 16 classes of SYNTHIA. Labels of a plain folder are the
-    model's classes by their numbers.
+    A class of the labels that the model does not have is ignored, with a warning: so are
+    Cityscapes' terrain, truck and train for the 16 classes of SYNTHIA. Labels of a plain folder are
+    the model's classes by their numbers.
 
     Raises:
         DataError: there are no labels, or none of one of the model's classes.
@@ -35,7 +35,7 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
         return images
     if missing := [name for name in space.names if name not in own.names]:
         raise DataError(
-            f"the model answers {space.num_classes} classes ({_some(space.names)}) and the labels "
+            f"the model predicts {space.num_classes} classes ({_some(space.names)}) and the labels "
             f"have {own.num_classes} ({_some(own.names)}), without {_some(missing)}; --map joins "
             "them, such as --map cityscapes-camvid"
         )

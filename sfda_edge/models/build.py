@@ -91,7 +91,7 @@ def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
         raise CheckpointError(
             f"{spec.architecture} does not take (1, {channels}, {height}, {width}): {reason}. A "
             "network of 1 channel needs one value of --mean and --std; one of 4 or more cannot be "
-            "fed from cameras and files, which have red, green and blue"
+            "given images from cameras and files, which have red, green and blue"
         ) from None
     shape = tuple(output.shape)
     if output.ndim != 4 or shape[:2] != (1, classes):

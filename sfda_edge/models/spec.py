@@ -23,7 +23,7 @@ class ModelSpec:
         label_space: the network's own outputs.
         input_hw: the size that images are resized to.
         mean, std: normalisation of RGB values in [0, 1]; one value each for a network of one
-            channel, which is fed grey.
+            channel, which gets grey.
         bgr: the network takes blue first.
         class_map: how outputs become the output classes; None when they already are.
         feature_layer: whose features methods compare; None for the architecture's, or the deepest.

@@ -70,7 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Turn what a foreign state raises while it is restored into an error of the run.
+    """Turn what another network's state raises while it is restored into an error of the run.
 
     Raises:
         RunError: the state does not fit.

@@ -22,7 +22,7 @@ def test_a_bundle_is_measured_on_the_labelled_clip(in_empty_folder, capsys):
     assert record["machine"]["cores"] >= 1
     printed, table = capsys.readouterr().out, (in_empty_folder / "result.md").read_text()
     for text in (printed, table):
-        assert "engine alone" in text
+        assert "engine only" in text
         assert "onnxruntime" in text
 
 
@@ -61,7 +61,7 @@ def test_the_decoders_are_timed(capsys):
 
     record = light_decoders.measure(rounds=1, num_threads=1, input_hw=(64, 128))
     shown = decoder.text(record)
-    assert list(record["networks"]) == ["encoder alone", "feature pyramid", "LR-ASPP"]
+    assert list(record["networks"]) == ["encoder only", "feature pyramid", "LR-ASPP"]
     assert "64" in shown
     assert all(row["calls"] == 10 for row in record["networks"].values())
 

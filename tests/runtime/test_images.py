@@ -1,5 +1,9 @@
+import io
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.images import (
@@ -89,3 +93,43 @@ def test_images_of_more_than_8_bits_are_refused_not_spoilt(tmp_path):
     Image.fromarray(deep).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="8 bits are read, this one is I"):
         read_image(tmp_path / "a.png")
+
+
+def encoded(image_format, mode):
+    content = io.BytesIO()
+    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).convert(mode).save(
+        content, image_format
+    )
+    return content.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP", "GIF"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_damage_gives_an_image_or_an_error_with_its_name(tmp_path_factory, image_format, data):
+    content = bytearray(encoded(image_format, data.draw(st.sampled_from(["RGB", "L"]))))
+    for _ in range(data.draw(st.integers(0, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(0, len(content)))])
+    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path.write_bytes(content)
+    for read, dimensions in ((read_image, 3), (read_label_map, 2)):
+        try:
+            found = read(path)
+        except ImageError as error:
+            message = str(error)
+        else:
+            assert found.dtype == np.uint8
+            assert found.ndim == dimensions
+            continue
+        assert "damaged.png" in message
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_rejected(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "random.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"random\.jpg"):
+        read_image(path)

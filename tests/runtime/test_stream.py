@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -61,11 +64,22 @@ def test_what_the_user_has_to_change_is_exit_code_2(
 
 
 @pytest.mark.parametrize("flag", ["--save", "--jsonl"])
+@pytest.mark.parametrize("name", ["bundle/manifest.json", "bundle/new.mp4", "link.mp4"])
+def test_the_bundle_is_never_written_to(in_empty_folder, capsys, flag, name):
+    shutil.copytree(BUNDLE_DIR, "bundle")
+    os.link("bundle/model.onnx", "link.mp4")
+    before = {path.name: path.read_bytes() for path in Path("bundle").iterdir()}
+    assert stream.main(["streetsynth", "--bundle", "bundle", flag, name]) == 2
+    assert "is in the bundle" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in Path("bundle").iterdir()} == before
+
+
+@pytest.mark.parametrize("flag", ["--save", "--jsonl"])
 def test_the_source_is_never_written_over(in_empty_folder, capsys, flag):
     drive = in_empty_folder / "drive.mp4"
     drive.write_bytes(CLIP.read_bytes())
     assert stream.main(["drive.mp4", flag, str(drive)]) == 2
-    assert "is the source itself" in capsys.readouterr().err
+    assert "is in the source" in capsys.readouterr().err
     assert drive.read_bytes() == CLIP.read_bytes()
 
 

@@ -26,7 +26,7 @@ def feature_layer(model: nn.Module, spec: ModelSpec) -> str:
         if name not in dict(model.named_modules()):
             raise RecipeError(f"the network has no layer '{name}' (feature_layer)")
         if name not in _output_sizes(model, spec):
-            raise RecipeError(f"layer '{name}' does not answer with features (N, C, H, W)")
+            raise RecipeError(f"layer '{name}' does not output features (N, C, H, W)")
         return name
     sizes = _output_sizes(model, spec)
     if not sizes:

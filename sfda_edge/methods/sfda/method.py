@@ -168,7 +168,7 @@ class Sfda(AdaptationMethod):
         if self.recipe.outputs == "logits" and ratio > EXPLODED_ABOVE:
             raise CollapseError(
                 f"the generator explodes: on its images student and source differ by {ratio:.0f} "
-                "times the size of the source's answers"
+                "times the size of the source's outputs"
             )
 
     def _bounded(self, distance: Tensor) -> Tensor:

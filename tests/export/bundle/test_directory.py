@@ -1,6 +1,7 @@
 """A full disk and a kill at any time leave the old bundle whole."""
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,38 @@ def test_an_old_folder_beside_a_bundle_is_not_taken_for_it(bundle):
         (folder / "new").touch()
     assert [path.name for path in bundle.iterdir()] == ["new"]
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("what", ["new", "old"])
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_what_has_a_temporary_name_and_is_not_ours_stays(bundle, tmp_path, what, kind):
+    before = read_manifest(bundle)
+    place = bundle.with_name(f".bundle.sfda-edge-{what}")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "thesis.txt").write_text("text")
+    if kind == "folder":
+        shutil.copytree(tmp_path / "private", place)
+    elif kind == "link":
+        place.symlink_to(tmp_path / "private")
+    else:
+        place.write_text("text")
+    with (
+        pytest.raises(ExportError, match=rf"sfda-edge-{what} .*(move|remove) it"),
+        replacing(bundle),
+    ):
+        pass
+    assert place.exists()
+    assert (tmp_path / "private" / "thesis.txt").read_text() == "text"
+    assert read_manifest(bundle) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_bundle_that_may_not_be_written_is_refused_before_it_is_moved(bundle):
+    bundle.chmod(0o555)
+    with pytest.raises(ExportError, match="may not be written"), replacing(bundle):
+        pass
+    bundle.chmod(0o755)
+    only_whole(bundle)
 
 
 def test_of_two_exports_to_one_place_the_second_is_refused(bundle):

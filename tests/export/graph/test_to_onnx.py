@@ -88,6 +88,24 @@ def test_branches_carry_nothing_of_the_exporting_machine_either():
     assert b"test_onnx_graph.py" not in graph.SerializeToString()
 
 
+class KeepsCoordinates(nn.Module):
+    """Makes its coordinates anew when the height or width changes, but not with the batch."""
+
+    grid = None
+
+    def forward(self, x):
+        if self.grid is None or self.grid.shape[2:] != x.shape[2:]:
+            self.grid = torch.linspace(0, 1, x.shape[3]).expand(len(x), 1, *x.shape[2:]).clone()
+        return torch.cat([x, self.grid], 1)
+
+
+def test_a_network_that_keeps_its_batch_size_has_no_dynamic_one():
+    network = KeepsCoordinates().eval()
+    network(torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ExportError, match=r"fixes the number of images .* without --dynamic-batch"):
+        export_graph(network, torch.zeros(2, 2, 4, 4), dynamic_batch=True)
+
+
 def test_a_dynamic_batch_answers_image_by_image(packaged, frames):
     deploy = DeployModel(packaged.network, packaged.spec, Outputs("full", True, True)).eval()
     example = torch.zeros((2, *packaged.spec.input_hw, 3), dtype=torch.uint8)

@@ -1,10 +1,13 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sfda_edge.errors import DataError
 from sfda_edge.labels.class_map import class_map_names, load_class_map
 from sfda_edge.labels.label_spaces import LABEL_SPACES, label_space
 from sfda_edge.models.inference import mapped_probabilities
+from sfda_edge.recipes.recipe import toml_value
 
 CAMVID, CITYSCAPES20 = LABEL_SPACES["camvid"], LABEL_SPACES["cityscapes20"]
 
@@ -93,3 +96,39 @@ def test_impossible_label_spaces_are_errors(tmp_path, text, message):
     (tmp_path / "space.toml").write_text(text)
     with pytest.raises(DataError, match=message):
         label_space(str(tmp_path / "space.toml"))
+
+
+NAMES = st.sampled_from([*CAMVID.names, *CITYSCAPES20.names, "nothing", "", "a\x1bb", "x" * 300])
+VALUES = st.recursive(
+    st.one_of(NAMES, st.integers(-3, 300), st.booleans(), st.floats(allow_nan=False)),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = ("names", "palette", "ignore_index", "target", "map", "groups", "classes", "other")
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4), table=st.booleans())
+def test_any_toml_is_a_map_or_space_or_an_error_with_its_name(tmp_path_factory, content, table):
+    lines = [f"{key} = {toml_value(value)}" for key, value in content.items()]
+    if table:
+        lines += ["[classes_of]", *(f'"{n}" = ["{n}"]' for n in CAMVID.names[:3])]
+    path = tmp_path_factory.getbasetemp() / "drawn.toml"
+    path.write_text("\n".join(lines))
+    for read in (label_space, lambda name: load_class_map(name, CITYSCAPES20)):
+        message = "drawn.toml"
+        try:
+            read(str(path))
+        except DataError as error:
+            message = str(error)
+        assert "drawn.toml" in message
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=st.binary(max_size=120))
+def test_any_bytes_are_no_map(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "random.toml"
+    path.write_bytes(content)
+    for read in (label_space, lambda name: load_class_map(name, CITYSCAPES20)):
+        with pytest.raises(DataError, match=r"random\.toml"):
+            read(str(path))

@@ -345,7 +345,7 @@ def test_a_generator_that_drives_the_two_apart_without_end_stops_the_run(make_ta
         run.method.model[3].weight.mul_(1000)
     adapt(run, tmp_path)
     assert "the generator explodes" in run.stopped
-    assert "times the size of the source's answers" in run.stopped
+    assert "times the size of the source's outputs" in run.stopped
     assert read_metrics(tmp_path)[1:] == [{"step": 1, "stopped": run.stopped}]
     assert all(parameter.requires_grad for parameter in run.method.model.parameters())
 

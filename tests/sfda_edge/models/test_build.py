@@ -193,7 +193,7 @@ def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder,
     ("name", "flags", "message"),
     [
         ("grey", [], "needs one value of --mean and --std"),
-        ("with_depth", [], "one of 4 or more cannot be fed from cameras and files"),
+        ("with_depth", [], "one of 4 or more cannot be given images from cameras and files"),
         ("with_depth", ["--mean", *"0000", "--std", *"1111"], "--mean has 4 and --std 4 values"),
         ("grey", ["--mean", "0.5"], "--mean has 1 and --std 3 values"),
         ("grey", ["--mean", "0.5", "--std", "0"], "--std must not hold 0"),

@@ -1,0 +1,27 @@
+"""Where benchmarks write their figures: checked before the work, written as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def output_file(text: str) -> Path:
+    """For argparse: a file that can be written later.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a folder, or its folder does not exist.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"folder {path.parent} does not exist; make it first")
+    return path
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record, so that a diff shows which figure changed."""
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
