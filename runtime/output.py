@@ -14,8 +14,8 @@ from runtime.files import printable
 def start_output() -> None:
     """Let every encoding show every text, and log with time and level. Call it first in a program.
 
-    A terminal in Latin-1 or C gets escapes for what it cannot show. What Pillow warns of in an image
-    that it can read, such as a damaged EXIF tag, is not shown.
+    A terminal in Latin-1 or C gets escapes for what it cannot show. Pillow's warnings about images
+    that it can read, such as one of a damaged EXIF tag, are not shown.
     """
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sfda_edge.report.axes import new_axes, picture_of
+
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -17,48 +19,34 @@ def curves(series: Series, unit: str, colours: Mapping[str, tuple[float, ...]] |
         unit: what the values are.
         colours: of some names, RGB in [0, 1].
     """
-    figure, axes = _figure()
-    for name, (steps, values) in series.items():
-        colour = (colours or {}).get(name)
-        style = "-" if len(steps) > 20 else "o-"
-        axes.plot(steps, values, style, label=name, color=colour, linewidth=1.6, markersize=4)
-    axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylabel(unit)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=1 + len(series) // 8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _picture(figure)
+    from matplotlib.ticker import MaxNLocator
+
+    with new_axes(10, 3.6) as axes:
+        for name, (steps, values) in series.items():
+            colour = (colours or {}).get(name)
+            style = "-" if len(steps) > 20 else "o-"
+            axes.plot(steps, values, style, label=name, color=colour, linewidth=1.6, markersize=4)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel(unit)
+        axes.grid(alpha=0.3)
+        axes.legend(
+            fontsize=8, ncols=1 + len(series) // 8, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+        return picture_of(axes)
 
 
 def paired_bars(names: Sequence[str], before: Sequence[float], after: Sequence[float], unit: str):
     """Two bars a name, as (H, W, 3) uint8."""
-    figure, axes = _figure()
-    places = np.arange(len(names))
-    axes.bar(places - 0.2, before, 0.38, label="source", color="#8c959f")
-    axes.bar(places + 0.2, after, 0.38, label="adapted", color="#0969da")
-    axes.set_xticks(places, names, rotation=40, ha="right")
-    axes.set_ylabel(unit)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend()
-    return _picture(figure)
-
-
-def _figure():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(figsize=(10, 3.6), layout="constrained", dpi=100)
-
-
-def _picture(figure) -> np.ndarray:
-    from matplotlib import pyplot
-
-    figure.canvas.draw()
-    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-    pyplot.close(figure)
-    return picture
+    with new_axes(10, 3.6) as axes:
+        places = np.arange(len(names))
+        axes.bar(places - 0.2, before, 0.38, label="source", color="#8c959f")
+        axes.bar(places + 0.2, after, 0.38, label="adapted", color="#0969da")
+        axes.set_xticks(places, names, rotation=40, ha="right")
+        axes.set_ylabel(unit)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend()
+        return picture_of(axes)
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:

@@ -7,6 +7,8 @@ from benchmarks import stream
 from benchmarks.timing import summarise, time_in_turn
 from runtime.packaged import BUNDLE_DIR
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_bundle_is_measured_on_the_labelled_clip(in_empty_folder, capsys):
     arguments = ["--rounds", "1"]
@@ -125,3 +127,17 @@ def test_an_engine_of_a_bundle_has_its_row(tmp_path, capsys):
     assert row["io_types"] == {"image": "UINT8 1x192x384x3", "label_map": "UINT8 1x192x384"}
     assert sorted(path.name for path in BUNDLE_DIR.iterdir()) == files
     assert engines.main([str(tmp_path), *out]) == 2
+
+
+def test_each_process_reads_its_share(in_empty_folder, capsys):
+    from benchmarks import data_parallel
+
+    arguments = ["--processes", "1,2", "--method", "tent", "--batch-size", "4", "--steps", "2"]
+    assert data_parallel.main([*arguments, "--no-cache", "--out", "result.json"]) == 0
+    one, two = json.loads((in_empty_folder / "result.json").read_text())["rows"]
+    assert one["decoded_to_check"] == [one["images"]]
+    assert sum(two["decoded_to_check"]) == one["images"]
+    assert max(two["decoded_to_check"]) == -(-one["images"] // 2)
+    assert one["decoded_in_steps"] == [8]
+    assert two["decoded_in_steps"] == [4, 4]
+    assert "speed-up" in capsys.readouterr().out

@@ -35,6 +35,7 @@ def test_every_public_name_is_there_and_documented(package):
         package.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_users_script_runs_as_it_is(in_empty_folder):
     lines = SCRIPT.read_text().splitlines()
     assert len([line for line in lines if line.strip()]) <= 25
@@ -52,6 +53,7 @@ def runtime_clip():
     return CLIP
 
 
+@pytest.mark.slow
 def test_the_users_script_is_strictly_typed(tmp_path):
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(SCRIPT)]
     environment = {"MYPYPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)}

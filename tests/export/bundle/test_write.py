@@ -56,6 +56,7 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     assert ("rounded to half precision" in card) == (precision == "fp16")
 
 
+@pytest.mark.slow
 def test_every_answer_asked_for_is_in_the_bundle(tmp_path, request_, frames):
     answers = Outputs("coarse", confidence=True, health=True)
     result = export_bundle(replace(request_, outputs=answers), tmp_path / "bundle")
@@ -81,6 +82,7 @@ def test_a_dynamic_batch_is_streamed_image_by_image(tmp_path, request_, frames):
     assert "uint8 RGB, (N, 96, 192, 3)" in (tmp_path / "bundle" / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_network_that_mixes_the_images_of_a_batch_has_no_dynamic_one(tmp_path, request_):
     class Comparing(nn.Module):
         def forward(self, images):

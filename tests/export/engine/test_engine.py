@@ -40,6 +40,8 @@ from runtime.gpu import Gpu, find_gpu
 from sfda_edge.cli import main as cli
 from sfda_edge.recipes.recipe import load_recipe
 
+pytestmark = pytest.mark.slow
+
 RTX = EngineRequest("tensorrt-rtx", compute_capability="8.9")
 
 

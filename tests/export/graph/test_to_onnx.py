@@ -179,6 +179,7 @@ def test_an_unknown_target_is_named():
         find_profile("tpu")
 
 
+@pytest.mark.slow
 def test_espnetv2s_graph_is_small():
     """espnetv2.md: at most 400 nodes at 512x256; the naive export has over 1,100."""
     spec = ModelSpec("espnetv2_s0.5", LABEL_SPACES["cityscapes20"], (256, 512))

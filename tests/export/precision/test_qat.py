@@ -16,6 +16,8 @@ from sfda_edge.models.inference import Normalise
 from sfda_edge.recipes.recipe import load_recipe
 from sfda_edge.runs.progress import silent
 
+pytestmark = pytest.mark.slow
+
 
 def thresholds(*changes):
     return load_recipe("export", Thresholds, changes)

@@ -127,6 +127,7 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
     assert "was started with another recipe.num_images (8, not 16); resume with" in said
 
 
+@pytest.mark.slow
 def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, capsys):
     caplog.set_level("INFO")
     begun = ["adapt", *SMALL, "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
@@ -153,6 +154,7 @@ def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, c
     assert second["result"] == first["result"] | {"data_wait_s": second["result"]["data_wait_s"]}
 
 
+@pytest.mark.slow
 def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
     begun = ["adapt", *SMALL, "--method", "bn", "--out", "run", "--set", "num_images=8"]
     assert cli.main(begun) == 0
@@ -166,6 +168,7 @@ def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
     assert "started with threads 77, resumed with" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     command = [sys.executable, "-m", "sfda_edge.cli", "adapt", *SMALL]
     for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
@@ -186,6 +189,7 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     assert whole.read_bytes() == killed.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, capsys):
     begun = ["adapt", *SMALL, "--method", "bn", "--out", "run"]
     assert cli.main(begun) == 0

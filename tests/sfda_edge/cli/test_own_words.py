@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from runtime.bundle.manifest import read_manifest
 from sfda_edge.cli import main as cli
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):

@@ -60,6 +60,7 @@ def test_code_that_a_resumed_run_names_is_not_imported(evil, capsys):
     assert not (evil / "imported").exists()
 
 
+@pytest.mark.slow
 def test_images_that_a_foreign_run_names_are_not_shown(in_empty_folder, capsys):
     for name in ("mine", "private"):
         (in_empty_folder / name).mkdir()

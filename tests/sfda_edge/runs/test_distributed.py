@@ -20,6 +20,8 @@ from sfda_edge.runs.distributed import (
 )
 from sfda_edge.runs.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[1]
 RUN = """
 import sys
@@ -108,3 +110,32 @@ def test_two_processes_give_what_one_gives(method, source, tmp_path):
     assert [line["step"] for line in logged[1]] == [0, 1, 2, 3]
     for expected, found in zip(*logged, strict=True):
         assert found == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
+
+
+WAITS = """
+import sys, time
+from datetime import timedelta
+from torch import distributed
+from sfda_edge.runs.distributed import leave_group, rank, wait_for_all
+distributed.init_process_group("gloo", timeout=timedelta(seconds=2))
+if rank() == 0:
+    time.sleep(5)  # long work of one process, longer than a collective may take
+wait_for_all()
+open(f"{sys.argv[1]}/{rank()}", "w").close()
+leave_group()
+"""
+
+
+def test_long_work_of_one_process_meets_no_time_out(tmp_path):
+    (tmp_path / "waits.py").write_text(WAITS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "waits.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0").exists()
+    assert (tmp_path / "1").exists()

@@ -11,6 +11,8 @@ from sfda_edge.evaluation import Predictor
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.models.source_model import ModelRequest, load_source
 
+pytestmark = pytest.mark.slow
+
 ROAD = LABEL_SPACES["camvid"].names.index("road")
 
 

@@ -25,6 +25,7 @@ def only(folder):
     return path
 
 
+@pytest.mark.slow
 def test_a_scene_has_the_same_labels_in_every_style_and_the_packaged_frames_are_it(tmp_path):
     scene = ("--scenes", "41003:1")
     drawn = {
