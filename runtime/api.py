@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from runtime.backends import open_backend
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest
+from runtime.closing import Closing
 from runtime.errors import SourceError
 from runtime.frames import Segmentation
 from runtime.images import resize_image, resize_label_map
@@ -21,7 +21,7 @@ from runtime.sources.grammar import open_source
 from runtime.stats import Snapshot
 
 
-class LoadedBundle:
+class LoadedBundle(Closing):
     """A bundle's model, ready to segment images; close it, or use it in a ``with``.
 
     Attributes:
@@ -59,18 +59,7 @@ class LoadedBundle:
 
     def close(self) -> None:
         """Free the model."""
-        self._backend.__exit__(None, None, None)
-
-    def __enter__(self) -> LoadedBundle:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._backend.close()
 
 
 def load_bundle(
@@ -89,7 +78,7 @@ def load_bundle(
     return LoadedBundle(Path(bundle or BUNDLE_DIR), backend, num_threads)
 
 
-class Stream:
+class Stream(Closing):
     """Results of a source, one a frame; iterate once. Close it, or use it in a ``with``.
 
     Reading, inference and the loop's own work overlap. A live source gives its newest frame; frames
@@ -120,17 +109,6 @@ class Stream:
     def close(self) -> None:
         """Free source and model."""
         self._stack.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_stream(

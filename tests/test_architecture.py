@@ -36,7 +36,7 @@ PROGRAMS = [
 # Each room of a package may import those before it. A file of a room that stands lower is named.
 ROOMS = {
     "runtime": [
-        ["errors", "files", "frames", "gpu", "packaged", "buffer", "stats", "arguments"],
+        ["errors", "closing", "files", "frames", "gpu", "packaged", "buffer", "stats", "arguments"],
         ["confusion", "images", "output", "bundle"],
         ["backends", "diagnosis", "overlay", "sources"],
         ["doctor", "sinks"],

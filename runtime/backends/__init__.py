@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -30,14 +29,13 @@ class Backend(Protocol):
         """The same image → all outputs of the model, by the manifest's names."""
         ...
 
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
     def __enter__(self) -> Backend: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 Opener = Callable[[Path, Manifest, int], Backend]

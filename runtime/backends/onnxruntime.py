@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import onnxruntime
 
 from runtime.backends.ort_session import PROVIDER, open_session
 from runtime.bundle.manifest import LABEL_MAP, Manifest
+from runtime.closing import Closing
 from runtime.errors import BackendUnavailable
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Closing):
     """A session with uint8 (1, H, W, 3) in and the manifest's outputs out."""
 
     def __init__(self, model_path: Path, manifest: Manifest, num_threads: int) -> None:
@@ -54,13 +54,6 @@ class OnnxRuntimeBackend:
         found = self._session.run(self._names, {self._input: image[None]})
         return {name: output[0] for name, output in zip(self._names, found, strict=True)}
 
-    def __enter__(self) -> OnnxRuntimeBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Free the session."""
         del self._session

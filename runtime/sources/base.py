@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from types import TracebackType
 
 import numpy as np
 
+from runtime.closing import Closing
 from runtime.frames import Frame
 
 
-class Source(ABC):
+class Source(Closing, ABC):
     """Gives frames one after the other; close it, or use it in a ``with``.
 
     Attributes:
@@ -43,17 +43,3 @@ class Source(ABC):
         frame = Frame(self._count, image, time.monotonic_ns())
         self._count += 1
         return frame
-
-    def close(self) -> None:  # noqa: B027 - a folder holds nothing
-        """Free what the source holds."""
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

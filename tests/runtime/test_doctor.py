@@ -23,7 +23,7 @@ def test_this_machine_can_stream_and_every_complaint_has_its_remedy():
     assert done.returncode == 0, done.stdout
     findings = json.loads(done.stdout)
     texts = [finding["text"] for finding in findings]
-    assert "CPUExecutionProvider starts and answers" in texts
+    assert "CPUExecutionProvider starts and runs the packaged model" in texts
     assert {"python", "opencv", "onnxruntime", "gpu", "tensorrt", "bundle"} <= {
         finding["part"] for finding in findings
     }
