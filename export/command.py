@@ -24,7 +24,7 @@ from runtime.images import resize_image
 from sfda_edge.adaptation.run import HASHES_FILE
 from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.loading import load_labelled, read_all
-from sfda_edge.data.target import TargetImages, image_bytes
+from sfda_edge.data.target import TargetImages, image_bytes, listed_name
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
@@ -60,6 +60,13 @@ class ExportFlags:
     overrides: tuple[str, ...] = ()
     engine: EngineRequest | None = None
     pictures: bool = True
+
+    def __post_init__(self) -> None:
+        known = {"precision": ("fp32", "fp16", "int8"), "argmax": ("full", "coarse")}
+        found = {"precision": self.precision, "argmax": self.outputs.argmax}
+        for name, value in found.items():
+            if value not in known[name]:
+                raise ExportError(f"unknown {name} '{value}'; known: {', '.join(known[name])}")
 
 
 def export_model(model: ModelRequest, flags: ExportFlags, out_dir: Path) -> ExportResult:
@@ -142,16 +149,19 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
 
 def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bool:
     """Whether a sample of the images has the recorded hashes; of old runs, all of them."""
-    size_hw = tuple(inputs.get("spec", {}).get("input_hw", ()))
+    spec = inputs.get("spec")
+    size_hw = spec.get("input_hw") if isinstance(spec, dict) else None
     recorded = str(inputs.get("target_sha256", ""))
-    if len(size_hw) != 2:
+    if not isinstance(size_hw, list) or len(size_hw) != 2 or min(map(_side, size_hw)) < 1:
         return False
+    size_hw = (int(size_hw[0]), int(size_hw[1]))
     hashes = _recorded_hashes(run_dir)
     if hashes is None:
         target = TargetImages(images, size_hw, skip_bad=True, memory_bytes=0)
         return target.matches(recorded)
     whole = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
-    by_name = {sample.name: sample for sample in images.samples if sample.name in hashes}
+    listed = {listed_name(sample.name): sample for sample in images.samples}
+    by_name = {name: listed[name] for name in hashes if name in listed}
     if whole != recorded or len(by_name) != len(hashes):
         return False
     shown = _spread(np.arange(len(hashes)), _HASHED)
@@ -159,9 +169,14 @@ def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bo
     subset = replace(images, samples=tuple(by_name[name] for name in chosen))
     return all(
         hashlib.sha256(image_bytes(resize_image(loaded.image, size_hw))).hexdigest()
-        == hashes[loaded.name]
+        == hashes[listed_name(loaded.name)]
         for loaded in read_all(subset, None)
     )
+
+
+def _side(value: Any) -> int:
+    """A recorded number of pixels; 0 of anything else."""
+    return value if isinstance(value, int) else 0
 
 
 _HASHED = 48  # images whose hashes are compared: as many as a gate and a calibration read
@@ -170,7 +185,7 @@ _HASHED = 48  # images whose hashes are compared: as many as a gate and a calibr
 def _recorded_hashes(run_dir: Path) -> dict[str, str] | None:
     """Hash of each target image of a run, by name; None of runs without the file."""
     try:
-        lines = read_text(run_dir / HASHES_FILE).splitlines()
+        lines = read_text(run_dir / HASHES_FILE).split("\n")
     except (OSError, ValueError):
         return None
     pairs = (line.split("  ", 1) for line in lines)

@@ -22,7 +22,7 @@ class Gate:
         class_iou: IoU with the reference of every class of at least ``LEAST_SHARE`` of the pixels.
         miou_loss: how many points of mIoU may be lost when there are labels.
         confidence_drift: how far the confidence, in [0, 1], may change on average, if asked for.
-        health_drift: how far any part of the health vector may, in the measure of ``_change``.
+        health_drift: how far any part of the health vector may, as ``gate/parity.py`` measures it.
     """
 
     label_agreement: float

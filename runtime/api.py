@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,7 @@ class Stream(Closing):
 
     def __init__(self, pipeline: Pipeline, label_space: LabelSpace, stack: contextlib.ExitStack):
         self._pipeline, self.label_space, self._stack = pipeline, label_space, stack
+        self._results: Generator[Segmentation, None, None] | None = None
 
     def __iter__(self) -> Iterator[Segmentation]:
         """Every result until the source ends.
@@ -97,8 +98,8 @@ class Stream(Closing):
         Raises:
             StreamError: the source or the model fails.
         """
-        with contextlib.closing(self._pipeline.results()) as results:
-            yield from results
+        with contextlib.closing(self._pipeline.results()) as self._results:
+            yield from self._results
 
     @property
     def figures(self) -> Snapshot:
@@ -107,7 +108,9 @@ class Stream(Closing):
         return pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
 
     def close(self) -> None:
-        """Free source and model."""
+        """End the iteration, if one is under way, and free source and model."""
+        if self._results is not None:
+            self._results.close()
         self._stack.close()
 
 

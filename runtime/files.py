@@ -58,8 +58,7 @@ def printable(text: str) -> str:
     Line breaks stay where the next line is indented, as those of our own messages are; others, and
     bytes of file names that are not UTF-8, become escapes.
     """
-    lines = text.replace("\n  ", "\0").split("\0")
-    return "\n  ".join(map(printable_line, lines))
+    return "\n  ".join(map(printable_line, text.split("\n  ")))
 
 
 def printable_line(text: str) -> str:

@@ -69,6 +69,12 @@ def load_model(
             known of the model.
     """
     if isinstance(model, LoadedModel | Run):
+        options = (weights, architecture, class_names, palette, label_space, size_hw, mean, std)
+        if any(option is not None for option in (*options, class_map)):
+            raise CheckpointError(
+                "a model that is loaded already takes no further options; give them to the "
+                "load_model call that loads it"
+            )
         return model.model if isinstance(model, Run) else model
     if class_names is not None:
         label_space = _space(class_names, palette)
@@ -194,8 +200,9 @@ def evaluate(
     sheet = SheetCollector(loaded.spec.output_space, len(found))
     if out_dir is not None:
         make_folder(Path(out_dir))
+    network = copy.deepcopy(loaded.network)  # a predictor moves it to its device
     evaluation = evaluate_predictor(
-        Predictor(loaded.network, loaded.spec, choose_device(device)),
+        Predictor(network, loaded.spec, choose_device(device)),
         found,
         skip_bad=skip_bad,
         progress=progress_bar("evaluate", len(found)),

@@ -120,5 +120,5 @@ def unadapted(source: LoadedModel, run: dict[str, Any]) -> nn.Module | None:
         logger.warning("%s is missing or was changed: the card cannot show its predictions", path)
         return None
     network = copy.deepcopy(source.network)
-    load_weights(network, path, source.spec.architecture)
+    load_weights(network, path, source.spec.architecture, key=inputs.get("weights_key"))
     return network.eval()

@@ -15,12 +15,14 @@ class ParityReport:
     Attributes:
         label_agreement: share of pixels with the same label, over all images, in [0, 1].
         worst_image: the same for the image that agrees least.
-        border_agreement: the same within ``BORDER_PIXELS`` of where the reference's label changes.
+        border_agreement: the same within ``BORDER_PIXELS`` (``gate/parity.py``) of where the
+            reference's label changes.
         interior_agreement: the same elsewhere; None where all is border.
         class_iou: IoU between the two of every class that either of them sees.
         class_share: of the reference's pixels.
         confidence_drift: mean absolute change of the confidence, in [0, 1]; None without one.
-        health_drift: of each part of the health vector, see ``_change``; empty without one.
+        health_drift: of each part of the health vector, as ``gate/parity.py`` measures it; empty
+            without one.
         miou_change: candidate minus reference in points of mIoU; None where nobody gave labels.
         not_finite: outputs of the candidate that held NaN or infinity.
         num_images: how many images were compared.

@@ -16,7 +16,7 @@ from export.graph.ort_session import float_tensors, median_ms
 from export.precision.calibration import RULES, Limits, calibrate, require_frames
 from export.precision.half_graph import to_fp16
 from export.precision.int8_graph import (
-    _CUTTING,
+    CUTTING,
     quantisable_nodes,
     quantised_graph,
     through_activations,
@@ -163,9 +163,7 @@ def to_int8(
     quantisable = quantisable_nodes(graph)
     around = {name for node in quantisable for name in (*node.input, *node.output)}
     # What an activation cuts off is known by its answer.
-    around |= {
-        name for node in graph.graph.node if node.op_type in _CUTTING for name in node.output
-    }
+    around |= {name for node in graph.graph.node if node.op_type in CUTTING for name in node.output}
     tensors = [name for name in float_tensors(graph) if name in around]
     limits = {
         rule: through_activations(graph, found)

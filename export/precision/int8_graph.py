@@ -20,7 +20,7 @@ _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxP
 _JOINING = {"Add", "Concat"}
 
 
-_CUTTING = {"Clip", "Relu"}
+CUTTING = {"Clip", "Relu"}
 
 
 def quantisable_nodes(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -64,7 +64,7 @@ def through_activations(graph: onnx.ModelProto, limits: Limits) -> Limits:
     tightened = dict(limits)
     for name, limit in limits.items():
         reading = readers.get(name, [])
-        if name not in answered and reading and all(n.op_type in _CUTTING for n in reading):
+        if name not in answered and reading and all(n.op_type in CUTTING for n in reading):
             tightened[name] = min(limit, max(limits[node.output[0]] for node in reading))
     return tightened
 

@@ -56,4 +56,4 @@ class OnnxRuntimeBackend(Closing):
 
     def close(self) -> None:
         """Free the session."""
-        del self._session
+        self.__dict__.pop("_session", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def outcome_record(
         "num_images": len(adaptation.task.target),
         "returned": "source" if step is None else f"step {step}",
         "stopped": adaptation.stopped or None,
-        "batchnorm_check": msgspec.to_builtins(adaptation.statistics_check),
+        "batchnorm_check": _finite(msgspec.to_builtins(adaptation.statistics_check)),
         "source": _recorded(selection.source),
         "best": _recorded(selection.best),
         "share_of_pixels_changed": round(share_changed, 4),
@@ -35,13 +36,21 @@ def outcome_record(
     }
 
 
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON has no number for, such as the NaN of damaged weights."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _recorded(found: CheckpointScore) -> dict[str, Any]:
-    return {
+    figures = {
         "score": round(found.score, 4),
         "accuracy": round(found.accuracy, 4),
         "confidence": round(found.confidence, 4),
         "effective_classes": round(found.num_effective_classes, 2),
     }
+    return _finite(figures)
 
 
 def outcome_text(adaptation: Adaptation) -> str:
@@ -78,4 +87,4 @@ def rejection_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> s
     reason = selection.rejection_reason(highest["score"], highest["accuracy"], student=student)
     if not reason:  # of a run that was resumed in other circumstances
         return ""
-    return f" Step {highest['step']} scored {highest['score']:.3f} and was rejected: {reason}."
+    return f"Step {highest['step']} scored {highest['score']:.3f} and was rejected: {reason}."

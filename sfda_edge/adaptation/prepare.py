@@ -11,9 +11,12 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from sfda_edge.adaptation.request import AdaptRequest
-from sfda_edge.data import ImageSet, open_images
+from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.target import TargetImages
+from sfda_edge.errors import RecipeError
+from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.methods import load_method_recipe
+from sfda_edge.models import MODELS
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
 from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.runs.directory import default_run_dir
@@ -34,6 +37,7 @@ class Prepared:
     source: LoadedModel
     fabric: Fabric
     out_dir: Path
+    image_source: ImageSource
     images: ImageSet
     target: TargetImages
     validation: ImageSet | None
@@ -52,7 +56,8 @@ def prepare(request: AdaptRequest) -> Prepared:
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
     validation = _checked_validation(request, source)
-    images = open_images(request.images or PACKAGED_IMAGES)
+    image_source = PACKAGED_IMAGES if request.images is None else request.images
+    images = open_images(image_source)
     bar = progress_bar("read images", len(images))
     return Prepared(
         request=request,
@@ -61,6 +66,7 @@ def prepare(request: AdaptRequest) -> Prepared:
         source=source,
         fabric=fabric,
         out_dir=out_dir,
+        image_source=image_source,
         images=images,
         target=TargetImages(images, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
         validation=validation,
@@ -68,9 +74,23 @@ def prepare(request: AdaptRequest) -> Prepared:
 
 
 def completed(request: ModelRequest, published: RecipeModel) -> ModelRequest:
-    """The request, with what the recipe says of a model that has no ``model.json``."""
+    """The request, with what the recipe has about a model that has no ``model.json``.
+
+    Raises:
+        RecipeError: the recipe names code or a file, which only the user may name.
+    """
     if describes_itself(request.weights) or request.network is not None:
         return request
+    if request.architecture is None and published.name not in (None, *MODELS):
+        raise RecipeError(
+            f"the recipe names the network {published.name}, which is not one of ours; if you "
+            f"trust it, name it with --model {published.name}"
+        )
+    if request.label_space is None and published.label_space not in (None, *LABEL_SPACES):
+        raise RecipeError(
+            f"the recipe names the label space {published.label_space}, which is not one of ours; "
+            "give --label-space"
+        )
     return replace(
         request,
         architecture=request.architecture or published.name,

@@ -15,7 +15,7 @@ from runtime.bundle.manifest import file_sha256
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation, adapt, checkpoint_path
 from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection_text
-from sfda_edge.adaptation.prepare import PACKAGED_IMAGES, Prepared, prepare
+from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
 from sfda_edge.data import recorded_spec
 from sfda_edge.errors import SfdaEdgeError
@@ -63,12 +63,13 @@ def _directory(prepared: Prepared) -> Iterator[RunDirectory | None]:
     with contextlib.ExitStack() as stack:
         directory = None
         if rank() == 0:
-            stack.enter_context(locked(out_dir))
+            is_new = stack.enter_context(locked(out_dir))
             directory = RunDirectory(
                 out_dir,
                 _inputs(prepared),
                 recipe_toml(prepared.recipe, method=prepared.method),
                 resume=request.resume,
+                is_new=is_new,
                 arguments=request.arguments,
             )
             write_text(out_dir / HASHES_FILE, target.hashes_text())
@@ -89,10 +90,11 @@ def _inputs(prepared: Prepared) -> dict[str, Any]:
         "weights_sha256": source.sha256,
         "spec": msgspec.to_builtins(source.spec),
         "size": f"{width}x{height}",
-        "images": recorded_spec(request.images or PACKAGED_IMAGES),
+        "images": recorded_spec(prepared.image_source),
         "precision": request.precision,
         "device": str(prepared.fabric.device),
         "target_sha256": prepared.target.sha256,
+        **({"weights_key": source.weights_key} if source.weights_key else {}),
     }
 
 
@@ -147,6 +149,8 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     illustrations = adaptation.method.illustrations()
     ensemble = TestTimeEnsemble(task, adaptation.source, adaptation.views.kept)
     comparison = compare(task, before, after, ensemble)
+    clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
+    clean.load_state_dict(network.state_dict())
     prepared.fabric.barrier()
     result = outcome_record(adaptation, file_sha256(path), comparison.share_changed, scores)
     report_path = None
@@ -160,7 +164,7 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     return Run(
         path=out_dir,
         model=LoadedModel(
-            network=network, spec=task.spec, path=path, sha256=result["adapted_sha256"]
+            network=clean, spec=task.spec, path=path, sha256=result["adapted_sha256"]
         ),
         images=prepared.images,
         selected_step=adaptation.selection.best_step,
@@ -191,17 +195,19 @@ def _write_report(
     illustrations: list[Illustration],
     scores: tuple[Evaluation, Evaluation] | None,
 ) -> Path | None:
-    """Write the page; a failure is a warning, since the run itself is complete."""
-    lines = read_metrics(directory.path)
-    outcome = outcome_text(adaptation) + rejection_text(adaptation, lines)
-    logger.info(outcome)
+    """Log the outcome and write the page; a failure is a warning, since the run is complete."""
+    logger.info(outcome_text(adaptation))
     if scores is not None:
         logger.info(scores_text(scores))
     path = directory.path / REPORT_FILE
     try:
+        lines = read_metrics(directory.path)
+        rejection = rejection_text(adaptation, lines)
+        if rejection:
+            logger.info(rejection)
         page = adaptation_page(
             ReportFacts(
-                outcome=outcome,
+                outcome=" ".join(filter(None, (outcome_text(adaptation), rejection))),
                 run=directory.facts,
                 lines=lines,
                 selection=adaptation.selection,

@@ -15,7 +15,7 @@ from sfda_edge.batchnorm.layers import (
     running_statistics,
 )
 from sfda_edge.errors import RecipeError
-from sfda_edge.runs.distributed import reduced
+from sfda_edge.runs.distributed import raise_together, reduced
 
 
 class ChannelMoments:
@@ -148,9 +148,19 @@ class TargetStatistics:
 
 
 def target_statistics(model: nn.Module, batches: Iterable[Tensor]) -> TargetStatistics:
-    """Observe normalised batches (N, 3, H, W): this process's share, for statistics of them all."""
+    """Observe normalised batches (N, 3, H, W): this process's share, for statistics of them all.
+
+    Raises:
+        RuntimeError, ValueError: the network or the memory cannot take a batch, in any process: all
+            raise, so that none waits for another's sums.
+    """
     statistics = TargetStatistics(model)
-    for batch in batches:
-        statistics.observe(batch)
+    failure: Exception | None = None
+    try:
+        for batch in batches:
+            statistics.observe(batch)
+    except (RuntimeError, ValueError) as error:
+        failure = error
+    raise_together(failure)
     statistics.reduce()
     return statistics

@@ -56,8 +56,10 @@ def images_in_memory(images: Sequence[np.ndarray]) -> ImageSet:
     """Images that were given in Python, each (H, W, 3) uint8 RGB, as a set.
 
     Raises:
-        DataError: one has another shape or type.
+        DataError: there are none, or one has another shape or type.
     """
+    if len(images) == 0:
+        raise DataError("no images: the sequence is empty")
     for index, image in enumerate(images):
         shaped = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
         if not shaped or image.dtype != np.uint8:

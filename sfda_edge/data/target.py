@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.files import printable_line
 from runtime.images import ImageError, resize_image
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.data.loading import LoadedImage, read_outcomes, require_usable
@@ -34,14 +35,19 @@ def _memory_bytes() -> int:
 
 
 def image_bytes(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as the bytes that are hashed: those of (3, H, W)."""
+    """(H, W, 3) uint8 as the bytes that are hashed: those of (3, H, W), as in recorded runs."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()
+
+
+def listed_name(name: str) -> str:
+    """An image's name as one line of text; control characters and broken bytes become escapes."""
+    return printable_line(name)
 
 
 class TargetImages:
     """Target images by index, at the input size or any other; each read decodes ahead.
 
-    Of several processes each checks its share of the set, and keeps the images that it uses.
+    Of several processes each checks its share of the set; it keeps what it has read.
 
     Args:
         images: what to read.
@@ -131,7 +137,7 @@ class TargetImages:
     def hashes_text(self) -> str:
         """A line ``sha256  name`` for each image, as ``sha256sum`` writes them."""
         pairs = zip(self._digests, self._samples, strict=True)
-        return "".join(f"{digest}  {sample.name}\n" for digest, sample in pairs)
+        return "".join(f"{digest}  {listed_name(sample.name)}\n" for digest, sample in pairs)
 
     def ahead(self, indices: Sequence[int], size_hw: tuple[int, int] | None = None) -> TargetBatch:
         """Begin to read images; ``images`` of the batch waits for them."""

@@ -69,12 +69,14 @@ class LoadedModel:
         spec: what it expects and predicts.
         path: of its weights; None for a network that was given in Python.
         sha256: of its weights.
+        weights_key: which state dict of a file that holds several; None for the only one.
     """
 
     network: nn.Module
     spec: ModelSpec
     path: Path | None
     sha256: str
+    weights_key: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -101,20 +103,26 @@ def load_source(request: ModelRequest, hint: str = "name another to change") -> 
     path = _weights_file(request.weights or MODEL_DIR)
     spec = _spec(path, request)
     if request.network is not None:
-        network = local_batchnorm(request.network)
+        network = local_batchnorm(request.network).cpu()
         load_weights(network, path, spec.architecture, key=request.weights_key)
         network.eval()
     else:
         network = load_model(path, spec, key=request.weights_key)
     if spec.architecture not in MODELS:
         require_fits_frames(network, spec)
-    return LoadedModel(network=network, spec=spec, path=path, sha256=file_sha256(path))
+    return LoadedModel(
+        network=network,
+        spec=spec,
+        path=path,
+        sha256=file_sha256(path),
+        weights_key=request.weights_key,
+    )
 
 
 def _given(request: ModelRequest, network: nn.Module) -> LoadedModel:
     """A network that was given in Python, with its weights."""
     spec = _changed(_described(request, "a network that is given in Python"), request)
-    network = local_batchnorm(network).eval()
+    network = local_batchnorm(network).cpu().eval()
     require_fits_frames(network, spec)
     return LoadedModel(network=network, spec=spec, path=None, sha256=weights_sha256(network))
 

@@ -60,10 +60,10 @@ class RunDirectory:
         recipe: str,
         *,
         resume: bool = False,
+        is_new: bool = False,
         arguments: Sequence[str] = (),
     ) -> None:
-        self.path = path
-        self._is_new = not path.exists()
+        self.path, self._is_new = path, is_new
         self._started_s = time.monotonic()
         if resume:
             self.facts = self._recorded(inputs)
@@ -130,24 +130,26 @@ def _holds_files(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let no other process write a run directory, which is made if it is missing.
+def locked(path: Path) -> Iterator[bool]:
+    """Let no other process write a run directory; gives whether the directory had to be made.
 
     Raises:
         RunError: another process writes it, or it cannot be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(path / LOCK_FILE):
-            yield
-    except Locked:
-        raise RunError(
-            f"another process is writing {path}; wait for it, or choose another --out"
-        ) from None
-    except (FileExistsError, NotADirectoryError):
-        raise RunError(f"{path} is a file; choose another --out") from None
-    except PermissionError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from None
+    is_new = not path.exists()
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive_lock(path / LOCK_FILE))
+        except Locked:
+            raise RunError(
+                f"another process is writing {path}; wait for it, or choose another --out"
+            ) from None
+        except (FileExistsError, NotADirectoryError):
+            raise RunError(f"{path} is a file; choose another --out") from None
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from None
+        yield is_new
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -104,6 +104,19 @@ def averaged(found: dict[Key, float]) -> dict[Key, float]:
     return dict(zip(found, (values / num_processes()).tolist(), strict=True))
 
 
+def raise_together(failure: Exception | None) -> None:
+    """Raise in every process when one has failed; call it before a collective that all must reach.
+
+    Raises:
+        RuntimeError: another process failed; this one's own failure is raised as it is.
+    """
+    failed = averaged({"failed": float(failure is not None)})["failed"]
+    if failure is not None:
+        raise failure
+    if failed:
+        raise RuntimeError("another process failed")
+
+
 def reduced(*sums: Tensor) -> tuple[Tensor, ...]:
     """Each tensor's sum over the processes, without gradients; on the tensor's device."""
     if num_processes() == 1:

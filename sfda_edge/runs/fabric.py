@@ -27,6 +27,9 @@ def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fab
     Raises:
         SfdaEdgeError: the device is not there, or it cannot compute in that precision.
     """
+    if precision not in _FABRIC_PRECISION:
+        known = ", ".join(_FABRIC_PRECISION)
+        raise SfdaEdgeError(f"unknown precision '{precision}'; known: {known}")
     device = choose_device(device_name)
     if precision == "fp16" and device.type != "cuda":
         raise SfdaEdgeError(f"--precision fp16 needs a CUDA GPU, not {device}; try bf16 or fp32")

@@ -161,7 +161,8 @@ def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Te
         for start in range(0, len(probe), count)
     ]
     if not batches:  # more processes than probe images
-        return torch.empty((0, task.num_classes, *task.half_hw), dtype=torch.half)
+        shape = (0, task.num_classes, *task.half_hw)
+        return torch.empty(shape, dtype=torch.half, device=task.device)
     return torch.cat(batches)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from runtime.bundle.manifest import file_sha256
 from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
 from sfda_edge.data.loading import load_labelled
 from sfda_edge.data.validation import Validation
-from sfda_edge.errors import DataError
+from sfda_edge.errors import DataError, RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.models import ModelSpec, architecture, build_model
+from sfda_edge.models import MODELS, ModelSpec, architecture, build_model
 from sfda_edge.models.imagenet import load_imagenet_encoder
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import load_recipe, recipe_toml
@@ -84,6 +85,7 @@ def run_training(request: TrainRequest) -> TrainedModel:
         SfdaEdgeError: something that the user has to change.
     """
     recipe = load_recipe(request.recipe, TrainRecipe, request.overrides)
+    _require_confirmed(recipe, request.overrides)
     device = choose_device(request.device)
     out_dir = request.out_dir or default_run_dir("train")
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, device)
@@ -104,8 +106,10 @@ def run_training(request: TrainRequest) -> TrainedModel:
     if not (labels != space.ignore_index).any():
         raise DataError(f"{images.title}: no pixel has a label of {recipe.label_space}")
     inputs = {"recipe": msgspec.to_builtins(recipe), "images": recorded_spec(request.images)}
-    with locked(out_dir):
-        directory = RunDirectory(out_dir, inputs, recipe_toml(recipe), resume=request.resume)
+    with locked(out_dir) as is_new:
+        directory = RunDirectory(
+            out_dir, inputs, recipe_toml(recipe), resume=request.resume, is_new=is_new
+        )
         if request.resume and checkpoint_path(out_dir).exists():
             trainer.resume(checkpoint_path(out_dir))
         steps = progress_bar("train", recipe.steps, trainer.next_step)
@@ -117,8 +121,21 @@ def run_training(request: TrainRequest) -> TrainedModel:
         if scores is not None:
             result["validation_miou"] = round(scores.miou, 5)
         directory.finish(result)
-    model = LoadedModel(network=trainer.model.eval(), spec=spec, path=path, sha256=sha256)
+    model = LoadedModel(network=trainer.model.cpu().eval(), spec=spec, path=path, sha256=sha256)
     return TrainedModel(path=out_dir, model=model, scores=scores)
+
+
+def _require_confirmed(recipe: TrainRecipe, overrides: Sequence[str]) -> None:
+    """Check that a recipe file does not name code that the user did not name.
+
+    Raises:
+        RecipeError: it does.
+    """
+    if recipe.model not in MODELS and f"model={recipe.model}" not in overrides:
+        raise RecipeError(
+            f"the recipe names the network {recipe.model}, which is not one of ours; if you trust "
+            f"it, repeat it with --set model={recipe.model}"
+        )
 
 
 def _spec(recipe: TrainRecipe) -> ModelSpec:

@@ -117,5 +117,5 @@ def test_synthias_classes_are_scored_on_cityscapes_labels():
 def test_labels_of_other_classes_are_an_error_that_names_the_map(raw_spec):
     other = LabelSpace(("sky", "road", "boat"), raw_spec.label_space.palette)
     spec = replace(raw_spec, label_space=other)
-    with pytest.raises(DataError, match=r"answers 3 classes.*have 11.*without boat; --map"):
+    with pytest.raises(DataError, match=r"predicts 3 classes.*have 11.*without boat; --map"):
         evaluate(Predictor(GreyReader(), spec, CPU), open_images("streetsynth:source"))

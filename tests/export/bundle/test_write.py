@@ -265,7 +265,7 @@ def many_classes(count):
 def test_another_size_than_the_manifests_is_refused(tmp_path, request_):
     export_bundle(request_, tmp_path / "bundle")
     wrong = replace(read_manifest(tmp_path / "bundle"), input_hw=(96, 160))
-    with pytest.raises(BackendUnavailable, match=r"the manifest says uint8 \[1, 96, 160, 3\]"):
+    with pytest.raises(BackendUnavailable, match=r"the manifest has uint8 \[1, 96, 160, 3\]"):
         open_backend("onnxruntime", tmp_path / "bundle", wrong)
 
 

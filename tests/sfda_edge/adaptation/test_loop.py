@@ -52,7 +52,7 @@ def test_people_are_told_why_a_higher_score_was_refused(make_task):
     run.method.trains_on_ensemble = True
     line = {"step": 4, "score": 1.05 * source.score, "accuracy": source.accuracy}
     assert rejection_text(run, [{"step": 0, "score": 0.0, "accuracy": 0.0}, line]) == (
-        f" Step 4 scored {1.05 * source.score:.3f} and was rejected: a student trained on the "
+        f"Step 4 scored {1.05 * source.score:.3f} and was rejected: a student trained on the "
         f"ensemble's labels must score at least {1.06 * source.score:.3f}."
     )
     wrong = 1 - 1.2 * (1 - source.accuracy)
