@@ -45,3 +45,16 @@ def test_what_does_not_open_is_an_error_before_the_loop():
         runtime.open_stream("nothing.mp4")
     with pytest.raises(AttributeError, match="no attribute 'open_camera'"):
         runtime.open_camera  # noqa: B018
+
+
+def test_closing_twice_and_closing_a_stream_that_is_read_end_cleanly():
+    model = runtime.load_bundle()
+    model.close()
+    model.close()
+    stream = runtime.open_stream("streetsynth")
+    results = iter(stream)
+    next(results)
+    stream.close()
+    stream.close()
+    assert not {"reader", "inference"} & {thread.name for thread in threading.enumerate()}
+    assert next(results, None) is None

@@ -1,5 +1,6 @@
 """The public API: what a user's script does, and that it is light to import."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,40 @@ def test_images_and_networks_in_memory_are_enough(images, in_empty_folder):
         sfda_edge.load_model("run")
 
 
+def test_a_network_on_a_device_is_taken_and_a_run_leaves_it_on_the_cpu_without_hooks(
+    images, in_empty_folder
+):
+    torch.manual_seed(0)
+    network = as_dict(3)
+    model = sfda_edge.load_model(network, class_names=NAMES, size_hw=(32, 64))
+    small = {"steps": 2, "batch_size": 2, "fake_hw": [16, 32], "patches_per_side": 2}
+    run = sfda_edge.adapt(model, np.stack(images), method="sfda", settings=small, out_dir="run")
+    for module in run.model.network.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    assert {parameter.device.type for parameter in run.model.network.parameters()} == {"cpu"}
+
+
+def test_damaged_statistics_are_recorded_as_null(images, in_empty_folder):
+    torch.manual_seed(0)
+    network = as_dict(3)
+    norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    norm.running_var.fill_(float("nan"))
+    model = sfda_edge.load_model(network, class_names=NAMES, size_hw=(32, 64))
+    run = sfda_edge.adapt(model, images, method="bn", settings={"num_images": 8}, out_dir="run")
+    recorded = json.loads((in_empty_folder / "run" / "run.json").read_text())
+    assert recorded["state"] == "finished"
+    assert None in recorded["result"]["batchnorm_check"].values()
+    assert run.report_path is not None
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(images, in_empty_folder):
+    model = sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=(32, 64))
+    with pytest.raises(sfda_edge.SfdaEdgeError):
+        sfda_edge.adapt(model, images[:1], out_dir="run")
+    assert not (in_empty_folder / "run").exists()
+
+
 def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
     options = {"class_names": NAMES, "size_hw": (32, 64)}
     folder, labels = labelled_folder / "images", labelled_folder / "labels"
@@ -118,7 +153,12 @@ def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
         (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "a"), size_hw=(8, 8)),
          "class names must differ"),
         (lambda: sfda_edge.adapt(images=[np.zeros((4, 4), np.uint8)]), "expected an array"),
+        (lambda: sfda_edge.adapt(images=[]), "no images: the sequence is empty"),
+        (lambda: sfda_edge.adapt(precision="fp64"), "unknown precision 'fp64'"),
         (lambda: sfda_edge.adapt(settings={"stepz": 3}), "unknown setting 'stepz'"),
+        (lambda: sfda_edge.adapt(sfda_edge.load_model(), size_hw=(8, 8)), "takes no further"),
+        (lambda: export.export(None, precision="half"), "unknown precision 'half'"),
+        (lambda: export.export(None, argmax="soft"), "unknown argmax 'soft'"),
         (lambda: sfda_edge.evaluate("nowhere"), "nowhere does not exist"),
         (lambda: sfda_edge.train("nothing", "streetsynth:source"), "unknown recipe 'nothing'"),
         (lambda: export.export(None, out_dir="b"), "give --images"),

@@ -283,7 +283,7 @@ def test_an_engine_is_a_link_to_the_graph_that_it_was_built_from(chain):
     content = json.loads(record.read_text())
     for change, note in (
         ({"model_sha256": "0" * 64}, "built from another ONNX file"),
-        ({"precision": "int8"}, "its record says int8, the manifest fp16"),
+        ({"precision": "int8"}, "its record has int8, the manifest fp16"),
         ({"timing_cache_sha256": "0" * 64}, "tensorrt-rtx.timing is another"),
     ):
         (bundle / "tensorrt-rtx.timing").write_bytes(with_digest(b"timings"))

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from runtime.images import ImageError, read_image
 from sfda_edge.cli import main as cli
 
+ROOT = Path(cli.__file__).parents[1]
 FEW = ["--method", "bn", "--set", "num_images=8", "--size", "96x48"]
 
 
@@ -48,6 +50,39 @@ def test_code_that_a_file_names_is_not_imported(command, evil, capsys):
 def test_code_that_the_user_names_is(confirmed, evil):
     assert cli.main(["evaluate", "run", *confirmed]) == 2  # the weights are of another network
     assert (evil / "imported").exists()
+
+
+RECIPE = """
+method = "bn"
+[model]
+name = "{name}"
+label_space = "{space}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "message"),
+    [
+        ("evil:build", "camvid", "name it with --model evil:build"),
+        ("espnetv2_s0.5", "other.toml", "give --label-space"),
+    ],
+)
+def test_code_and_files_that_a_recipe_names_are_not_read(evil, capsys, name, space, message):
+    (evil / "recipe.toml").write_text(RECIPE.format(name=name, space=space))
+    weights = evil / "weights.safetensors"
+    weights.write_bytes((evil / "run" / "adapted.safetensors").read_bytes())
+    command = ["adapt", "--weights", str(weights), "--recipe", "recipe.toml", "--size", "96x48"]
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not (evil / "imported").exists()
+
+
+def test_code_that_a_training_recipe_names_is_not_imported(evil, capsys):
+    recipe = (ROOT / "recipes" / "train-demo.toml").read_text()
+    (evil / "mine.toml").write_text(recipe.replace('"lite0_fpn_tiny"', '"evil:build"'))
+    assert cli.main(["train", "mine.toml", "--images", "streetsynth:source"]) == 2
+    assert "--set model=evil:build" in capsys.readouterr().err
+    assert not (evil / "imported").exists()
 
 
 def test_code_that_a_resumed_run_names_is_not_imported(evil, capsys):
