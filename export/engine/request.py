@@ -6,7 +6,6 @@ TensorRT 10, TensorRT 11 (where the flags for precision are gone) and TensorRT f
 
 from __future__ import annotations
 
-import logging
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from export.profiles import PROFILES
 from runtime.bundle.engine_file import EngineRecord, engine_paths, timing_cache_path
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.gpu import Gpu, find_gpu
-
-logger = logging.getLogger("export.engine")
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,7 @@ class _Halver:
 
 # Their results have the type that an attribute says, whatever goes in.
 _TYPED = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "RandomNormal"}
-
-
-# Inputs that the operator wants in single precision whatever the others are.
+# Inputs that the operator needs in single precision whatever the others are.
 _SINGLE_INPUTS = {"Resize": (1, 2)}
 
 

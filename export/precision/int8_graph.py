@@ -14,12 +14,8 @@ from export.precision.calibration import Limits
 
 # What int8 kernels exist for, on CPUs and in TensorRT.
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "MaxPool", "Resize"]
-
-
 # Of these, none with a constant: int8 gains nothing there, and TensorRT refuses a scalar in it.
 _JOINING = {"Add", "Concat"}
-
-
 CUTTING = {"Clip", "Relu"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from sfda_edge.runs.progress import Progress, silent
 from sfda_edge.runs.state import read_state, restoring, save_state
 from sfda_edge.training.augmentation import LabelledBatch, StrongAugmentation
 
-logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
 
 
