@@ -8,13 +8,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Two processes of one thread each: most tests are too small to share a computation.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-fast lint typecheck docs format hooks clean
+.PHONY: demo test test-fast coverage lint typecheck docs format hooks clean
 
 demo: $(VENV)/user.stamp
 	$(BIN)/sfda-edge demo --out demo
 
 test: lint typecheck
-	$(PYTEST) --cov --cov-report=term:skip-covered
+	$(PYTEST)
+
+# Tracing costs up to half as much time again, so make test does without.
+coverage: $(VENV)/dev.stamp
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 
 test-fast: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow"
