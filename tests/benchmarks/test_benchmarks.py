@@ -100,7 +100,7 @@ def test_precisions_are_measured_side_by_side(in_empty_folder, capsys, monkeypat
     assert "is not the bundle" in capsys.readouterr().err
     assert precisions.main([*again, "--profile", "rtx"]) == 2
     assert "has no rows of run" in capsys.readouterr().err
-    assert precisions.main(["nowhere"]) == 2
+    assert precisions.main(["nowhere", "--out", "rows.json"]) == 2
     assert "is not a run" in capsys.readouterr().err
 
 

@@ -104,6 +104,7 @@ def encoded(image_format, mode):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP", "GIF"])
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
