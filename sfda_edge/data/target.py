@@ -131,7 +131,7 @@ class TargetImages:
         return len(self._samples)
 
     def matches(self, recorded_sha256: str) -> bool:
-        """Whether a run recorded these images; runs before 0.4 hashed all bytes in one stream."""
+        """Whether a run recorded these images; earlier runs hashed all bytes in one stream."""
         return recorded_sha256 in (self.sha256, self._stream_sha256)
 
     def hashes_text(self) -> str:
