@@ -50,6 +50,7 @@ ONLY_PARSED = {
     "city.pth": "needs weights; tests/sfda_edge/models loads such files",
     "$": "needs the real data; tests with SFDA_EDGE_REAL_DATA use it",
     "camvid:": "needs CamVid; tests with SFDA_EDGE_REAL_DATA use it",
+    "benchmarks.before_after": "adapts for minutes; it draws the picture of the README",
     "benchmarks.": "takes minutes; tests/benchmarks runs each on little data",
     "--resume": "needs a killed run; tests/sfda_edge/cli has one",
     "--show": "needs a display",

@@ -44,6 +44,7 @@ def test_what_is_printed_acts_on_no_terminal(text):
 def test_our_own_lines_stay_and_foreign_ones_do_not():
     assert printable("two problems:\n  a.png\n  b.png") == "two problems:\n  a.png\n  b.png"
     assert printable("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\nb\\udcff"
+    assert printable("a\0  b") == "a\\x00  b", "a zero byte is no line break of ours"
 
 
 def test_a_lock_is_held_by_one_and_gone_afterwards(tmp_path):

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from user_network import as_dict
 
 import export
 import runtime
 import sfda_edge
+from export.bundle.provenance import unadapted
+from runtime.bundle.labels import LabelSpace
+from sfda_edge.models.source_model import ModelRequest, load_source
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "own_network.py"
@@ -128,6 +132,41 @@ def test_a_run_that_cannot_begin_leaves_nothing(images, in_empty_folder):
     with pytest.raises(sfda_edge.SfdaEdgeError):
         sfda_edge.adapt(model, images[:1], out_dir="run")
     assert not (in_empty_folder / "run").exists()
+
+
+def test_images_of_any_name_are_found_again_for_export(images, in_empty_folder):
+    folder = in_empty_folder / "images"
+    folder.mkdir()
+    for index, (name, image) in enumerate(
+        zip(["a\u2028b", "c\x0bd", "e\udcfff", "g\nh", "i  j", "k"], images, strict=True)
+    ):
+        Image.fromarray(image).save(folder / f"{index}{name}.png")
+    model = sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=(32, 64))
+    run = sfda_edge.adapt(model, folder, method="bn", settings={"num_images": 8}, out_dir="run")
+    assert len((run.path / "target.sha256").read_text().split("\n")) == len(images) + 1
+    export.export("run", architecture="user_network:as_dict", out_dir="bundle")
+
+
+def test_the_weights_that_were_chosen_in_a_file_are_recorded_and_shown_as_before(
+    images, in_empty_folder
+):
+    torch.manual_seed(0)
+    states = {"model": as_dict(3).state_dict(), "model_ema": as_dict(3).state_dict()}
+    torch.save(states, "both.pth")
+    request = ModelRequest(
+        Path("both.pth"),
+        architecture="user_network:as_dict",
+        label_space=LabelSpace(NAMES, ((0, 0, 0),) * 3),
+        size_hw=(32, 64),
+        weights_key="model_ema",
+    )
+    settings = {"num_images": 8}
+    run = sfda_edge.adapt(load_source(request), images, method="bn", settings=settings)
+    recorded = json.loads((run.path / "run.json").read_text())
+    assert recorded["inputs"]["weights_key"] == "model_ema"
+    before = unadapted(run.model, recorded)
+    for key, value in before.state_dict().items():
+        assert torch.equal(value, states["model_ema"][key]), key
 
 
 def test_labelled_images_are_scored(labelled_folder, in_empty_folder):

@@ -139,3 +139,39 @@ def test_long_work_of_one_process_meets_no_time_out(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "0").exists()
     assert (tmp_path / "1").exists()
+
+
+FAILS = """
+import sys
+import torch
+from torch import distributed, nn
+from sfda_edge.batchnorm.statistics import target_statistics
+from sfda_edge.runs.distributed import averaged, leave_group, rank
+distributed.init_process_group("gloo")
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+channels = 3 if rank() == 0 else 5  # the second process's batch does not fit
+try:
+    target_statistics(network, [torch.rand(2, channels, 8, 8)])
+except RuntimeError as error:
+    text = str(error)
+with open(f"{sys.argv[1]}/{rank()}", "w") as file:
+    print(averaged({"sum": float(rank())})["sum"], text, file=file)
+leave_group()
+"""
+
+
+def test_a_failure_of_one_process_keeps_no_other_waiting(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "fails.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / name).read_text() for name in "01")
+    assert first.startswith("0.5 another process failed"), "the next sum is of both, in step"
+    assert second.startswith("0.5")
+    assert "channels" in second
