@@ -1,0 +1,44 @@
+"""Where a benchmark writes is checked before its work."""
+
+import argparse
+import json
+
+import pytest
+
+from benchmarks import adaptation, data_parallel, decoder, engines, graph, precisions, stream
+from benchmarks.records import output_file, write_record
+
+
+def test_a_record_is_json_that_can_be_compared_line_by_line(tmp_path):
+    path = output_file(str(tmp_path / "record.json"))
+    write_record(path, {"rows": [1, 2]})
+    assert json.loads(path.read_text()) == {"rows": [1, 2]}
+    assert len(path.read_text().splitlines()) > 3
+
+
+@pytest.mark.parametrize(("name", "message"), [("no/x.json", "make it first"), (".", "a folder")])
+def test_a_place_that_cannot_be_written_is_rejected(in_empty_folder, name, message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        output_file(name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (adaptation, "accuracy"),
+        (adaptation, "speed"),
+        (data_parallel,),
+        (decoder,),
+        (engines, "bundle"),
+        (graph,),
+        (precisions, "run"),
+        (stream,),
+    ],
+    ids=lambda arguments: arguments[0].__name__,
+)
+def test_every_benchmark_checks_it_first(in_empty_folder, capsys, arguments):
+    program, *words = arguments
+    with pytest.raises(SystemExit) as stopped:
+        program.build_parser().parse_args([*words, "--out", "nowhere/record.json"])
+    assert stopped.value.code == 2
+    assert "folder nowhere does not exist" in capsys.readouterr().err
