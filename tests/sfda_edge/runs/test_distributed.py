@@ -116,7 +116,9 @@ WAITS = """
 import sys, time
 from datetime import timedelta
 from torch import distributed
+from torch.distributed import distributed_c10d
 from sfda_edge.runs.distributed import leave_group, rank, wait_for_all
+distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # of every group that has none
 distributed.init_process_group("gloo", timeout=timedelta(seconds=2))
 if rank() == 0:
     time.sleep(5)  # long work of one process, longer than a collective may take
