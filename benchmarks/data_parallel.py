@@ -20,6 +20,7 @@ from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
 from runtime.output import start_output
+from sfda_edge.cli.options import size_hw
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=8, help="over all processes (8)")
     parser.add_argument("--steps", type=positive, default=20, help="timed steps (20)")
     parser.add_argument("--images", default="streetsynth:target", help="(default: %(default)s)")
+    parser.add_argument("--size", type=size_hw, metavar="WxH", help="input size (the model's own)")
     parser.add_argument("--no-cache", action="store_true", help="decode every image each time")
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
     return parser
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "batch_size": args.batch_size,
         "steps": args.steps,
         "images": args.images,
+        "size_hw": rows[0]["size_hw"],
         "cache": not args.no_cache,
         "rows": rows,
         "machine": machine_record(),
@@ -63,14 +66,23 @@ def _measure(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc_per_node={num_processes}", "-m", "benchmarks.data_parallel_process"]
-        command += [folder, args.method, str(args.batch_size), str(args.steps), args.images]
-        command += ["0"] if args.no_cache else []
+        settings = {
+            "folder": folder,
+            "method": args.method,
+            "batch_size": args.batch_size,
+            "steps": args.steps,
+            "images": args.images,
+            "size_hw": args.size,
+            "memory_bytes": 0 if args.no_cache else None,
+        }
+        command.append(json.dumps(settings))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     return {
         "processes": num_processes,
         "images": records[0]["images"],
+        "size_hw": records[0]["size_hw"],
         "decoded_to_check": [record["decoded_to_check"] for record in records],
         "decoded_in_steps": [record["decoded_in_steps"] for record in records],
         "step_ms": max(record["step_ms"] for record in records),

@@ -1,7 +1,7 @@
 """What each process of ``benchmarks.data_parallel`` runs; started by ``torch.distributed.run``.
 
-Arguments: folder for the record, method, global batch size, timed steps, images, and 0 for no
-image kept in memory.
+Its argument is JSON: ``folder`` for the record, ``method``, ``batch_size`` over all processes,
+``steps`` to time, ``images``, ``size_hw`` and ``memory_bytes`` for images; null for the defaults.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ WARM_UP_STEPS = 2
 
 def main() -> None:
     """Adapt for a few steps, and write this process's record."""
-    folder, method, batch_size, num_steps, images, *memory = sys.argv[1:]
+    settings = json.loads(sys.argv[1])
+    folder, size_hw = Path(settings["folder"]), settings["size_hw"]
     fabric = open_fabric("cpu")
-    source = load_source(ModelRequest(None))
+    source = load_source(ModelRequest(size_hw=None if size_hw is None else tuple(size_hw)))
     target = TargetImages(
-        open_images(images),
+        open_images(settings["images"]),
         source.spec.input_hw,
-        memory_bytes=int(memory[0]) if memory else None,
+        memory_bytes=settings["memory_bytes"],
     )
     decoded_to_check = target.num_decoded
     task = AdaptationTask(
@@ -42,23 +43,24 @@ def main() -> None:
         target,
         fabric=fabric,
         seed=0,
-        work_dir=Path(folder) / "work",
+        work_dir=folder / "work",
         bars=progress_bar,
     )
-    changes = (f"batch_size={batch_size}", "steps=100000")
-    name, recipe = load_method_recipe(None, method, changes)
+    changes = (f"batch_size={settings['batch_size']}", "steps=100000")
+    name, recipe = load_method_recipe(None, settings["method"], changes)
     run = begin(task, METHODS[name][1], recipe)
     for _ in range(WARM_UP_STEPS):
         run.step()
     decoded_before = target.num_decoded
-    times_ms = [time_call(run.step) for _ in range(int(num_steps))]
+    times_ms = [time_call(run.step) for _ in range(settings["steps"])]
     record = {
         "images": len(target),
+        "size_hw": source.spec.input_hw,
         "decoded_to_check": decoded_to_check,
         "decoded_in_steps": target.num_decoded - decoded_before,
         "step_ms": statistics.median(times_ms),
     }
-    Path(folder, f"{rank():03d}.json").write_text(json.dumps(record))
+    (folder / f"{rank():03d}.json").write_text(json.dumps(record))
     leave_group()
 
 

@@ -133,6 +133,7 @@ def test_each_process_reads_its_share(in_empty_folder, capsys):
     from benchmarks import data_parallel
 
     arguments = ["--processes", "1,2", "--method", "tent", "--batch-size", "4", "--steps", "2"]
+    arguments += ["--size", "96x48"]
     assert data_parallel.main([*arguments, "--no-cache", "--out", "result.json"]) == 0
     one, two = json.loads((in_empty_folder / "result.json").read_text())["rows"]
     assert one["decoded_to_check"] == [one["images"]]
