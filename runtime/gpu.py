@@ -33,16 +33,16 @@ def cuda_of_driver() -> str | None:
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def find_gpu(index: int = 0) -> Gpu | None:
-    """The GPU of this number, or None where there is no driver or no such GPU."""
+def find_gpu() -> Gpu | None:
+    """The first GPU, or None where there is no driver or no GPU."""
     try:
         driver = ctypes.CDLL(_DRIVER)
     except OSError:
         return None
     device, count = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or index >= count.value:
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return None
-    if driver.cuDeviceGet(ctypes.byref(device), index):
+    if driver.cuDeviceGet(ctypes.byref(device), 0):
         return None
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), device)

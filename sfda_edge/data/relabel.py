@@ -60,6 +60,6 @@ def _read(name: str, label_map: Reader, own: LabelSpace, table: np.ndarray) -> n
     return table[labels]
 
 
-def _some(names: Iterable[str], most: int = 4) -> str:
+def _some(names: Iterable[str]) -> str:
     listed = list(names)
-    return ", ".join(listed[:most]) + (" …" if len(listed) > most else "")
+    return ", ".join(listed[:4]) + (" …" if len(listed) > 4 else "")

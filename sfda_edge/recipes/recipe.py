@@ -55,13 +55,12 @@ class RecipeFile:
 
     Attributes:
         settings: of the method.
-        model: the ``[model]`` table: what source model it is for.
-        published: the ``[published]`` table: figures of a paper.
+        model: the ``[model]`` table: what source model it is for. The ``[published]`` table, a
+            paper's figures, is for readers of the file.
     """
 
     settings: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
-    published: dict[str, Any] = field(default_factory=dict)
 
 
 def recipe_names() -> list[str]:
@@ -84,7 +83,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
         raise RecipeError(str(error)) from None
     about = [name for name in ("model", "published") if isinstance(content.get(name), dict)]
     tables = {name: content.pop(name) for name in about}
-    return RecipeFile(settings=content, **tables)
+    return RecipeFile(settings=content, model=tables.get("model", {}))
 
 
 def load_recipe(name_or_path: str, kind: type[T], overrides: tuple[str, ...] = ()) -> T:

@@ -128,8 +128,9 @@ def tube(radius: float, height: float, sides: int = 8, capped: bool = False) -> 
     return mesh(points, np.vstack(faces), np.vstack(normals), points[:, [0, 2]])
 
 
-def ring(inner: float, outer: float, sides: int = 14) -> GeomNode:
+def ring(inner: float, outer: float) -> GeomNode:
     """A flat ring in the plane x = 0 about the origin: a bicycle's wheel."""
+    sides = 14
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     rim = np.stack([np.zeros_like(angle), np.cos(angle), np.sin(angle)], -1)
     vertices = np.vstack([rim * inner, rim * outer])

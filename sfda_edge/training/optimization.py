@@ -20,12 +20,12 @@ def constant(_step: int) -> float:
     return 1.0
 
 
-def polynomial_decay(num_steps: int, warmup_steps: int = 0, power: float = 0.9) -> Schedule:
-    """Linear warm-up, multiplied with (1 - progress)^power: the field's usual schedule."""
+def polynomial_decay(num_steps: int, warmup_steps: int = 0) -> Schedule:
+    """Linear warm-up, multiplied with (1 - progress)^0.9: the field's usual schedule."""
 
     def share(step: int) -> float:
         rise = min(1.0, (step + 1) / (warmup_steps + 1))
-        return rise * (1 - step / num_steps) ** power
+        return rise * (1 - step / num_steps) ** 0.9
 
     return share
 
