@@ -18,9 +18,8 @@ from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from runtime.arguments import positive
+from runtime.arguments import positive, size_hw
 from runtime.output import start_output
-from sfda_edge.cli.options import size_hw
 
 
 def build_parser() -> argparse.ArgumentParser:

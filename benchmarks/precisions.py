@@ -18,11 +18,10 @@ from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from runtime.arguments import natural, positive
+from runtime.arguments import natural, positive, size_hw
 from runtime.bundle.manifest import PRECISIONS
 from runtime.errors import StreamError
 from runtime.output import print_error
-from sfda_edge.cli.options import size_hw
 from sfda_edge.errors import SfdaEdgeError
 
 RESULTS = Path("benchmarks/results/precisions.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 
 
 def natural(text: str) -> int:
@@ -17,3 +19,26 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return value
+
+
+def size_hw(text: str) -> tuple[int, int]:
+    """``512x256`` (width x height) as (256, 512).
+
+    Raises:
+        ArgumentTypeError: it is no size, or an impossible one.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match or min(int(side) for side in match.groups()) < 1:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 512x256, got '{text}'")
+    return int(match[2]), int(match[1])

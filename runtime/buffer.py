@@ -16,7 +16,7 @@ class Buffer(Generic[Item]):
     every frame is seen. A buffer that is closed gives out what it holds, then ends.
 
     Attributes:
-        dropped: how many items nobody took in time.
+        dropped: how many items nobody took: too late, or after the end.
 
     Args:
         capacity: how many items wait at most.
@@ -38,9 +38,10 @@ class Buffer(Generic[Item]):
         with self._changed:
             while not self._drop_oldest and len(self._items) >= self._capacity:
                 if self._closed:
-                    return False
+                    break
                 self._changed.wait()
             if self._closed:
+                self.dropped += 1
                 return False
             if len(self._items) >= self._capacity:
                 self._items.popleft()
@@ -77,6 +78,7 @@ class Buffer(Generic[Item]):
     def discard(self) -> None:
         """Nobody wants items any more: forget what waits, and let the other side go."""
         with self._changed:
+            self.dropped += len(self._items)
             self._items.clear()
             self._closed = True
             self._changed.notify_all()

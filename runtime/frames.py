@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,11 @@ class Frame:
     image: np.ndarray
     captured_ns: int
 
+    @property
+    def age_ms(self) -> float:
+        """Milliseconds since it was captured."""
+        return (time.monotonic_ns() - self.captured_ns) * 1e-6
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Segmentation:
@@ -32,6 +38,9 @@ class Segmentation:
         timing: milliseconds of each stage, by name: read, queue, resize, infer.
         confidence: (h, w) uint8, 255 times the label's probability; None of a model without.
         health: (K,) float32 drift figures as the manifest lays them out; None of a model without.
+        state: of the source: live, frozen or black; of a repeated result opening, stale or lost.
+        repeated: there is no new frame, and this stands for it, as ``--on-loss`` says. ``frame`` is
+            the last one; its age grows.
     """
 
     frame: Frame
@@ -39,3 +48,5 @@ class Segmentation:
     timing: dict[str, float]
     confidence: np.ndarray | None = None
     health: np.ndarray | None = None
+    state: str = "live"
+    repeated: bool = False

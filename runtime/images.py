@@ -19,12 +19,14 @@ class ImageError(Exception):
     """An image file is damaged or of an unknown kind."""
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; other files, hidden ones and subfolders are left out.
+def list_images(folder: Path, pattern: str = "*") -> list[Path]:
+    """The image files of a folder that fit a pattern, by name.
+
+    Other files, hidden ones and subfolders are left out.
 
     Hidden are also the ``._name.png`` that macOS leaves beside each file on other file systems.
     """
-    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
 
 

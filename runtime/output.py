@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
+from typing import NoReturn
 
 from runtime.files import printable
 
@@ -58,3 +60,18 @@ def print_result(text: str, end: str = "\n") -> None:
         print(shown, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(code: int) -> NoReturn:
+    """End the program; a thread that hangs in a library, such as a camera's, does not hold it up.
+
+    Python would stop such a thread when its library returns, and C++ code ends the process for
+    that: "FATAL: exception not rethrown".
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from runtime.bundle.labels import LabelSpace
+from runtime.frames import Segmentation
 from runtime.images import resize_image, resize_label_map
 
 _ROW_PX, _MARGIN_PX = 18, 6
@@ -32,6 +33,13 @@ class Overlay:
         # OpenCV's table look-up is several times as fast as numpy's fancy indexing.
         return cv2.LUT(cv2.merge([label_map] * 3), self._table[None])
 
+    def draw_result(self, result: Segmentation) -> np.ndarray:
+        """A result's picture; one that is not live says so."""
+        picture = self.draw(result.frame.image, result.label_map)
+        if result.state != "live":
+            _draw_note(picture, f"{result.state}, {result.frame.age_ms / 1000:.1f} s old")
+        return picture
+
     def draw(self, image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
         """Blend (h, w) labels over an (H, W, 3) uint8 RGB image; returns a new image."""
         import cv2
@@ -49,6 +57,18 @@ class Overlay:
         height, width = (min(a, b) for a, b in zip(box.shape[:2], picture.shape[:2], strict=True))
         corner = picture[:height, :width]
         corner[:] = (corner * 0.35 + box[:height, :width] * 0.65).astype(np.uint8)
+
+
+def _draw_note(picture: np.ndarray, text: str) -> None:
+    """White on red, at the top right."""
+    import cv2
+
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    width = round(1.12 * cv2.getTextSize(text, font, scale, 1)[0][0]) + 2 * _MARGIN_PX
+    left = max(0, picture.shape[1] - width)
+    picture[: _ROW_PX + _MARGIN_PX, left:] = (190, 20, 20)
+    place = (left + _MARGIN_PX, _ROW_PX)
+    cv2.putText(picture, text, place, font, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 @lru_cache(maxsize=64)

@@ -12,16 +12,21 @@ import numpy as np
 from runtime.backends import Backend
 from runtime.buffer import Buffer
 from runtime.bundle.manifest import LABEL_MAP
+from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
+from runtime.loss import LossPolicy
 from runtime.sinks import Sink
 from runtime.sources.base import Source
 from runtime.stats import StreamStats
 
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.
 FILE_BUFFER, RESULT_BUFFER = 4, 2
-_POLL_S = 0.2
-_JOIN_S = 6.0  # longer than a network source waits for a frame
+# Frames of a live source that wait when every one is wanted: two seconds of most cameras.
+LIVE_BUFFER = 64
+BUFFER_POLICIES = ("newest", "every", "every-with-deadline")
+_POLL_S = 0.1
+_JOIN_S = 1.5
 WARM_UP_RUNS = 3
 
 
@@ -37,6 +42,22 @@ class Pipeline:
     model), ``resize``, ``infer``, ``output`` (wait for the sinks and write) and ``age`` (from
     capture until the sinks are done).
 
+    Args:
+        source: gives frames.
+        backend: runs the model.
+        input_hw: of the model.
+        sinks: take results in ``run``.
+        max_frames: the end, after so many results.
+        stop: ends the stream when it is set.
+        loss: what comes out while a live source gives no frame; None for nothing.
+        buffer_policy: which frames of a live source the model gets: the ``newest``; ``every`` one,
+            as long as at most 64 wait; or ``every-with-deadline``, without those that are late
+            before the model begins. A file waits for the model, whatever the policy.
+        deadline_ms: results that are done later than this after capture are counted.
+
+    Raises:
+        StreamError: the policy needs a deadline.
+
     Attributes:
         stats: times and counts so far.
         frames_read, frames_dropped: so far.
@@ -51,21 +72,28 @@ class Pipeline:
         *,
         max_frames: int | None = None,
         stop: threading.Event | None = None,
+        loss: LossPolicy | None = None,
+        buffer_policy: str = "newest",
+        deadline_ms: float | None = None,
     ) -> None:
+        if buffer_policy == "every-with-deadline" and deadline_ms is None:
+            raise StreamError(f"buffer policy {buffer_policy} needs a deadline")
         self._source, self._backend, self._sinks = source, backend, sinks
-        self._input_hw, self._max_frames = input_hw, max_frames
+        self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
+        self._latest_start_ms = deadline_ms if buffer_policy == "every-with-deadline" else None
+        live_capacity = 1 if buffer_policy == "newest" else LIVE_BUFFER
         self._frames: Buffer[tuple[Frame, float]] = Buffer(
-            1 if source.live else FILE_BUFFER, drop_oldest=source.live
+            live_capacity if source.live else FILE_BUFFER, drop_oldest=source.live
         )
         self._results: Buffer[Segmentation] = Buffer(RESULT_BUFFER, drop_oldest=False)
         self._stop = stop or threading.Event()
-        self.stats = StreamStats()
-        self.frames_read = 0
+        self.stats = StreamStats(deadline_ms=deadline_ms)
+        self.frames_read = self._late_frames = 0
 
     @property
     def frames_dropped(self) -> int:
-        """Frames that the source gave and the model had no time for."""
-        return self._frames.dropped
+        """Frames that the source gave and that did not come out: too late, or after the end."""
+        return self._frames.dropped + self._results.dropped + self._late_frames
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Write every result to the sinks until the end.
@@ -103,6 +131,7 @@ class Pipeline:
             yield from self._delivered(tick)
         finally:
             self._stop.set()
+            self._source.interrupt()
             self._frames.discard()
             self._results.discard()
             for thread in threads:
@@ -129,14 +158,19 @@ class Pipeline:
         """Inference thread: frames → results."""
         try:
             while (item := self._frames.get()) is not None:
-                if not self._results.put(self._segment(*item)):
+                if self._is_late(item[0]):
+                    self._late_frames += 1
+                elif not self._results.put(self._segment(*item)):
                     break
             self._results.close()
         except BaseException as error:  # handed to the caller's thread
             self._results.close(error)
 
+    def _is_late(self, frame: Frame) -> bool:
+        return self._latest_start_ms is not None and frame.age_ms > self._latest_start_ms
+
     def _segment(self, frame: Frame, read_ms: float) -> Segmentation:
-        queue_ms = milliseconds_since(frame.captured_ns)
+        queue_ms = frame.age_ms
         start_ns = time.monotonic_ns()
         image = resize_image(frame.image, self._input_hw)
         resize_ms, start_ns = milliseconds_since(start_ns), time.monotonic_ns()
@@ -153,11 +187,12 @@ class Pipeline:
             timing=timing,
             confidence=outputs.get("confidence"),
             health=outputs.get("health"),
+            state=str(self._source.state),
         )
 
     def _delivered(self, tick: Callable[[], None]) -> Generator[Segmentation, None, None]:
         """The caller's thread: results as they come, timed until the caller asks for the next."""
-        count = 0
+        count, last = 0, None
         while self._max_frames is None or count < self._max_frames:
             tick()
             if self._stop.is_set():
@@ -165,12 +200,23 @@ class Pipeline:
             try:
                 result = self._results.get(_POLL_S)
             except TimeoutError:
+                if (repeated := self._repeated(last)) is not None:
+                    yield repeated
                 continue
             if result is None:
                 return
+            last = result
             start_ns = time.monotonic_ns()
             yield result
-            stages = {"output": milliseconds_since(start_ns)}
-            stages["age"] = milliseconds_since(result.frame.captured_ns)
+            stages = {"output": milliseconds_since(start_ns), "age": result.frame.age_ms}
             self.stats.add({**result.timing, **stages})
             count += 1
+
+    def _repeated(self, last: Segmentation | None) -> Segmentation | None:
+        """What stands for a frame that does not come, where that is wanted."""
+        if self._loss is None or self._stop.is_set():
+            return None
+        found = self._loss.result(self._source, last)
+        if found is not None:
+            self.stats.repeated += 1
+        return found

@@ -21,6 +21,8 @@ class Snapshot:
         seconds: since the first frame was read.
         fps: segmented frames a second, since the start or, in a report, since the last one.
         stage_ms: percentiles 50, 95 and 99 of each stage, in the order of the pipeline.
+        repeated: results that stood for frames that did not come.
+        late: segmented frames that were done after their deadline; None without a deadline.
     """
 
     read: int
@@ -29,6 +31,8 @@ class Snapshot:
     seconds: float
     fps: float
     stage_ms: dict[str, tuple[float, float, float]]
+    repeated: int = 0
+    late: int | None = None
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -40,6 +44,8 @@ class Snapshot:
             "frames_read": self.read,
             "frames_segmented": self.segmented,
             "frames_dropped": self.dropped,
+            "frames_late": self.late,
+            "results_repeated": self.repeated,
             "seconds": round(self.seconds, 3),
             "fps": round(self.fps, 2),
             "stage_ms": stages,
@@ -50,13 +56,19 @@ class Snapshot:
         p50, _, p99 = self.stage_ms.get("age", (0.0, 0.0, 0.0))
         return (
             f"fps {self.fps:.1f}  frame age p50 {p50:.1f} ms  p99 {p99:.1f} ms  "
-            f"segmented {self.segmented}  dropped {self.dropped}"
+            f"segmented {self.segmented}  dropped {self.dropped}{self._others('  ')}"
         )
+
+    def _others(self, separator: str) -> str:
+        """Counts that most streams do not have."""
+        late = "" if self.late is None else f"{separator}late {self.late}"
+        return late + (f"{separator}repeated {self.repeated}" if self.repeated else "")
 
     def table(self) -> str:
         """The summary at the end."""
         lines = [
-            f"frames: {self.read} read, {self.segmented} segmented, {self.dropped} dropped; "
+            f"frames: {self.read} read, {self.segmented} segmented, {self.dropped} dropped"
+            f"{self._others(', ')}; "
             f"{self.seconds:.1f} s, {self.fps:.1f} FPS",
             f"{'stage':<12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}",
         ]
@@ -69,10 +81,18 @@ class StreamStats:
     """Collects times of a running stream; memory stays bounded.
 
     Percentiles are over the newest ``window`` frames, counts over all.
+
+    Args:
+        window: frames whose times are kept.
+        deadline_ms: ages above it are counted.
+
+    Attributes:
+        repeated: results that stood for frames that did not come.
     """
 
-    def __init__(self, window: int = 20_000) -> None:
-        self._window = window
+    def __init__(self, window: int = 20_000, deadline_ms: float | None = None) -> None:
+        self._window, self._deadline_ms = window, deadline_ms
+        self._late = self.repeated = 0
         self._stage_ms: dict[str, list[float]] = defaultdict(list)
         self._start_s: float | None = None
         self._last_s = 0.0
@@ -88,6 +108,8 @@ class StreamStats:
         """A frame is done; how long it spent in each stage."""
         self._segmented += 1
         self._last_s = time.monotonic()
+        if self._deadline_ms is not None and stage_ms.get("age", 0.0) > self._deadline_ms:
+            self._late += 1
         for stage, value in stage_ms.items():
             values = self._stage_ms[stage]
             values.append(value)
@@ -109,7 +131,14 @@ class StreamStats:
         stages = {stage: _percentiles(values) for stage, values in self._stage_ms.items()}
         fps = frames / seconds if seconds > 0 else 0.0
         return Snapshot(
-            read, self._segmented, dropped=dropped, seconds=seconds, fps=fps, stage_ms=stages
+            read=read,
+            segmented=self._segmented,
+            dropped=dropped,
+            seconds=seconds,
+            fps=fps,
+            stage_ms=stages,
+            repeated=self.repeated,
+            late=None if self._deadline_ms is None else self._late,
         )
 
 

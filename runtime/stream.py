@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.arguments import natural, positive
 from runtime.errors import StreamError
-from runtime.output import print_error, print_result, start_log, start_output
+from runtime.output import leave, print_error, print_result, start_log, start_output
+from runtime.stream_arguments import build_parser
 
 if TYPE_CHECKING:
     from runtime.bundle.labels import LabelSpace
     from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
     from runtime.sources.base import Source
+    from runtime.sources.settings import SourceSettings
 
 logger = logging.getLogger("runtime.stream")
 REPORT_EVERY_S = 5.0
@@ -30,53 +31,6 @@ ADVICE = {
     "cv2": "pip install opencv-python, or opencv-python-headless where there is no display",
     "PIL": "pip install pillow",
 }
-
-_EPILOG = """\
-SOURCE
-  camera0            a V4L2 camera; camera1 is the second
-  rtsp:// http://    a network stream, or a video file's URL
-  FILE               a video: every frame is segmented
-  FOLDER             its images, by name
-  streetsynth        the clip that ships with the package
-
-examples
-  python -m runtime.stream camera0 --bundle bundle/ --show
-  python -m runtime.stream drive.mp4 --bundle bundle/ --save out.mp4 --jsonl out.jsonl
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The arguments of the program."""
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.stream",
-        description="Segment a live stream, show it, save it, measure it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", metavar="SOURCE", help="where frames come from, see below")
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="what sfda-edge export made (default: ./bundle, else the packaged one)",
-    )
-    parser.add_argument(
-        "--backend", default="onnxruntime", help="what runs the model (%(default)s)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="threads of one inference (default: the backend's choice)",
-    )
-    parser.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
-    parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
-    )
-    parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
-    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,6 +76,7 @@ def stream(args: argparse.Namespace) -> None:
     """
     from runtime.backends import open_backend
     from runtime.bundle.manifest import read_manifest
+    from runtime.loss import LossPolicy
     from runtime.pipeline import Pipeline
     from runtime.sinks.window import WindowClosed
     from runtime.sources.grammar import open_source
@@ -131,16 +86,24 @@ def stream(args: argparse.Namespace) -> None:
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stopping_on_signals())
-        source = stack.enter_context(open_source(args.source))
+        source = stack.enter_context(open_source(args.source, _source_settings(args)))
         backend = stack.enter_context(
             open_backend(args.backend, bundle_dir, manifest, args.threads)
         )
         sinks = _open_sinks(args, manifest.label_space, source, stack)
         height, width = manifest.input_hw
         logger.info("%s, %s at %dx%d", backend.name, manifest.precision, width, height)
-        logger.info("%s: %s", source.name, "newest frame" if source.live else "every frame")
+        logger.info("%s: %s frame", source.name, args.buffer if source.live else "every")
         pipeline = Pipeline(
-            source, backend, manifest.input_hw, sinks, max_frames=args.frames, stop=stop
+            source,
+            backend,
+            manifest.input_hw,
+            sinks,
+            max_frames=args.frames,
+            stop=stop,
+            loss=LossPolicy(args.on_loss, manifest.label_space.ignore_index),
+            buffer_policy=args.buffer,
+            deadline_ms=args.deadline_ms,
         )
         try:
             pipeline.run(_reporter(pipeline))
@@ -152,6 +115,19 @@ def stream(args: argparse.Namespace) -> None:
                 print(summary.table(), file=sys.stderr)
             else:
                 print_result(summary.table())
+
+
+def _source_settings(args: argparse.Namespace) -> SourceSettings:
+    from runtime.sources.settings import SourceSettings
+    from runtime.sources.watchdog import Limits
+
+    return SourceSettings(
+        size_hw=args.size,
+        fps=args.fps,
+        pixel_format=args.format,
+        limits=Limits(stale_s=args.stale_after, lost_s=args.lost_after),
+        reconnect=args.reconnect,
+    )
 
 
 def _require_other_files(args: argparse.Namespace, bundle_dir: Path) -> None:
@@ -208,7 +184,7 @@ def _open_sinks(
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event; a second one ends the process."""
+    """Ctrl-C, SIGTERM and SIGHUP set the event; a second one ends the process."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
@@ -216,7 +192,7 @@ def _stopping_on_signals() -> Iterator[threading.Event]:
         signal.signal(number, previous[signal.Signals(number)])
         stop.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
@@ -240,4 +216,4 @@ def _reporter(pipeline: Pipeline) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -39,7 +39,7 @@ ROOMS = {
         ["errors", "closing", "files", "frames", "gpu", "packaged", "buffer", "stats", "arguments"],
         ["confusion", "images", "output", "bundle"],
         ["backends", "diagnosis", "overlay", "sources"],
-        ["doctor", "sinks"],
+        ["doctor", "loss", "sinks", "stream_arguments"],
         ["pipeline"],
         ["api", "stream"],
     ],

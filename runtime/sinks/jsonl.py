@@ -37,6 +37,9 @@ class JsonLinesSink:
         line = {
             "frame": result.frame.index,
             "captured_ns": result.frame.captured_ns,
+            "age_ms": round(result.frame.age_ms, 3),
+            "state": result.state,
+            "repeated": result.repeated,
             "stage_ms": {stage: round(value, 3) for stage, value in result.timing.items()},
             "class_share": shares,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class VideoSink:
         """Write one picture; of a live source, first the one before until its time is over."""
         import cv2
 
-        picture = self._overlay.draw(result.frame.image, result.label_map)
+        picture = self._overlay.draw_result(result)
         if self._writer is None:
             self._open(picture.shape[:2], result.frame.captured_ns)
         elif self._calls % _CHECK_EVERY == 0:
@@ -62,7 +63,8 @@ class VideoSink:
         if not self._live:
             self._write(encoded)
             return
-        due = int((result.frame.captured_ns - self._first_ns) * 1e-9 * self._fps)
+        now_ns = time.monotonic_ns() if result.repeated else result.frame.captured_ns
+        due = int((now_ns - self._first_ns) * 1e-9 * self._fps)
         while self._written < due:
             self._write(self._previous)
         if self._written == due:

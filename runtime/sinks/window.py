@@ -35,7 +35,7 @@ class WindowSink:
             SinkError: this OpenCV cannot open windows.
         """
         cv2 = self._cv2
-        picture = self._overlay.draw(result.frame.image, result.label_map)
+        picture = self._overlay.draw_result(result)
         try:
             cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             key = cv2.waitKey(1) & 0xFF

@@ -2,10 +2,12 @@
 
 | SOURCE                     | what                                    | when the model is slow |
 |----------------------------|-----------------------------------------|------------------------|
-| ``camera0``, ``camera1`` … | a V4L2 camera                           | newest frame           |
+| ``camera0``, ``camera1`` … | a V4L2 camera by number                 | newest frame           |
+| ``/dev/v4l/by-id/…``       | a V4L2 camera by name, ``/dev/video0``  | newest frame           |
 | ``rtsp://…``, ``http://…`` | a network stream                        | newest frame           |
 | a video file or its URL    | ends when it ends                       | every frame            |
 | a folder                   | its images, by name                     | every frame            |
+| ``"drive/*.png"``          | the images of a pattern, by name        | every frame            |
 | ``streetsynth``            | the labelled clip that ships with us    | every frame            |
 """
 
@@ -19,32 +21,48 @@ from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
 from runtime.sources.credentials import without_credentials
-from runtime.sources.folder import FolderSource
-from runtime.sources.network import URL, open_url
+from runtime.sources.folder import open_folder, open_pattern
+from runtime.sources.network import URL, is_file, open_url
+from runtime.sources.reconnect import ReconnectingSource
+from runtime.sources.settings import SourceSettings
 from runtime.sources.video_file import open_video_file
 
-_CAMERA = re.compile(r"camera(\d{1,3})")
+_CAMERA = re.compile(r"(?:camera|/dev/video)(\d{1,3})|(/dev/v4l/by-(?:id|path)/[^/]+)")
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
     """Open what the user typed; see the table above.
 
     Raises:
-        SourceError: there is nothing there, or it gives no frames.
+        SourceError: there is nothing there, it gives no frames, or cannot do what is asked of it.
     """
-    camera = _CAMERA.fullmatch(spec)
-    if camera:
-        return open_camera(int(camera.group(1)))
+    settings = settings or SourceSettings()
+    if camera := _CAMERA.fullmatch(spec):
+        device = camera.group(2) or f"/dev/video{int(camera.group(1))}"
+        return ReconnectingSource(
+            lambda: open_camera(spec, device, settings), settings.limits, settings.reconnect
+        )
+    if settings.of_camera:
+        raise SourceError(
+            f"{', '.join(settings.of_camera)}: only a camera can be asked; "
+            f"'{without_credentials(spec)}' is none"
+        )
     if URL.match(spec):
-        return open_url(spec)
-    if spec == "streetsynth":
-        return open_video_file(CLIP)
+        if is_file(spec):
+            return open_url(spec)
+        return ReconnectingSource(lambda: open_url(spec), settings.limits, settings.reconnect)
+    return open_video_file(CLIP) if spec == "streetsynth" else _open_path(spec)
+
+
+def _open_path(spec: str) -> Source:
     try:
         path = Path(spec)
         if spec and path.is_dir():
-            return FolderSource(path)
+            return open_folder(path)
         if path.is_file():
             return open_video_file(path)
+        if "*" in path.name:
+            return open_pattern(path)
     except (OSError, ValueError) as error:  # a name too long or with a null byte, no permission
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"source cannot be opened: {reason}") from None

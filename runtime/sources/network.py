@@ -36,6 +36,10 @@ def open_url(url: str) -> Source:
             f"{name} does not open within {OPEN_TIMEOUT_MS / 1000:.0f} s; "
             "check address, user and password, and that it plays elsewhere"
         )
+    return CaptureSource(name, capture, live=not is_file(url))
+
+
+def is_file(url: str) -> bool:
+    """Whether a URL is of a video file, which ends."""
     path = re.split(r"[?#]", url, maxsplit=1)[0].lower()
-    is_file = path.startswith("http") and path.endswith(VIDEO_SUFFIXES)
-    return CaptureSource(name, capture, live=not is_file)
+    return path.startswith("http") and path.endswith(VIDEO_SUFFIXES)

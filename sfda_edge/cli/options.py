@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.arguments import size_hw
 from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
@@ -120,18 +121,6 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of commands that compute."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--skip-bad", action="store_true", help="leave damaged samples out")
-
-
-def size_hw(text: str) -> tuple[int, int]:
-    """``512x256`` (width x height) as (256, 512).
-
-    Raises:
-        ArgumentTypeError: it is no size, or an impossible one.
-    """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not match or min(int(side) for side in match.groups()) < 1:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 512x256, got '{text}'")
-    return int(match[2]), int(match[1])
 
 
 def scene_range(text: str) -> tuple[int, int]:

@@ -1,81 +1,249 @@
-"""A real RTSP server on this machine, with a real H.264 stream."""
+"""A real RTSP server on this machine, with a real H.264 stream, that is killed, stopped and frozen."""
 
 from __future__ import annotations
 
-import contextlib
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runtime.errors import SourceError
+from runtime.loss import LossPolicy
+from runtime.pipeline import Pipeline
 from runtime.sources.grammar import open_source
+from runtime.sources.settings import SourceSettings
+from runtime.sources.watchdog import Limits, State
 
-av = pytest.importorskip("av", reason="extra dev")
-pytest.importorskip("aio_rtsp_toolkit", reason="extra dev")
-START_S = 30.0
-
-
-def write_h264(path: Path) -> None:
-    """Ten seconds at 25 fps, frame i grey level i."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
-        stream.codec_context.gop_size = 10
-        for index in range(250):
-            picture = np.full((120, 160, 3), index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode())
+SERVER = Path(__file__).parent.parent / "rtsp_server.py"
+DEBIAN_PYTHON = "/usr/bin/python3"
+NEEDED = "import gi; gi.require_version('GstRtspServer', '1.0')"
+LIMITS = Limits(stale_s=0.5, lost_s=1.5, frozen_s=1.0, black_s=0.5)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def has_server() -> bool:
+    done = subprocess.run([DEBIAN_PYTHON, "-c", NEEDED], capture_output=True)
+    return done.returncode == 0
 
 
-def wait_until_it_listens(port: int) -> None:
-    start_s = time.monotonic()
-    while time.monotonic() - start_s < START_S:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the RTSP server did not start")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Debian's gst-rtsp-server"),
+    pytest.mark.skipif(
+        not Path(DEBIAN_PYTHON).exists() or not has_server(),
+        reason="needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly",
+    ),
+    pytest.mark.slow,
+]
+
+
+class Camera:
+    """A server on one port, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"rtsp://user:secret@127.0.0.1:{self._port}/camera"
+        self.start()
+
+    def start(self, width: int = 160, height: int = 120) -> None:
+        command = [DEBIAN_PYTHON, str(SERVER), str(self._port), str(width), str(height)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def show(self, pattern: str) -> None:
+        self.process.stdin.write(f"{pattern}\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
 
 @pytest.fixture
-def camera(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
-    write_h264(tmp_path / "drive.mp4")
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("rtsp-server")), "--dir", str(tmp_path)]
-    with subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            wait_until_it_listens(port)
-            yield f"rtsp://user:secret@127.0.0.1:{port}/drive.mp4", server
-        finally:
-            server.kill()
+def camera():
+    server = Camera()
+    yield server
+    server.kill()
 
 
-def test_a_stream_is_read_and_its_loss_is_an_error_without_the_password(camera):
-    url, server = camera
-    with open_source(url) as source:
-        assert source.live
-        assert "secret" not in source.name
-        frames = [source.read() for _ in range(20)]
-        assert frames[0].image.shape == (120, 160, 3)
-        greys = [frame.image.mean() for frame in frames]
-        assert greys == sorted(greys)
-        assert greys[-1] > greys[0]
-        server.kill()
-        with pytest.raises(SourceError, match="stopped after") as caught:
-            list(iter(source.read, None))
-        assert "secret" not in str(caught.value)
+@pytest.fixture
+def source(camera):
+    with open_source(camera.url, SourceSettings(limits=LIMITS)) as opened:
+        yield opened
+
+
+def read_for(source, seconds):
+    """Frames of so many seconds, and each state that was seen."""
+    frames, states, end_s = [], [], time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        frames.append(source.read())
+        if not states or states[-1] is not source.state:
+            states.append(source.state)
+    return frames, states
+
+
+def test_a_stream_is_read_without_a_trace_of_its_password(camera, source, caplog):
+    caplog.set_level("DEBUG")
+    frames, states = read_for(source, 1)
+    assert source.live
+    assert len(frames) > 15
+    assert frames[0].image.shape == (120, 160, 3)
+    assert states == [State.LIVE]
+    camera.kill()
+    time.sleep(0.3)
+    assert "secret" not in source.name + caplog.text
+    camera.start()
+
+
+def test_a_server_that_comes_back_with_another_size_is_followed_in_time(camera, source):
+    read_for(source, 0.5)
+    camera.kill()
+    found = []
+    reader = threading.Thread(target=lambda: found.extend(read_until(source, (240, 320, 3))))
+    reader.start()
+    time.sleep(2.5)
+    assert source.state in (State.LOST, State.OPENING)
+    camera.start(320, 240)
+    back_s = time.monotonic()
+    reader.join(20)
+    assert found[-1].image.shape == (240, 320, 3)
+    assert time.monotonic() - back_s < 5
+    indices = [frame.index for frame in found]
+    assert indices == list(range(indices[0], indices[0] + len(indices)))
+
+
+def read_until(source, shape):
+    frames = [source.read()]
+    while frames[-1] is not None and frames[-1].image.shape != shape:
+        frames.append(source.read())
+    return frames
+
+
+def test_a_server_that_hangs_is_stale_by_our_clock_and_live_when_it_goes_on(camera, source):
+    read_for(source, 0.5)
+    threading.Thread(target=lambda: read_for(source, 12), daemon=True).start()
+    camera.process.send_signal(signal.SIGSTOP)
+    start_s = time.monotonic()
+    assert wait_for(source, State.STALE, 3) - start_s < LIMITS.stale_s + 1
+    assert wait_for(source, State.LOST, 4) - start_s < LIMITS.lost_s + 1
+    camera.process.send_signal(signal.SIGCONT)
+    start_s = time.monotonic()
+    assert wait_for(source, State.LIVE, 10) - start_s < 5
+
+
+def wait_for(source, state, limit_s):
+    end_s = time.monotonic() + limit_s
+    while source.state is not state:
+        assert time.monotonic() < end_s, f"{source.state} and not {state}"
+        time.sleep(0.01)
+    return time.monotonic()
+
+
+def test_a_frozen_and_a_black_picture_are_seen_through_the_codec(camera, source):
+    assert read_for(source, 1)[1] == [State.LIVE]
+    camera.show("white")
+    assert read_for(source, 2.5)[1] == [State.LIVE, State.FROZEN]
+    camera.show("black")
+    assert read_for(source, 2)[1][-1] is State.BLACK
+    camera.show("ball")
+    assert read_for(source, 1)[1][-1] is State.LIVE
+
+
+def test_without_attempts_a_loss_is_an_error_that_says_what_to_check(camera):
+    settings = SourceSettings(limits=LIMITS, reconnect=0)
+    with open_source(camera.url, settings) as source:
+        read_for(source, 0.3)
+        camera.kill()
+        with pytest.raises(SourceError, match=r"is lost: .*check its cable, power or network"):
+            read_for(source, 10)
+        camera.start()
+
+
+class SlowModel:
+    name = "slow"
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+
+    def outputs(self, image):
+        time.sleep(self._seconds)
+        return {"label_map": np.zeros(image.shape[:2], np.uint8)}
+
+
+def test_a_model_three_times_too_slow_gets_fresh_frames_and_the_reader_never_waits(source):
+    stop = threading.Event()
+    timer = threading.Timer(4, stop.set)
+    pipeline = Pipeline(source, SlowModel(0.12), (8, 8), stop=stop)
+    timer.start()
+    results = list(pipeline.results())
+    figures = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+    assert figures.read == figures.segmented + figures.dropped
+    assert figures.read > 2.2 * figures.segmented
+    assert figures.stage_ms["age"][0] < 350
+    assert results
+
+
+@pytest.mark.parametrize("on_loss", ["hold", "blank"])
+def test_results_go_on_while_the_server_is_away(camera, source, on_loss):
+    stop = threading.Event()
+    pipeline = Pipeline(source, SlowModel(0.01), (8, 8), stop=stop, loss=LossPolicy(on_loss, 255))
+    results = []
+    timers = [threading.Timer(1, camera.kill), threading.Timer(4, stop.set)]
+    for timer in timers:
+        timer.start()
+    for result in pipeline.results():
+        results.append((result, result.frame.age_ms))
+    repeated = [(result, age_ms) for result, age_ms in results if result.repeated]
+    assert 3 <= len(repeated) <= 8
+    assert {result.state for result, _ in repeated} <= {"stale", "lost", "opening"}
+    ages_ms = [age_ms for _, age_ms in repeated]
+    assert ages_ms == sorted(ages_ms)
+    assert ages_ms[-1] > 1000
+    blank = on_loss == "blank"
+    assert all((result.label_map == 255).all() == blank for result, _ in repeated)
+    assert all((result.frame.image == 0).all() == blank for result, _ in repeated)
+    camera.start()
+
+
+def test_stopping_on_loss_names_the_state(camera, source):
+    pipeline = Pipeline(source, SlowModel(0.01), (8, 8), loss=LossPolicy("stop", 255))
+    threading.Timer(0.5, camera.kill).start()
+    with pytest.raises(SourceError, match=r"is (stale|lost|opening): stopped, as --on-loss stop"):
+        list(pipeline.results())
+    camera.start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_stream_in_time_while_its_server_hangs(camera, tmp_path, number):
+    lines = tmp_path / "results.jsonl"
+    command = [sys.executable, "-m", "runtime.stream", camera.url, "--jsonl", str(lines)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for_lines(lines)
+        camera.process.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        start_s = time.monotonic()
+        process.send_signal(number)
+        summary, errors = process.communicate(timeout=20)
+        took_s = time.monotonic() - start_s
+    camera.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 0, errors
+    assert b"segmented" in summary
+    assert b"secret" not in summary + errors + lines.read_bytes()
+    assert took_s < 4  # under load; alone it takes 1.2 s
+
+
+def wait_for_lines(path, limit_s=30):
+    end_s = time.monotonic() + limit_s
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < end_s, "the stream wrote nothing"
+        time.sleep(0.05)

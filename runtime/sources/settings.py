@@ -1,0 +1,32 @@
+"""SourceSettings: what a user asks of a source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runtime.sources.watchdog import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """Wishes; a source says what it cannot do.
+
+    Attributes:
+        size_hw: of a camera's pictures; None for its own choice.
+        fps: of a camera.
+        pixel_format: of a camera, four letters such as MJPG or YUYV.
+        limits: when a live source is stale, and when it is lost.
+        reconnect: attempts to open a lost source again; None for no end, 0 for none.
+    """
+
+    size_hw: tuple[int, int] | None = None
+    fps: float | None = None
+    pixel_format: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    reconnect: int | None = None
+
+    @property
+    def of_camera(self) -> tuple[str, ...]:
+        """The flags that only a camera can follow, of those that were given."""
+        given = {"--size": self.size_hw, "--fps": self.fps, "--format": self.pixel_format}
+        return tuple(flag for flag, value in given.items() if value is not None)

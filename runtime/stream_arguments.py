@@ -1,0 +1,111 @@
+"""The command line of runtime.stream."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from runtime.arguments import natural, positive, positive_number, size_hw
+
+_EPILOG = """\
+SOURCE
+  camera0            a V4L2 camera; camera1 is the second; /dev/v4l/by-id/NAME
+  rtsp:// http://    a network stream, or a video file's URL
+  FILE               a video: every frame is segmented
+  FOLDER  "IM*.png"  its images, by name
+  streetsynth        the clip that ships with the package
+
+examples
+  python -m runtime.stream camera0 --bundle bundle/ --show
+  python -m runtime.stream drive.mp4 --bundle bundle/ --save out.mp4 --jsonl out.jsonl
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.stream",
+        description="Segment a live stream, show it, save it, measure it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="where frames come from, see below")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="what sfda-edge export made (default: ./bundle, else the packaged one)",
+    )
+    parser.add_argument(
+        "--backend", default="onnxruntime", help="what runs the model (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="threads of one inference (default: the backend's choice)",
+    )
+    parser.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
+    )
+    parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    _add_live_arguments(parser.add_argument_group("live sources"))
+    _add_camera_arguments(parser.add_argument_group("cameras"))
+    return parser
+
+
+def _add_live_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--reconnect", type=natural, metavar="N", help="attempts to reopen a lost source (no end)"
+    )
+    group.add_argument(
+        "--on-loss",
+        choices=("hold", "blank", "stop"),
+        default="hold",
+        help="while no frame comes: repeat the last result, a blank one, or stop (%(default)s)",
+    )
+    group.add_argument(
+        "--stale-after",
+        type=positive_number,
+        default=1.0,
+        metavar="S",
+        help="seconds without a frame until a source is stale (%(default)s)",
+    )
+    group.add_argument(
+        "--lost-after",
+        type=positive_number,
+        default=5.0,
+        metavar="S",
+        help="seconds without a frame until it is opened again (%(default)s)",
+    )
+    group.add_argument(
+        "--buffer",
+        choices=("newest", "every", "every-with-deadline"),
+        default="newest",
+        help="frames that the model gets when it is slower than the source (%(default)s)",
+    )
+    group.add_argument(
+        "--deadline-ms",
+        type=positive_number,
+        metavar="MS",
+        help="count results that are done later than this after capture",
+    )
+
+
+def _add_camera_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--size", type=size_hw, metavar="WxH", help="size of its pictures")
+    group.add_argument("--fps", type=positive_number, metavar="N", help="frames a second")
+    group.add_argument(
+        "--format", type=_pixel_format, metavar="CODE", help="pixel format: MJPG, YUYV, …"
+    )
+
+
+def _pixel_format(text: str) -> str:
+    """Four letters or digits."""
+    if not re.fullmatch(r"[A-Za-z0-9]{4}", text):
+        raise argparse.ArgumentTypeError(f"expected four letters such as MJPG, got '{text}'")
+    return text.upper()
