@@ -1,4 +1,4 @@
-"""A real RTSP server on this machine, with a real H.264 stream, that is killed, stopped and frozen."""
+"""A real RTSP server with a real H.264 stream, which is killed, stopped and frozen."""
 
 from __future__ import annotations
 
