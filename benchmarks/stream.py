@@ -126,7 +126,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for number in range(1, args.rounds + 1):
             rounds.append(_round(args, manifest, backend, images))
             print(f"round {number} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
-        name = backend.name
+        name = backend.line()
     middle = sorted(rounds, key=lambda one: one.ratio)[len(rounds) // 2]
     height, width = manifest.input_hw
     return {

@@ -63,13 +63,13 @@ class LoadedBundle(Closing):
 
 
 def load_bundle(
-    bundle: str | Path | None = None, *, backend: str = "onnxruntime", num_threads: int = 0
+    bundle: str | Path | None = None, *, backend: str = "auto", num_threads: int = 0
 ) -> LoadedBundle:
     """Load a bundle's model.
 
     Args:
         bundle: what ``sfda-edge export`` made; None for the packaged one.
-        backend: what runs the model.
+        backend: what runs the model; ``auto`` for the first of ``runtime.backends.AUTO`` to start.
         num_threads: threads of one inference; 0 lets the backend choose.
 
     Raises:
@@ -118,7 +118,7 @@ def open_stream(
     source: str | Path,
     *,
     bundle: str | Path | None = None,
-    backend: str = "onnxruntime",
+    backend: str = "auto",
     num_threads: int = 0,
     max_frames: int | None = None,
 ) -> Stream:
@@ -128,7 +128,7 @@ def open_stream(
         source: ``camera0``, an ``rtsp://`` or ``http://`` URL, a video file, a folder of images, or
             ``streetsynth``.
         bundle: what ``sfda-edge export`` made; None for the packaged one.
-        backend: what runs the model.
+        backend: what runs the model; ``auto`` for the first of ``runtime.backends.AUTO`` to start.
         num_threads: threads of one inference; 0 lets the backend choose.
         max_frames: stop after so many results.
 

@@ -20,10 +20,18 @@ class Overlay:
         label_space: names and colours.
         opacity: of the colours over the image, in [0, 1].
         legend: list the classes that a picture shows.
+        caption: a line at the bottom of a stream's pictures, such as what runs the model.
     """
 
-    def __init__(self, label_space: LabelSpace, opacity: float = 0.5, legend: bool = True) -> None:
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        opacity: float = 0.5,
+        legend: bool = True,
+        caption: str = "",
+    ) -> None:
         self.label_space, self.opacity, self.legend = label_space, opacity, legend
+        self._caption = caption
         self._table = label_space.colour_table()
 
     def colours(self, label_map: np.ndarray) -> np.ndarray:
@@ -36,8 +44,12 @@ class Overlay:
     def draw_result(self, result: Segmentation) -> np.ndarray:
         """A result's picture; one that is not live says so."""
         picture = self.draw(result.frame.image, result.label_map)
+        if self._caption:
+            _draw_text(picture, self._caption, (picture.shape[0] - _ROW_PX, 0), colour=(25, 25, 25))
         if result.state != "live":
-            _draw_note(picture, f"{result.state}, {result.frame.age_ms / 1000:.1f} s old")
+            text = f"{result.state}, {result.frame.age_ms / 1000:.1f} s old"
+            left = picture.shape[1] - _text_width(text)
+            _draw_text(picture, text, (0, left), colour=(190, 20, 20))
         return picture
 
     def draw(self, image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
@@ -59,16 +71,27 @@ class Overlay:
         corner[:] = (corner * 0.35 + box[:height, :width] * 0.65).astype(np.uint8)
 
 
-def _draw_note(picture: np.ndarray, text: str) -> None:
-    """White on red, at the top right."""
+def _draw_text(
+    picture: np.ndarray,
+    text: str,
+    corner: tuple[int, int],
+    *,
+    colour: tuple[int, int, int],
+) -> None:
+    """White on a colour; the corner is (top, left)."""
     import cv2
 
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-    width = round(1.12 * cv2.getTextSize(text, font, scale, 1)[0][0]) + 2 * _MARGIN_PX
-    left = max(0, picture.shape[1] - width)
-    picture[: _ROW_PX + _MARGIN_PX, left:] = (190, 20, 20)
-    place = (left + _MARGIN_PX, _ROW_PX)
-    cv2.putText(picture, text, place, font, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    top, left = max(0, corner[0]), max(0, corner[1])
+    picture[top : top + _ROW_PX, left : left + _text_width(text)] = colour
+    place = (left + _MARGIN_PX, top + _ROW_PX - 5)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (240,) * 3, 1, cv2.LINE_AA)
+
+
+def _text_width(text: str) -> int:
+    import cv2
+
+    width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0]
+    return round(1.12 * width) + 2 * _MARGIN_PX  # OpenCV 5 measures its text a little too short
 
 
 @lru_cache(maxsize=64)

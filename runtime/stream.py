@@ -18,6 +18,7 @@ from runtime.output import leave, print_error, print_result, start_log, start_ou
 from runtime.stream_arguments import build_parser
 
 if TYPE_CHECKING:
+    from runtime.backends import Backend
     from runtime.bundle.labels import LabelSpace
     from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
@@ -90,9 +91,9 @@ def stream(args: argparse.Namespace) -> None:
         backend = stack.enter_context(
             open_backend(args.backend, bundle_dir, manifest, args.threads)
         )
-        sinks = _open_sinks(args, manifest.label_space, source, stack)
+        sinks = _open_sinks(args, manifest.label_space, source, backend=backend, stack=stack)
         height, width = manifest.input_hw
-        logger.info("%s, %s at %dx%d", backend.name, manifest.precision, width, height)
+        logger.info("%s, %dx%d", backend.line(), width, height)
         logger.info("%s: %s frame", source.name, args.buffer if source.live else "every")
         pipeline = Pipeline(
             source,
@@ -161,16 +162,21 @@ def _is_or_holds(read: Path, written: Path) -> bool:
 
 
 def _open_sinks(
-    args: argparse.Namespace, label_space: LabelSpace, source: Source, stack: contextlib.ExitStack
+    args: argparse.Namespace,
+    label_space: LabelSpace,
+    source: Source,
+    *,
+    backend: Backend,
+    stack: contextlib.ExitStack,
 ) -> list[Sink]:
     from runtime.overlay import Overlay
     from runtime.sinks.jsonl import JsonLinesSink
     from runtime.sinks.video import VideoSink
     from runtime.sinks.window import WindowSink
 
-    overlay = Overlay(label_space)
+    overlay = Overlay(label_space, caption=backend.caption())
     makers: list[tuple[bool, Callable[[], Sink]]] = [
-        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, label_space)),
+        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, label_space, backend.record())),
         (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
         (args.show, lambda: WindowSink(overlay)),
     ]

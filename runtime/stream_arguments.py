@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what sfda-edge export made (default: ./bundle, else the packaged one)",
     )
     parser.add_argument(
-        "--backend", default="onnxruntime", help="what runs the model (%(default)s)"
+        "--backend", default="auto", help="what runs the model: auto (the default), onnxruntime, …"
     )
     parser.add_argument(
         "--threads",

@@ -15,6 +15,7 @@ from runtime.bundle.manifest import MANIFEST_FILE
 from runtime.files import Locked, exclusive_lock
 
 MODEL_FILE, CARD_FILE, PICTURE_FILE = "model.onnx", "card.md", "card.jpg"
+GOLDEN_IMAGE_FILE, GOLDEN_LABELS_FILE = "golden.png", "golden-labels.png"
 
 
 def require_replaceable(out_dir: Path) -> None:
@@ -43,6 +44,7 @@ def require_replaceable(out_dir: Path) -> None:
 def _foreign(folder: Path) -> set[str]:
     """Names in a folder that no export and no build of an engine writes."""
     ours = {MODEL_FILE, CARD_FILE, PICTURE_FILE, MANIFEST_FILE}
+    ours |= {GOLDEN_IMAGE_FILE, GOLDEN_LABELS_FILE}
     for library in LIBRARIES:
         ours |= {path.name for path in engine_paths(folder, library)}
         ours.add(timing_cache_path(folder, library).name)

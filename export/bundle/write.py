@@ -19,6 +19,7 @@ from export.bundle.directory import (
     replacing,
     require_replaceable,
 )
+from export.bundle.golden import drawn_frame, write_golden
 from export.bundle.picture import draw_card
 from export.bundle.provenance import graph_sha256
 from export.engine.request import build_engine
@@ -42,7 +43,7 @@ from export.request import ExportRequest
 from export.result import ExportResult
 from runtime.backends import open_backend
 from runtime.bundle.engine_file import LIBRARIES, engine_paths, timing_cache_path
-from runtime.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
+from runtime.bundle.manifest import MANIFEST_FILE, GoldenFacts, Manifest, file_sha256
 
 logger = logging.getLogger(__name__)
 # A conversion, or the graph in single precision itself.
@@ -116,7 +117,7 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
     _add_metadata(shipped, reference, chain)
     path = folder / MODEL_FILE
     onnx.save(shipped, path)
-    parity, scores = _check(folder, reference, converted or graph)
+    parity, scores, golden = _check(folder, reference, converted or graph)
     if request.dynamic_batch:
         require_same_in_a_batch(GraphSession(shipped), request.images, parity.gate)
     result = ExportResult(
@@ -129,13 +130,13 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
         coarse_cost=cost,
         scores=scores,
     )
-    _describe(folder, reference, {**chain, **result.record()})
+    _describe(folder, reference, {**chain, **result.record()}, golden=golden)
     return result
 
 
 def _check(
     folder: Path, reference: Reference, made: Made
-) -> tuple[ParityReport, BundleScores | None]:
+) -> tuple[ParityReport, BundleScores | None, GoldenFacts]:
     """Compare, score and draw with the written file, read as a device reads it.
 
     Args:
@@ -154,7 +155,13 @@ def _check(
         _require(report, f"the {request.precision} graph", reference, made)
         if request.pictures:
             _draw(folder / PICTURE_FILE, reference, backend.infer)
-    return report, scores
+        golden = write_golden(
+            folder,
+            request.images if request.pictures else [drawn_frame(request.spec.input_hw)],
+            label_map=backend.infer,
+            min_agreement=request.thresholds.gate(request.precision).golden_agreement,
+        )
+    return report, scores, golden
 
 
 def _draw(path: Path, reference: Reference, shipped: LabelMap) -> None:
@@ -191,7 +198,9 @@ def _culprit(reference: Reference, made: Made) -> str:
     return f"; the first layer to fail it is {layer}. {ADVICE}" if layer else f". {ADVICE}"
 
 
-def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) -> None:
+def _describe(
+    folder: Path, reference: Reference, provenance: dict[str, Any], *, golden: GoldenFacts
+) -> None:
     """Card and manifest, which names and hashes the files."""
     request = reference.request
     picture = PICTURE_FILE if request.pictures else None
@@ -205,8 +214,9 @@ def _describe(folder: Path, reference: Reference, provenance: dict[str, Any]) ->
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8", errors="backslashreplace")
     files = [MODEL_FILE, CARD_FILE, *([picture] if picture else [])]
+    files += [golden.image_file, golden.labels_file]
     hashes = {name: file_sha256(folder / name) for name in files}
-    manifest = replace(_manifest(reference), sha256=hashes, provenance=provenance)
+    manifest = replace(_manifest(reference), sha256=hashes, provenance=provenance, golden=golden)
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -1,73 +1,132 @@
-"""Backends: what runs a bundle's model. ``with open_backend(name, bundle) as backend: …``."""
+"""Backends: what runs a bundle's model. ``with open_backend(name, bundle_dir, manifest) as …``.
+
+| name                   | library and device                          | in ``auto`` |
+|------------------------|---------------------------------------------|-------------|
+| ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 1st       |
+| ``onnxruntime-cuda``   | ONNX Runtime's CUDA provider, NVIDIA GPU    | 2nd         |
+| ``onnxruntime``        | ONNX Runtime on the CPU                     | 3rd         |
+| ``openvino``           | OpenVINO on an x86 CPU                      | no: slower  |
+| ``opencv``             | cv2.dnn on the CPU                          | no: slower  |
+"""
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-
+from runtime.backends.base import Backend
+from runtime.backends.verify import golden_agreement, require_precision
+from runtime.bundle.golden import read_golden
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
+__all__ = ["AUTO", "BACKENDS", "Backend", "open_backend"]
 
-class Backend(Protocol):
-    """Runs one model on one image at a time.
-
-    Attributes:
-        name: library, its version, the device and the number of threads, for records.
-    """
-
-    name: str
-
-    def infer(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
-        ...
-
-    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """The same image → all outputs of the model, by the manifest's names."""
-        ...
-
-    def close(self) -> None:
-        """Free the model."""
-        ...
-
-    def __enter__(self) -> Backend: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
+logger = logging.getLogger(__name__)
 Opener = Callable[[Path, Manifest, int], Backend]
 
 
-def _open_onnxruntime(model_path: Path, manifest: Manifest, num_threads: int) -> Backend:
+def _require(module: str, advice: str) -> None:
+    """A library that is missing is told from a broken module of ours.
+
+    Raises:
+        BackendUnavailable: it is missing, or does not start.
+    """
     try:
-        import onnxruntime  # noqa: F401 - a missing library is told from a broken module of ours
+        importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailable(
-            f"backend 'onnxruntime' does not start ({error}): pip install 'sfda-edge[runtime-cpu]'"
-        ) from None
+        raise BackendUnavailable(f"{module} does not start ({error}): {advice}") from None
+
+
+def _open_onnxruntime(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    _require("onnxruntime", "pip install 'sfda-edge[runtime-cpu]'")
     from runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model_path, manifest, num_threads)
+    path = bundle_dir / manifest.model_file
+    return OnnxRuntimeBackend("onnxruntime", path, manifest, num_threads=num_threads)
 
 
-BACKENDS: dict[str, Opener] = {"onnxruntime": _open_onnxruntime}
+def _open_cuda(bundle_dir: Path, manifest: Manifest, _num_threads: int) -> Backend:
+    _require("onnxruntime", "pip install onnxruntime-gpu")
+    from runtime.backends.onnxruntime_gpu import open_cuda
+
+    return open_cuda(bundle_dir, manifest)
+
+
+def _open_ort_tensorrt(bundle_dir: Path, manifest: Manifest, _num_threads: int) -> Backend:
+    _require("onnxruntime", "pip install onnxruntime-gpu")
+    from runtime.backends.onnxruntime_gpu import open_tensorrt
+
+    return open_tensorrt(bundle_dir, manifest)
+
+
+def _open_openvino(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    _require("openvino", "pip install 'sfda-edge[openvino]'")
+    from runtime.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(bundle_dir / manifest.model_file, manifest, num_threads)
+
+
+def _open_opencv(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    _require("cv2", "pip install 'sfda-edge[opencv-headless]'")
+    from runtime.backends.opencv import OpenCvBackend
+
+    return OpenCvBackend(bundle_dir / manifest.model_file, manifest, num_threads)
+
+
+BACKENDS: dict[str, Opener] = {
+    "onnxruntime-tensorrt": _open_ort_tensorrt,
+    "onnxruntime-cuda": _open_cuda,
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+    "opencv": _open_opencv,
+}
+AUTO = ("onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime")
 
 
 def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: int = 0) -> Backend:
-    """Open a bundle's model.
+    """Open a bundle's model, and prove it with the bundle's golden frame.
 
     Args:
-        name: one of ``BACKENDS``.
+        name: one of ``BACKENDS``, or ``auto`` for the first of ``AUTO`` that starts; why others
+            were passed over is logged.
         bundle_dir: the bundle.
         manifest: as ``read_manifest`` checked it.
         num_threads: for one inference; 0 lets the library choose.
 
     Raises:
-        BackendUnavailable: unknown, not installed, or it does not take the model.
+        BackendUnavailable: unknown, not installed, it does not take the model, or computes
+            something else than what was exported.
+        ManifestError: the golden frame is damaged.
     """
+    if name == "auto":
+        return _open_first(bundle_dir, manifest, num_threads)
     if name not in BACKENDS:
-        raise BackendUnavailable(f"unknown backend '{name}'; known: {', '.join(BACKENDS)}")
-    return BACKENDS[name](bundle_dir / manifest.model_file, manifest, num_threads)
+        raise BackendUnavailable(f"unknown backend '{name}'; known: auto, {', '.join(BACKENDS)}")
+    backend = BACKENDS[name](bundle_dir, manifest, num_threads)
+    try:
+        require_precision(backend, manifest.precision)
+        golden = read_golden(bundle_dir, manifest)
+        backend.agreement = None if golden is None else golden_agreement(backend, golden)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def _open_first(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    """The first backend of ``AUTO`` that starts.
+
+    Raises:
+        BackendUnavailable: none does; names each reason.
+    """
+    reasons = []
+    for name in AUTO:
+        try:
+            return open_backend(name, bundle_dir, manifest, num_threads)
+        except BackendUnavailable as error:
+            reasons.append(f"{name}: {error}")
+            logger.info("backend %s is passed over: %s", name, error)
+    raise BackendUnavailable("no backend starts. " + " ".join(reasons))

@@ -1,53 +1,79 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, on CUDA, or through its TensorRT provider."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from runtime.backends.ort_session import PROVIDER, open_session
-from runtime.bundle.manifest import LABEL_MAP, Manifest
-from runtime.closing import Closing
+from runtime.backends.base import Backend
+from runtime.backends.ort_profile import Profile, read_profile
+from runtime.backends.ort_session import CPU, Provider, open_session
+from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
 
-class OnnxRuntimeBackend(Closing):
-    """A session with uint8 (1, H, W, 3) in and the manifest's outputs out."""
+class OnnxRuntimeBackend(Backend):
+    """A session with uint8 (1, H, W, 3) in and the manifest's outputs out.
 
-    def __init__(self, model_path: Path, manifest: Manifest, num_threads: int) -> None:
-        self._session = open_session(model_path, num_threads)
-        self._check(model_path, manifest)
-        self._input, self._names = self._session.get_inputs()[0].name, list(manifest.outputs)
-        threads = num_threads or "automatic"
-        self.name = f"onnxruntime {onnxruntime.__version__} {PROVIDER}, {threads} threads"
+    Args:
+        name: of the backend.
+        model_path: the bundle's graph.
+        manifest: of the bundle.
+        num_threads: of one inference on the CPU; 0 lets ONNX Runtime choose.
+        providers: the wanted one first; those after it may run what it does not take.
 
-    def _check(self, model_path: Path, manifest: Manifest) -> None:
-        """The graph is what the manifest says, and runs where it was asked to run."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape, expected = inputs[0].shape, [1, *manifest.input_hw, 3]
-        if isinstance(shape[0], str):  # a dynamic batch takes one image as well
-            shape = [1, *shape[1:]]
-        if inputs[0].type != "tensor(uint8)" or shape != expected:
-            raise BackendUnavailable(
-                f"{model_path} takes {inputs[0].type} {shape}, the manifest has uint8 {expected}"
+    Raises:
+        BackendUnavailable: the graph is not what the manifest says, or another provider ran it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model_path: Path,
+        manifest: Manifest,
+        *,
+        num_threads: int = 0,
+        providers: Sequence[Provider] = ((CPU, {}),),
+    ) -> None:
+        self.name = name
+        with tempfile.TemporaryDirectory() as folder:
+            self._session = open_session(
+                model_path, num_threads, providers, Path(folder, "profile")
             )
-        if missing := set(manifest.outputs) - {output.name for output in outputs}:
-            raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")
-        recorded = self._session.get_modelmeta().custom_metadata_map
-        differing = [k for k, v in manifest.interface().items() if recorded.get(k, v) != v]
-        if differing:
-            raise BackendUnavailable(
-                f"{model_path} and the manifest beside it differ in {', '.join(differing)}: one of "
-                "them was changed; export the bundle again"
-            )
-        if self._session.get_providers()[0] != PROVIDER:
-            raise BackendUnavailable(f"asked for {PROVIDER}, got {self._session.get_providers()}")
+            _require_interface(self._session, model_path, manifest)
+            self._input, self._names = self._session.get_inputs()[0].name, list(manifest.outputs)
+            self._check_outputs(model_path, manifest.input_hw)
+            profile = read_profile(Path(self._session.end_profiling()))
+        self._require_provider(profile, [provider for provider, _ in providers])
+        self.provider, self.precision = profile.provider, profile.precision
+        threads = f", {num_threads or 'automatic'} threads" if providers[0][0] == CPU else ""
+        self.library = f"ONNX Runtime {onnxruntime.__version__}{threads}"
 
-    def infer(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB at the input size → (H, W) uint8 label map."""
-        return self._session.run([LABEL_MAP], {self._input: image[None]})[0][0]
+    def _check_outputs(self, model_path: Path, input_hw: tuple[int, int]) -> None:
+        """One run, which is profiled: its outputs have to be what sinks and checks can take."""
+        try:
+            outputs = self.outputs(np.zeros((*input_hw, 3), np.uint8))
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).partition("\n")[0]
+            raise BackendUnavailable(f"{model_path} does not run: {reason}") from None
+        for name, axes, kind in (("label_map", 2, np.uint8), ("confidence", 2, np.uint8)):
+            found = outputs.get(name)
+            if found is not None and (found.ndim != axes or found.dtype != kind):
+                raise BackendUnavailable(
+                    f"{model_path}: output '{name}' is (1, {', '.join(map(str, found.shape))}) of "
+                    f"{found.dtype}, expected (1, h, w) of uint8; export the bundle again"
+                )
+
+    def _require_provider(self, profile: Profile, wanted: list[str]) -> None:
+        first = wanted[0]
+        if first not in profile.providers:
+            raise BackendUnavailable(
+                f"{self.name}: {first} ran none of the layers, {profile.provider} did"
+            )
 
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """(H, W, 3) uint8 RGB at the input size → all outputs by name."""
@@ -57,3 +83,30 @@ class OnnxRuntimeBackend(Closing):
     def close(self) -> None:
         """Free the session."""
         self.__dict__.pop("_session", None)
+
+
+def _require_interface(
+    session: onnxruntime.InferenceSession, model_path: Path, manifest: Manifest
+) -> None:
+    """The graph is what the manifest says.
+
+    Raises:
+        BackendUnavailable: it is not.
+    """
+    first, shape = session.get_inputs()[0], list(session.get_inputs()[0].shape)
+    expected = [1, *manifest.input_hw, 3]
+    if shape and isinstance(shape[0], str):  # a dynamic batch takes one image as well
+        shape = [1, *shape[1:]]
+    if first.type != "tensor(uint8)" or shape != expected:
+        raise BackendUnavailable(
+            f"{model_path} takes {first.type} {shape}, the manifest has uint8 {expected}"
+        )
+    if missing := set(manifest.outputs) - {output.name for output in session.get_outputs()}:
+        raise BackendUnavailable(f"{model_path} has no output '{min(missing)}'")
+    recorded = session.get_modelmeta().custom_metadata_map
+    differing = [k for k, v in manifest.interface().items() if recorded.get(k, v) != v]
+    if differing:
+        raise BackendUnavailable(
+            f"{model_path} and the manifest beside it differ in {', '.join(differing)}: one of "
+            "them was changed; export the bundle again"
+        )

@@ -1,37 +1,52 @@
-"""open_session: ONNX Runtime as this project runs graphs; backend, export and benchmarks use it."""
+"""open_session: ONNX Runtime as backends, export and benchmarks run graphs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
 from runtime.errors import BackendUnavailable
 
-PROVIDER = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 # x86 without VNNI adds pairs of int8 products in 16 bits, where they overflow without an error:
 # 44 % of the labels of our packaged network are right then, 95 % with this
 # (microsoft/onnxruntime#12072, #14642, pull 12088). It costs no time that we could measure.
 EXACT_INT8 = ("session.x64quantprecision", "1")
+Provider = tuple[str, dict[str, Any]]
 
 
-def open_session(model: Path | bytes, num_threads: int = 0) -> onnxruntime.InferenceSession:
-    """A session on the CPU.
+def open_session(
+    model: Path | bytes,
+    num_threads: int = 0,
+    providers: Sequence[Provider] = ((CPU, {}),),
+    profile_prefix: Path | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU, or on other providers and nowhere else.
 
     Args:
         model: an ONNX file, or the content of one.
         num_threads: threads of one inference; 0 lets ONNX Runtime choose.
+        providers: names with options, the preferred one first.
+        profile_prefix: where to begin a profile.
 
     Raises:
-        BackendUnavailable: ONNX Runtime rejects the model.
+        BackendUnavailable: ONNX Runtime rejects the model, or a provider does not start.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # errors; warnings there are about its own graph passes
     options.add_session_config_entry(*EXACT_INT8)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    if providers[0][0] != CPU:  # or it would take the CPU and say little
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     source, name = (model, "the graph") if isinstance(model, bytes) else (str(model), str(model))
     try:
-        return onnxruntime.InferenceSession(source, options, providers=[PROVIDER])
+        return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # its exceptions have no common base
         reason = str(error).partition("\n")[0]
         raise BackendUnavailable(

@@ -18,6 +18,21 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
+class GoldenFacts:
+    """The golden frame, which a backend answers before it is used.
+
+    Attributes:
+        image_file: PNG, RGB at the input size.
+        labels_file: PNG, the label map as exported.
+        min_agreement: the least share of equal labels, in [0, 1].
+    """
+
+    image_file: str
+    labels_file: str
+    min_agreement: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The facts of a bundle.
 
@@ -31,6 +46,7 @@ class Manifest:
             (1, H, W) uint8, 255 times the label's probability, and ``health``, (1, K) float32.
         health_layout: how many values of ``health`` each of its parts has, in order.
         provenance: source weights, method, target images, agreement; for people and for tracing.
+        golden: the golden frame; None of a bundle that was exported without.
     """
 
     model_file: str
@@ -41,6 +57,7 @@ class Manifest:
     outputs: tuple[str, ...] = (LABEL_MAP,)
     health_layout: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    golden: GoldenFacts | None = None
     schema: int = SCHEMA
 
     def interface(self) -> dict[str, str]:
@@ -149,7 +166,20 @@ def _checked(content: dict[str, Any]) -> Manifest:
         outputs=_outputs(content),
         health_layout={str(name): int(size) for name, size in content["health_layout"].items()},
         provenance=dict(content["provenance"]),
+        golden=_golden(content.get("golden"), hashes),
     )
+
+
+def _golden(content: dict[str, Any] | None, hashes: dict[str, str]) -> GoldenFacts | None:
+    if content is None:
+        return None
+    facts = GoldenFacts(**content)
+    for name in (facts.image_file, facts.labels_file):
+        if name not in hashes:
+            raise ValueError(f"no sha256 for {name!r}")
+    if not isinstance(facts.min_agreement, int | float) or not 0 <= facts.min_agreement <= 1:
+        raise ValueError(f"golden.min_agreement is {facts.min_agreement!r}, not in [0, 1]")
+    return facts
 
 
 def _outputs(content: dict[str, Any]) -> tuple[str, ...]:

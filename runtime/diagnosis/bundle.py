@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from runtime.backends import open_backend
 from runtime.bundle.engine_file import LIBRARIES, engine_paths, read_engine_record, require_loadable
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.diagnosis.finding import Finding
@@ -18,13 +19,23 @@ def look(bundle_dir: Path) -> list[Finding]:
         manifest = read_manifest(bundle_dir)
     except ManifestError as error:
         return [Finding("bundle", "problem", str(error), "sfda-edge export makes a new one.")]
-    height, width = manifest.input_hw
-    text = f"{bundle_dir}: {manifest.precision} at {width}x{height}, whole"
-    findings = [Finding("bundle", "ok", text)]
+    findings = [_opened(bundle_dir, manifest)]
     for library in LIBRARIES:
         if any(path.exists() for path in engine_paths(bundle_dir, library)):
             findings.append(_engine(bundle_dir, library, manifest))
     return findings
+
+
+def _opened(bundle_dir: Path, manifest: Manifest) -> Finding:
+    """Open it as a stream does, which compares the golden frame, too."""
+    height, width = manifest.input_hw
+    text = f"{bundle_dir}: {manifest.precision} at {width}x{height}"
+    try:
+        with open_backend("auto", bundle_dir, manifest) as backend:
+            return Finding("bundle", "ok", f"{text}, {backend.line()}")
+    except (BackendUnavailable, ManifestError) as error:
+        advice = "Fix what it names, or export the bundle again."
+        return Finding("bundle", "problem", f"{text}: {error}", advice)
 
 
 def _engine(bundle_dir: Path, library: str, manifest: Manifest) -> Finding:

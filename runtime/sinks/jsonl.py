@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,20 @@ from runtime.bundle.labels import LabelSpace
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
 
+SCHEMA = 2  # docs/runtime.md lists the keys
+
 
 class JsonLinesSink:
-    """Writes to a file, or to standard output for ``-``."""
+    """Writes to a file, or to standard output for ``-``.
 
-    def __init__(self, path: str, label_space: LabelSpace) -> None:
-        self._names = label_space.names
+    Args:
+        path: of the file.
+        label_space: names of the classes.
+        backend: what runs the model, as ``Backend.record`` says; it stands in every line.
+    """
+
+    def __init__(self, path: str, label_space: LabelSpace, backend: dict[str, Any]) -> None:
+        self._names, self._backend = label_space.names, backend
         self._path = path
         try:
             self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
@@ -35,6 +44,7 @@ class JsonLinesSink:
             if count
         }
         line = {
+            "schema": SCHEMA,
             "frame": result.frame.index,
             "captured_ns": result.frame.captured_ns,
             "age_ms": round(result.frame.age_ms, 3),
@@ -42,6 +52,7 @@ class JsonLinesSink:
             "repeated": result.repeated,
             "stage_ms": {stage: round(value, 3) for stage, value in result.timing.items()},
             "class_share": shares,
+            "backend": self._backend,
         }
         try:
             self._file.write(json.dumps(line) + "\n")

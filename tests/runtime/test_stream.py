@@ -47,7 +47,10 @@ def test_camera0_without_a_camera_is_exit_code_2(in_empty_folder, capsys):
     ("arguments", "message"),
     [
         (["streetsynth", "--bundle", "nowhere"], "is not a bundle"),
-        (["streetsynth", "--backend", "magic"], "unknown backend 'magic'; known: onnxruntime"),
+        (
+            ["streetsynth", "--backend", "magic"],
+            "unknown backend 'magic'; known: auto, onnxruntime",
+        ),
         (["streetsynth", "--save", "out.gif"], "use one of .mp4"),
         (["streetsynth", "--save", "no/such/out.mp4"], "does not exist"),
         (["streetsynth", "--jsonl", "no/such/file"], "cannot write no/such/file"),

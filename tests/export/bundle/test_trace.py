@@ -80,7 +80,12 @@ def test_an_untouched_chain_matches_from_end_to_end(chain):
     ]
     assert {link.state for link in links} == {MATCHES, RECORDED}
     assert of(links, "graph").state == RECORDED
-    assert {link.name for link in links if link.what == "file"} == {"card.md", "card.jpg"}
+    assert {link.name for link in links if link.what == "file"} == {
+        "card.md",
+        "card.jpg",
+        "golden.png",
+        "golden-labels.png",
+    }
     assert "2 images" in of(links, "target images").name
 
 
@@ -268,6 +273,7 @@ def test_a_path_out_of_the_bundle_is_not_followed(chain):
     content = json.loads(path.read_text())
     content["model_file"] = name = "../run/run.json"
     content["sha256"] = {name: "0" * 64}
+    content["golden"] = None
     path.write_text(json.dumps(content))
     link = of(trace(chain / "bundle"), "file")
     assert (link.state, "not a file of the bundle" in link.note) == (DIFFERS, True)

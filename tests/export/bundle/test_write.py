@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from export.bundle.golden import drawn_frame
 from export.bundle.write import export_bundle
 from export.errors import ExportError, ParityError
 from export.gate.layer_diff import first_diverging
@@ -21,6 +22,7 @@ from runtime.backends import open_backend
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest
 from runtime.errors import BackendUnavailable
+from runtime.images import read_image
 from sfda_edge.errors import RecipeError
 from sfda_edge.evaluation import Predictor
 from sfda_edge.models import ModelSpec, build_model
@@ -99,7 +101,9 @@ def test_a_network_that_mixes_the_images_of_a_batch_has_no_dynamic_one(tmp_path,
 def test_a_bundle_without_pictures_holds_no_frames(tmp_path, request_):
     export_bundle(replace(request_, pictures=False), tmp_path / "bundle")
     names = {path.name for path in (tmp_path / "bundle").iterdir()}
-    assert names == {"model.onnx", "card.md", "manifest.json"}
+    assert names == {"model.onnx", "card.md", "manifest.json", "golden.png", "golden-labels.png"}
+    golden = read_image(tmp_path / "bundle" / "golden.png")
+    np.testing.assert_array_equal(golden, drawn_frame(request_.spec.input_hw))
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "--no-pictures" in card
     assert "card.jpg" not in card
