@@ -183,9 +183,9 @@ def _round(
     durations = [time_call(partial(backend.infer, image)) for image in images]
     kept = KeptResults()
     with open_source(args.source) as source:
-        pipeline = Pipeline(source, backend, manifest.input_hw, [kept], max_frames=len(images))
-        pipeline.run()
-    snapshot = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+        pipeline = Pipeline(source, backend, manifest.input_hw, max_frames=len(images))
+        pipeline.run([kept])
+    snapshot = pipeline.snapshot()
     return Round(summarise(durations), snapshot, _miou(args, manifest, kept.results))
 
 

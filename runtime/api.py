@@ -104,8 +104,7 @@ class Stream(Closing):
     @property
     def figures(self) -> Snapshot:
         """Frames read, segmented and dropped, frames per second, times of each stage."""
-        pipeline = self._pipeline
-        return pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+        return self._pipeline.snapshot()
 
     def close(self) -> None:
         """End the iteration, if one is under way, and free source and model."""

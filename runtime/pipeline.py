@@ -18,7 +18,7 @@ from runtime.images import resize_image
 from runtime.loss import LossPolicy
 from runtime.sinks import Sink
 from runtime.sources.base import Source
-from runtime.stats import StreamStats
+from runtime.stats import Snapshot, StreamStats
 
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.
 FILE_BUFFER, RESULT_BUFFER = 4, 2
@@ -46,7 +46,6 @@ class Pipeline:
         source: gives frames.
         backend: runs the model.
         input_hw: of the model.
-        sinks: take results in ``run``.
         max_frames: the end, after so many results.
         stop: ends the stream when it is set.
         loss: what comes out while a live source gives no frame; None for nothing.
@@ -68,7 +67,6 @@ class Pipeline:
         source: Source,
         backend: Backend,
         input_hw: tuple[int, int],
-        sinks: Sequence[Sink] = (),
         *,
         max_frames: int | None = None,
         stop: threading.Event | None = None,
@@ -78,7 +76,7 @@ class Pipeline:
     ) -> None:
         if buffer_policy == "every-with-deadline" and deadline_ms is None:
             raise StreamError(f"buffer policy {buffer_policy} needs a deadline")
-        self._source, self._backend, self._sinks = source, backend, sinks
+        self._source, self._backend = source, backend
         self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
         self._latest_start_ms = deadline_ms if buffer_policy == "every-with-deadline" else None
         live_capacity = 1 if buffer_policy == "newest" else LIVE_BUFFER
@@ -95,10 +93,19 @@ class Pipeline:
         """Frames that the source gave and that did not come out: too late, or after the end."""
         return self._frames.dropped + self._results.dropped + self._late_frames
 
-    def run(self, tick: Callable[[], None] = lambda: None) -> None:
+    def snapshot(self) -> Snapshot:
+        """The figures since the start."""
+        return self.stats.snapshot(self.frames_read, self.frames_dropped)
+
+    def report(self) -> Snapshot:
+        """The same with the rate since the last report."""
+        return self.stats.report(self.frames_read, self.frames_dropped)
+
+    def run(self, sinks: Sequence[Sink] = (), tick: Callable[[], None] = lambda: None) -> None:
         """Write every result to the sinks until the end.
 
         Args:
+            sinks: take each result, in this order.
             tick: is called after every frame and at least every 0.2 s.
 
         Raises:
@@ -106,7 +113,7 @@ class Pipeline:
         """
         with contextlib.closing(self.results(tick)) as results:
             for result in results:
-                for sink in self._sinks:
+                for sink in sinks:
                     sink.write(result)
 
     def results(

@@ -52,6 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
     )
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    parser.add_argument(
+        "--serve",
+        nargs="?",
+        const="127.0.0.1:8080",
+        metavar="HOST:PORT",
+        help="a page with the live picture, and /metrics (127.0.0.1:8080)",
+    )
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
     _add_live_arguments(parser.add_argument_group("live sources"))
     _add_camera_arguments(parser.add_argument_group("cameras"))

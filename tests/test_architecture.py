@@ -20,7 +20,7 @@ MAY_IMPORT = {
 EXCEPTIONS = ("sfda_edge/cli/", "export")
 NOT_IN_RUNTIME = {"torch", "onnx", "onnxscript", "safetensors", "msgspec"}
 HEAVY = {"torch", "cv2", "onnx", "onnxruntime", "matplotlib", "kornia", "panda3d", "PIL"}
-HEAVY |= {"tensorrt", "tensorrt_rtx"}
+HEAVY |= {"tensorrt", "tensorrt_rtx", "openvino", "starlette", "uvicorn", "prometheus_client"}
 PROGRAMS = [
     "sfda_edge.cli.main",
     "runtime.stream",
@@ -39,8 +39,9 @@ ROOMS = {
         ["errors", "closing", "files", "frames", "gpu", "packaged", "buffer", "stats", "arguments"],
         ["confusion", "images", "output", "bundle"],
         ["backends", "diagnosis", "overlay", "sources"],
-        ["doctor", "loss", "sinks", "stream_arguments"],
+        ["doctor", "loss", "sinks", "page", "stream_arguments"],
         ["pipeline"],
+        ["outputs"],
         ["api", "stream"],
     ],
     "sfda_edge": [

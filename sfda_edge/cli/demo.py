@@ -108,12 +108,12 @@ def _stream(bundle_dir: Path, video: Path) -> tuple[float, Snapshot]:
         open_backend("onnxruntime", bundle_dir, manifest) as backend,
     ):
         saved = VideoSink(video, Overlay(manifest.label_space), source.fps, source.live)
-        pipeline = Pipeline(source, backend, manifest.input_hw, [scoring, saved])
+        pipeline = Pipeline(source, backend, manifest.input_hw)
         try:
-            pipeline.run()
+            pipeline.run([scoring, saved])
         finally:
             saved.close()
-    figures = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+    figures = pipeline.snapshot()
     return scoring.confusion.scores().miou, figures
 
 

@@ -57,9 +57,9 @@ class Kept:
 
 def run(source, backend=None, sink=None, **settings):
     sink = sink or Kept()
-    pipeline = Pipeline(source, backend or Echo(), SIZE_HW, [sink], **settings)
+    pipeline = Pipeline(source, backend or Echo(), SIZE_HW, **settings)
     try:
-        pipeline.run()
+        pipeline.run([sink])
     finally:
         names = [thread.name for thread in threading.enumerate()]
         assert not {"reader", "inference"} & set(names), "a thread was left behind"
@@ -115,10 +115,10 @@ def test_an_error_of_the_model_ends_the_stream():
 def test_stop_ends_a_stream_that_would_never_end():
     sink = Kept()
     stop, endless = threading.Event(), Scripted(10**9, live=True, pause_s=0.001)
-    pipeline = Pipeline(endless, Echo(), SIZE_HW, [sink], stop=stop)
+    pipeline = Pipeline(endless, Echo(), SIZE_HW, stop=stop)
     timer = threading.Timer(0.1, stop.set)
     timer.start()
-    pipeline.run()
+    pipeline.run([sink])
     timer.join()
     assert sink.results
 
@@ -126,7 +126,7 @@ def test_stop_ends_a_stream_that_would_never_end():
 def test_stages_are_timed_and_add_up():
     sink = Kept(0.004)
     pipeline, _ = run(Scripted(10, pause_s=0.001), Echo(0.003), sink)
-    stages = pipeline.stats.snapshot(10, 0).stage_ms
+    stages = pipeline.snapshot().stage_ms
     assert list(stages) == ["read", "queue", "resize", "infer", "output", "age"]
     assert stages["infer"][0] >= 3
     assert stages["output"][0] >= 4

@@ -186,7 +186,7 @@ def test_a_model_three_times_too_slow_gets_fresh_frames_and_the_reader_never_wai
     pipeline = Pipeline(source, SlowModel(0.12), (8, 8), stop=stop)
     timer.start()
     results = list(pipeline.results())
-    figures = pipeline.stats.snapshot(pipeline.frames_read, pipeline.frames_dropped)
+    figures = pipeline.snapshot()
     assert figures.read == figures.segmented + figures.dropped
     assert figures.read > 2.2 * figures.segmented
     assert figures.stage_ms["age"][0] < 350

@@ -1,0 +1,103 @@
+"""Where a stream's results go: check the names that were given, and open the sinks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import SinkError
+
+if TYPE_CHECKING:
+    from runtime.backends import Backend
+    from runtime.bundle.labels import LabelSpace
+    from runtime.page.server import PageServer
+    from runtime.page.view import LiveView
+    from runtime.pipeline import Pipeline
+    from runtime.sinks import Sink
+    from runtime.sources.base import Source
+
+
+def require_other_files(args: argparse.Namespace, bundle_dir: Path) -> None:
+    """Check that no output replaces a file that is read, or gets into the bundle.
+
+    Raises:
+        SinkError: one would, or both outputs are one file.
+    """
+    outputs = {"--save": args.save, "--jsonl": None if args.jsonl == "-" else args.jsonl}
+    inputs = {"source": Path(args.source), "bundle": bundle_dir}
+    for flag, name in outputs.items():
+        for what, path in inputs.items() if name is not None else ():
+            if _is_or_holds(path, Path(name)):
+                raise SinkError(f"{flag} {name} is in the {what}, {path}; name another file")
+    if args.save is not None and args.jsonl is not None and Path(args.jsonl) == args.save:
+        raise SinkError(f"--save and --jsonl are both {args.save}")
+
+
+def _is_or_holds(read: Path, written: Path) -> bool:
+    """Whether ``written`` is a file that is read, by any name of it, or would be beside those."""
+    try:
+        if not read.is_dir():
+            return read.exists() and written.exists() and written.samefile(read)
+        if written.resolve().parent == read.resolve():
+            return True
+        return written.exists() and any(written.samefile(path) for path in read.iterdir())
+    except (OSError, ValueError):  # such as a name too long, which whoever opens it reports
+        return False
+
+
+def open_sinks(
+    args: argparse.Namespace,
+    label_space: LabelSpace,
+    *,
+    source: Source,
+    backend: Backend,
+    pipeline: Pipeline,
+    stack: contextlib.ExitStack,
+) -> list[Sink]:
+    """The sinks that the command line asks for; the stack closes them.
+
+    Raises:
+        SinkError: one does not open.
+    """
+    from runtime.overlay import Overlay
+    from runtime.sinks.jsonl import JsonLinesSink
+    from runtime.sinks.video import VideoSink
+    from runtime.sinks.window import WindowSink
+
+    overlay = Overlay(label_space, caption=backend.caption())
+    makers: list[tuple[bool, Callable[[], Sink]]] = [
+        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, label_space, backend.record())),
+        (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
+        (args.show, lambda: WindowSink(overlay)),
+    ]
+    sinks = []
+    for wanted, make in makers:
+        if wanted:
+            sinks.append(make())
+            stack.callback(sinks[-1].close)
+    if args.serve is not None:
+        view = _live_view(source, label_space, backend, pipeline)
+        stack.enter_context(_serve(view, args.serve))
+        sinks.append(view)
+    return sinks
+
+
+def _live_view(
+    source: Source, label_space: LabelSpace, backend: Backend, pipeline: Pipeline
+) -> LiveView:
+    try:
+        from runtime.page.view import LiveView
+    except ModuleNotFoundError as error:
+        raise SinkError(f"--serve needs {error.name}: pip install 'sfda-edge[serve]'") from None
+    return LiveView(source, label_space, backend=backend.record(), snapshot=pipeline.snapshot)
+
+
+def _serve(view: LiveView, address: str) -> PageServer:
+    try:
+        from runtime.page.server import PageServer
+    except ModuleNotFoundError as error:
+        raise SinkError(f"--serve needs {error.name}: pip install 'sfda-edge[serve]'") from None
+    return PageServer(view, address)

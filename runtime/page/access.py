@@ -1,0 +1,113 @@
+"""Who may see the page: everybody on this machine, or whoever has the token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from runtime.errors import SinkError
+
+TOKEN_VARIABLE = "SFDA_EDGE_TOKEN"
+_LEAST_TOKEN = 16
+_COOKIE = "sfda_edge_token"
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+Scope = MutableMapping[str, Any]
+Channel = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rule for one server.
+
+    Attributes:
+        token: that has to be given; None on loopback, where none is needed.
+    """
+
+    token: str | None
+
+
+def access_for(host: str) -> Access:
+    """The rule for an address to listen on.
+
+    Raises:
+        SinkError: it can be reached from outside, and no token is set.
+    """
+    if is_loopback(host):
+        return Access(None)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if len(token) < _LEAST_TOKEN:
+        raise SinkError(
+            f"--serve {host} can be reached from other machines: set {TOKEN_VARIABLE} to a secret "
+            f"of at least {_LEAST_TOKEN} characters, or serve on 127.0.0.1 and use an ssh tunnel"
+        )
+    return Access(token)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """Middleware that answers 403 to whoever may not see the page.
+
+    On loopback, a name that is not of this machine is refused: another site's script could
+    otherwise reach the page through a name of its own (DNS rebinding). A WebSocket's origin has to
+    be the page.
+    """
+
+    def __init__(self, app: Any, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Channel, send: Channel) -> None:
+        """Pass on, or answer."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        refusal = self._refusal(connection)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await refusal(scope, receive, send)
+
+    def _refusal(self, connection: HTTPConnection) -> Response | None:
+        host = connection.headers.get("host", "")
+        origin = connection.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return PlainTextResponse("another site's page", 403)
+        if self._access.token is None:
+            name = urlsplit(f"//{host}").hostname
+            return None if name in _LOOPBACK_NAMES else PlainTextResponse("unknown name", 403)
+        return self._refusal_of_token(connection, self._access.token)
+
+    def _refusal_of_token(self, connection: HTTPConnection, token: str) -> Response | None:
+        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+        given = connection.query_params.get("token")
+        known = (given, bearer if scheme.lower() == "bearer" else None)
+        if any(_same(one, token) for one in (*known, connection.cookies.get(_COOKIE))):
+            if given is None or connection.scope["type"] == "websocket":
+                return None
+            # The token leaves the address, which histories and screenshots keep.
+            response = RedirectResponse(connection.url.path, 303)
+            response.set_cookie(_COOKIE, token, httponly=True, samesite="strict")
+            return response
+        return PlainTextResponse("a token is needed: ?token=…, or Authorization: Bearer …", 403)
+
+
+def _same(given: str | None, token: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode(), token.encode())

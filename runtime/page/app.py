@@ -1,0 +1,103 @@
+"""The page's addresses: page, live WebSocket, status, metrics, health, MJPEG."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from runtime.page.access import Access, Guard
+from runtime.page.view import LiveView
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {"page.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+# The page needs nothing from outside, and nothing else may run in it.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_WAIT_S = 0.5
+_MOST_MESSAGE = 64  # what viewers send is one word
+
+
+def build_app(view: LiveView, access: Access) -> Starlette:
+    """The application for one stream."""
+    routes = [
+        Route("/", _file("page.html")),
+        Route("/page.js", _file("page.js")),
+        Route("/page.css", _file("page.css")),
+        Route("/facts", lambda _: JSONResponse(view.facts())),
+        Route("/status", lambda _: JSONResponse(view.status())),
+        Route("/metrics", lambda _: Response(view.metrics.text(), media_type=_METRICS_TYPE)),
+        Route("/healthz", lambda _: PlainTextResponse("ok")),
+        Route("/readyz", lambda _: _readiness(view)),
+        Route("/stream.mjpg", partial(_mjpeg, view)),
+        WebSocketRoute("/live", partial(_live, view)),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
+
+
+def _file(name: str):  # type: ignore[no-untyped-def]
+    async def answer(_: Request) -> FileResponse:
+        headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+        headers |= {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        return FileResponse(_STATIC / name, media_type=_TYPES[name], headers=headers)
+
+    return answer
+
+
+def _readiness(view: LiveView) -> Response:
+    if view.ready:
+        return PlainTextResponse("ready")
+    return PlainTextResponse(f"not ready: the source is {view.status()['state']}", 503)
+
+
+async def _live(view: LiveView, socket: WebSocket) -> None:
+    """Send the newest result whenever the viewer asks; a slow viewer asks less often."""
+    await socket.accept()
+    seen = 0
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            asked = await socket.receive_text()
+            if len(asked) > _MOST_MESSAGE or asked != "next":
+                await socket.close(1008, "expected: next")
+                return
+            while await asyncio.to_thread(view.wait, seen, _WAIT_S) == seen:
+                await asyncio.sleep(0)
+                if socket.client_state.name != "CONNECTED":
+                    return
+            seen, message = await asyncio.to_thread(view.message)
+            await socket.send_bytes(message)
+
+
+async def _mjpeg(view: LiveView, request: Request) -> StreamingResponse:
+    """Overlays for programs that know no WebSocket."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        seen = 0
+        while not await request.is_disconnected():
+            number = await asyncio.to_thread(view.wait, seen, _WAIT_S)
+            if number == seen:
+                continue
+            seen = number
+            jpeg = await asyncio.to_thread(view.picture)
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            yield head.encode() + jpeg + b"\r\n"
+
+    return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=frame")

@@ -1,0 +1,90 @@
+"""PageServer: serves the page in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import threading
+
+import uvicorn
+
+from runtime.closing import Closing
+from runtime.errors import SinkError
+from runtime.page.access import access_for, is_loopback
+from runtime.page.app import build_app
+from runtime.page.view import LiveView
+
+logger = logging.getLogger(__name__)
+DEFAULT_ADDRESS = "127.0.0.1:8080"
+_CLOSE_S = 1.0
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, ``[IPv6]:PORT`` or ``PORT`` on loopback as (host, port).
+
+    Raises:
+        SinkError: it is none.
+    """
+    match = re.fullmatch(r"(?:(?:\[([0-9a-fA-F:.%]+)\]|([\w.-]+)):)?(\d{1,5})", text)
+    if not match or int(match[3]) > 65535:
+        raise SinkError(f"--serve takes HOST:PORT such as {DEFAULT_ADDRESS}, not '{text}'")
+    return match[1] or match[2] or "127.0.0.1", int(match[3])
+
+
+class PageServer(Closing):
+    """The page at an address; its viewers never slow the stream.
+
+    Args:
+        view: what is shown.
+        address: ``HOST:PORT``; port 0 takes a free one.
+
+    Raises:
+        SinkError: the address cannot be used, or needs a token.
+
+    Attributes:
+        url: of the page.
+    """
+
+    def __init__(self, view: LiveView, address: str) -> None:
+        host, port = parse_address(address)
+        access = access_for(host)
+        self._view, self._socket = view, _listen(host, port)
+        config = uvicorn.Config(
+            build_app(view, access),
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            ws="websockets-sansio",
+            ws_max_size=1024,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="page", daemon=True)
+        self._thread.start()
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}/"
+        note = "" if is_loopback(host) else " (with ?token=…)"
+        logger.info("page: %s%s", self.url, note)
+
+    def _run(self) -> None:
+        with contextlib.suppress(SystemExit):
+            self._server.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._view.close()
+        self._thread.join(_CLOSE_S)
+        self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise SinkError(f"cannot serve on {host}:{port}: {error.strerror or error}") from None

@@ -1,0 +1,146 @@
+"""LiveView: the newest result, for any number of viewers; a sink that never waits for them."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from runtime.bundle.labels import LabelSpace
+from runtime.frames import Segmentation
+from runtime.images import resize_image
+from runtime.overlay import Overlay
+from runtime.page.metrics import StreamMetrics
+from runtime.sources.base import Source
+from runtime.stats import Snapshot
+
+# Pictures for viewers are at most so wide: more costs the device and the network.
+_MOST_WIDTH = 960
+_JPEG_QUALITY = 80
+
+
+class LiveView:
+    """Keeps the newest result and encodes it when somebody asks, once for all viewers.
+
+    Args:
+        source: whose state is shown.
+        label_space: names and colours.
+        backend: what runs the model, as ``Backend.record`` says.
+        snapshot: the stream's figures.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        label_space: LabelSpace,
+        *,
+        backend: dict[str, Any],
+        snapshot: Callable[[], Snapshot],
+    ) -> None:
+        self._source, self._space, self._backend = source, label_space, backend
+        self._snapshot, self._overlay = snapshot, Overlay(label_space)
+        self._changed = threading.Condition()
+        self._result: Segmentation | None = None
+        self._number = 0
+        self._message: tuple[int, bytes] = (0, b"")
+        self._encoding = threading.Lock()
+        self.metrics = StreamMetrics(source, label_space, backend=backend, snapshot=snapshot)
+
+    def write(self, result: Segmentation) -> None:
+        """Take one result; what viewers have not seen of earlier ones is lost to them."""
+        self.metrics.add(result)
+        with self._changed:
+            self._result = result
+            self._number += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let viewers that wait go."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def facts(self) -> dict[str, Any]:
+        """What does not change while a stream runs."""
+        return {
+            "source": self._source.name,
+            "classes": self._space.names,
+            "palette": self._space.palette,
+            "backend": self._backend,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """The state and the figures now."""
+        result = self._result
+        return {
+            "state": str(self._source.state),
+            "reconnects": self._source.reconnects,
+            "age_ms": None if result is None else round(result.frame.age_ms, 1),
+            **self._snapshot().record(),
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are results, and the source gives frames."""
+        return self._result is not None and not self._result.repeated
+
+    def wait(self, seen: int, timeout_s: float) -> int:
+        """Wait for a result after number ``seen``; the newest number, which may still be that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > seen, timeout_s)
+            return self._number
+
+    def message(self) -> tuple[int, bytes]:
+        """The newest result for the page: its number, and header, JPEG and label PNG in one.
+
+        The header is JSON; before it stand the lengths of header and JPEG, 4 bytes each, little
+        endian.
+        """
+        with self._encoding:
+            with self._changed:
+                number, result = self._number, self._result
+            if result is None:
+                return 0, b""
+            if number != self._message[0]:
+                self._message = (number, _encoded(result, self._header(result)))
+            return self._message
+
+    def picture(self) -> bytes:
+        """The newest overlay as JPEG; empty before the first result."""
+        result = self._result
+        return b"" if result is None else _jpeg(self._overlay.draw_result(result))
+
+    def _header(self, result: Segmentation) -> bytes:
+        counts = np.bincount(result.label_map.reshape(-1), minlength=256)
+        shares = counts[: self._space.num_classes] / result.label_map.size
+        header = {
+            "frame": result.frame.index,
+            "age_ms": round(result.frame.age_ms, 1),
+            "state": result.state,
+            "repeated": result.repeated,
+            "stage_ms": {stage: round(value, 2) for stage, value in result.timing.items()},
+            "shares": [round(float(share), 4) for share in shares],
+        }
+        return json.dumps(header).encode()
+
+
+def _encoded(result: Segmentation, header: bytes) -> bytes:
+    import cv2
+
+    picture = _jpeg(result.frame.image)
+    _, labels = cv2.imencode(".png", result.label_map, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    lengths = struct.pack("<II", len(header), len(picture))
+    return lengths + header + picture + labels.tobytes()
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    import cv2
+
+    height, width = picture.shape[:2]
+    if width > _MOST_WIDTH:
+        picture = resize_image(picture, (round(height * _MOST_WIDTH / width), _MOST_WIDTH))
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -1,0 +1,93 @@
+"""A running page with results of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from runtime.frames import Frame, Segmentation
+from runtime.sources.base import Source
+from runtime.stats import StreamStats
+
+BACKEND = {
+    "backend": "onnxruntime",
+    "library": "ONNX Runtime 1.0",
+    "provider": "CPUExecutionProvider",
+    "precision": "fp32",
+    "golden_agreement": 0.9987,
+}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@pytest.fixture
+def get():
+    """``get(port, path, headers)``; of a page that never ends, the first bytes."""
+
+    def fetch(port, path, **headers):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.closing(client):
+            client.request("GET", path, headers=headers)
+            response = client.getresponse()
+            with contextlib.closing(response):
+                endless = "multipart" in response.headers.get("content-type", "")
+                body = response.read(100) if endless else response.read()
+                return Answer(response.status, response.headers, body)
+
+    return fetch
+
+
+class Camera(Source):
+    """Its state is what the test says."""
+
+    name, live, reconnects = "rtsp://…@camera/1", True, 3
+
+    def _next_image(self):
+        return None
+
+
+class Stream:
+    """A view, its server, and a way to add results."""
+
+    def __init__(self, view, server, stats):
+        self.view, self.server, self.stats, self._count = view, server, stats, 0
+
+    @property
+    def port(self):
+        return int(self.server.url.rstrip("/").rpartition(":")[2])
+
+    def add(self, label=1, **changes):
+        image = np.full((48, 64, 3), 100, np.uint8)
+        label_map = np.full((24, 32), label, np.uint8)
+        label_map[:6] = 0
+        frame = Frame(self._count, image, time.monotonic_ns())
+        timing = {"read": 40.0, "queue": 1.0, "resize": 0.5, "infer": 8.0}
+        self._count += 1
+        self.stats.add({**timing, "output": 0.1, "age": 10.0})
+        self.view.write(
+            Segmentation(**{"frame": frame, "label_map": label_map, "timing": timing, **changes})
+        )
+
+
+@pytest.fixture
+def stream(three_classes):
+    pytest.importorskip("starlette", reason="extra serve")
+    from runtime.page.server import PageServer
+    from runtime.page.view import LiveView
+
+    stats = StreamStats()
+    stats.start()
+    view = LiveView(
+        Camera(), three_classes, backend=BACKEND, snapshot=lambda: stats.snapshot(10, 2)
+    )
+    with PageServer(view, "127.0.0.1:0") as server:
+        yield Stream(view, server, stats)

@@ -1,0 +1,88 @@
+"""Outside loopback nothing is answered without the token."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.errors import SinkError
+
+pytest.importorskip("starlette", reason="extra serve")
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from runtime.page import access
+from runtime.page.access import access_for, is_loopback
+from runtime.page.server import PageServer
+
+TOKEN = "a-secret-of-the-test"
+PATHS = ["/", "/page.js", "/status", "/facts", "/metrics", "/healthz", "/readyz", "/stream.mjpg"]
+
+
+@pytest.fixture
+def outside(stream, monkeypatch):
+    """The page on an address that counts as one of other machines."""
+    monkeypatch.setenv("SFDA_EDGE_TOKEN", TOKEN)
+    monkeypatch.setattr(access, "is_loopback", lambda _host: False)
+    stream.add()
+    with PageServer(stream.view, "127.0.0.1:0") as server:
+        yield int(server.url.rstrip("/").rpartition(":")[2])
+
+
+def test_without_a_token_it_does_not_start(stream, monkeypatch):
+    for value in (None, "", "short"):
+        monkeypatch.delenv("SFDA_EDGE_TOKEN", raising=False)
+        if value is not None:
+            monkeypatch.setenv("SFDA_EDGE_TOKEN", value)
+        with pytest.raises(SinkError, match=r"can be reached from other machines.*ssh tunnel"):
+            PageServer(stream.view, "0.0.0.0:0")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_answered_without_the_token(get, outside, path):
+    assert get(outside, path).status == 403
+    assert get(outside, path, Authorization=f"Bearer {TOKEN}x").status == 403
+    assert get(outside, path, Authorization=TOKEN).status == 403
+    assert get(outside, f"{path}?token={TOKEN[:-1]}").status == 403
+    assert get(outside, path, Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_the_token_moves_from_the_address_to_a_cookie(get, outside):
+    response = get(outside, f"/?token={TOKEN}")
+    assert (response.status, response.headers["location"]) == (303, "/")
+    cookie = response.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert get(outside, "/", Cookie=cookie.partition(";")[0]).status == 200
+
+
+def test_a_websocket_needs_it_too(outside):
+    with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{outside}/live"):
+        pass
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with connect(f"ws://127.0.0.1:{outside}/live", additional_headers=headers) as viewer:
+        viewer.send("next")
+        assert viewer.recv(timeout=5)
+
+
+def test_the_token_is_in_no_log(get, outside, caplog):
+    caplog.set_level("DEBUG")
+    get(outside, f"/?token={TOKEN}")
+    get(outside, "/", Authorization=f"Bearer {TOKEN}")
+    assert TOKEN not in caplog.text
+
+
+@given(st.text(string.printable, max_size=40))
+def test_only_addresses_of_this_machine_are_loopback(host):
+    known = ("localhost", "::1") if not host.startswith("127.") else (host,)
+    assert is_loopback(host) <= (host in known or host.startswith(("::ffff:127.", "0:", "0000:")))
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["0.0.0.0", "::", "192.168.1.4", "device.local", "10.0.0.1"]))
+def test_other_addresses_need_a_token(host):
+    with pytest.raises(SinkError, match="SFDA_EDGE_TOKEN"):
+        access_for(host)

@@ -1,0 +1,122 @@
+"""The page in real Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="extra dev")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
+    pytest.mark.slow,
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, stream):
+    """The page, with a result every 50 ms; errors and requests to elsewhere fail the test."""
+    opened, problems = browser.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda one: one.type == "error" and problems.append(one.text))
+    opened.on(
+        "request",
+        lambda one: (
+            one.url.startswith((stream.server.url, "blob:", "data:")) or problems.append(one.url)
+        ),
+    )
+    end = threading.Event()
+
+    def feed():
+        while not end.wait(0.05):
+            stream.add(label=2, **stream.changes)
+
+    stream.changes = {}
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    opened.goto(stream.server.url)
+    until(opened, "() => document.getElementById('share-2')?.textContent !== ''")
+    yield opened
+    end.set()
+    feeder.join()
+    opened.close()
+    assert problems == []
+
+
+def until(page, script, arg=None, limit_s=10):
+    """Poll from here: the page's policy forbids Playwright's own way."""
+    end_s = time.monotonic() + limit_s
+    while not page.evaluate(script, arg):
+        assert time.monotonic() < end_s, script
+        page.wait_for_timeout(50)
+
+
+def shows(page, x, y, colour):
+    """Wait for a picture with this colour."""
+    script = """([x, y, colour]) => {
+        const found = context.getImageData(x, y, 1, 1).data;
+        return colour.every((value, at) => Math.abs(value - found[at]) <= 3);
+    }"""
+    until(page, script, [x, y, colour])
+
+
+def test_the_picture_the_legend_and_the_facts(page):
+    assert page.text_content("#state") == "live"
+    assert page.text_content("#source") == "rtsp://…@camera/1"
+    assert "fp32, golden frame 99.87 %" in page.text_content("#backend")
+    names = page.locator("#classes li span:nth-of-type(1)").all_text_contents()
+    assert names == ["sky", "road", "car"]
+    assert page.text_content("#share-2") == "75.0 %"
+    # Grey 100 under half of red, and under half of blue.
+    shows(page, 40, 40, [178, 50, 50])
+    shows(page, 40, 5, [50, 50, 178])
+
+
+def test_opacity_and_class_toggles_change_the_picture_here(page):
+    page.locator("#classes input").nth(2).uncheck()
+    shows(page, 40, 40, [100, 100, 100])
+    shows(page, 40, 5, [50, 50, 178])
+    page.locator("#opacity").fill("100")
+    shows(page, 40, 5, [0, 0, 255])
+
+
+def test_pause_stops_the_picture_and_snapshot_saves_it(page):
+    page.click("#pause")
+    assert page.text_content("#pause") == "Go on"
+    with page.expect_download() as download:
+        page.click("#snapshot")
+    assert download.value.suggested_filename.endswith(".png")
+    assert download.value.path().read_bytes()[:4] == b"\x89PNG"
+
+
+def test_record_saves_a_video(page):
+    page.click("#record")
+    page.wait_for_timeout(1500)
+    with page.expect_download() as download:
+        page.click("#record")
+    assert download.value.suggested_filename.endswith(".webm")
+    assert download.value.path().stat().st_size > 1000
+
+
+def test_a_lost_source_is_shown_with_its_age(page, stream):
+    stream.changes = {"repeated": True, "state": "lost", "timing": {}}
+    until(page, "() => document.getElementById('note').textContent.startsWith('no new frame')")
+
+
+def test_a_device_that_goes_away_is_shown(page, stream):
+    stream.server.close()
+    until(page, "() => document.getElementById('state').textContent === 'disconnected'")
+    page.goto("about:blank")  # what fails to load from now on is no fault of the page

@@ -1,0 +1,223 @@
+"""The page's addresses, with real clients: HTTP, WebSocket, Prometheus' own parser."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import SinkError
+
+pytest.importorskip("starlette", reason="extra serve")
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from runtime.page.server import PageServer, parse_address
+
+
+def live(stream, **settings):
+    return connect(stream.server.url.replace("http", "ws") + "live", **settings)
+
+
+def next_of(viewer):
+    viewer.send("next")
+    message = viewer.recv(timeout=10)
+    header, jpeg = struct.unpack_from("<II", message)
+    facts = json.loads(message[8 : 8 + header])
+    picture = cv2.imdecode(np.frombuffer(message[8 + header :][:jpeg], np.uint8), 1)
+    labels = cv2.imdecode(np.frombuffer(message[8 + header + jpeg :], np.uint8), 0)
+    return facts, picture, labels
+
+
+def test_a_viewer_gets_the_picture_and_the_labels_exactly(stream):
+    stream.add(label=2)
+    with live(stream) as viewer:
+        facts, picture, labels = next_of(viewer)
+    assert facts["shares"] == [0.25, 0.0, 0.75]
+    assert facts["stage_ms"]["infer"] == 8.0
+    assert facts["state"] == "live"
+    assert picture.shape == (48, 64, 3)
+    assert abs(picture.astype(int) - 100).max() <= 2
+    assert (labels[:6] == 0).all()
+    assert (labels[6:] == 2).all()
+
+
+def test_a_viewer_that_is_slow_gets_the_newest_and_misses_the_rest(stream):
+    with live(stream) as viewer:
+        stream.add()
+        assert next_of(viewer)[0]["frame"] == 0
+        for _ in range(50):
+            stream.add()
+        assert next_of(viewer)[0]["frame"] == 50
+
+
+def test_viewers_do_not_slow_the_stream_and_a_stalled_one_not_the_others(stream):
+    """Three viewers beside one that never reads; the sink's own time is what counts."""
+    seen, end = dict.fromkeys(range(3), 0), threading.Event()
+
+    def watch(name):
+        with live(stream) as viewer:
+            while not end.is_set():
+                next_of(viewer)
+                seen[name] += 1
+
+    viewers = [threading.Thread(target=watch, args=(name,)) for name in seen]
+    taken_ms = []
+    with live(stream) as stalled:
+        stalled.send("next")
+        for viewer in viewers:
+            viewer.start()
+        for _ in range(60):
+            start_s = time.perf_counter()
+            stream.add()
+            taken_ms.append(1000 * (time.perf_counter() - start_s))
+            time.sleep(1 / 30)
+        end.set()
+        stream.add()
+        for viewer in viewers:
+            viewer.join(5)
+    assert min(seen.values()) >= 20, seen
+    assert np.median(taken_ms) < 20
+
+
+@pytest.mark.parametrize("message", ["", "nex", "next" * 50, "\u2603", b"next", b"\xff" * 40])
+def test_what_a_viewer_sends_is_one_word(stream, message):
+    stream.add()
+    with live(stream) as viewer:
+        viewer.send(message)
+        with pytest.raises(ConnectionClosed):
+            viewer.recv(timeout=5)
+    with live(stream) as viewer:  # the others go on
+        assert next_of(viewer)[0]["frame"] == 0
+
+
+def test_another_sites_page_cannot_watch(get, stream):
+    stream.add()
+    with pytest.raises(InvalidStatus), live(stream, origin="http://evil.example"):
+        pass
+    assert get(stream.port, "/status", Origin="http://evil.example").status == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "192.168.0.7:8080", ""])
+def test_a_name_that_is_not_this_machines_is_refused(get, stream, host):
+    assert get(stream.port, "/", Host=host).status == 403
+
+
+def test_prometheus_reads_the_metrics(get, stream):
+    for _ in range(4):
+        stream.add(label=2)
+    stream.add(label=2, repeated=True, state="lost", timing={})
+    response = get(stream.port, "/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(response.body.decode())
+        for sample in family.samples
+    }
+    assert found["sfda_edge_frames_total", ("outcome", "read")] == 10
+    assert found["sfda_edge_frames_total", ("outcome", "segmented")] == 5
+    assert found["sfda_edge_frames_total", ("outcome", "dropped")] == 2
+    assert found["sfda_edge_reconnects_total",] == 3
+    assert found["sfda_edge_source_state", ("state", "live")] == 1
+    assert found["sfda_edge_source_state", ("state", "lost")] == 0
+    assert found["sfda_edge_class_share", ("class", "car")] == 0.75
+    assert found["sfda_edge_golden_agreement",] == 0.9987
+    assert found["sfda_edge_stage_seconds_count", ("stage", "infer")] == 4
+    assert found["sfda_edge_stage_seconds_sum", ("stage", "infer")] == pytest.approx(0.032)
+    assert found["sfda_edge_frame_age_seconds_count",] == 4
+    info = [key for key in found if key[0] == "sfda_edge_backend_info"]
+    assert ("provider", "CPUExecutionProvider") in info[0]
+    assert found["process_resident_memory_bytes",] > 1e7
+
+
+def test_health_is_of_the_process_and_readiness_of_the_stream(get, stream):
+    assert get(stream.port, "/healthz").body == b"ok"
+    assert get(stream.port, "/readyz").status == 503
+    stream.add()
+    assert get(stream.port, "/readyz").status == 200
+    stream.add(repeated=True, state="lost")
+    assert get(stream.port, "/readyz").status == 503
+
+
+def test_the_status_and_the_facts(get, stream):
+    stream.add()
+    status = json.loads(get(stream.port, "/status").body)
+    assert (status["state"], status["reconnects"], status["frames_segmented"]) == ("live", 3, 1)
+    facts = json.loads(get(stream.port, "/facts").body)
+    assert facts["classes"] == ["sky", "road", "car"]
+    assert facts["source"] == "rtsp://…@camera/1"
+    assert facts["backend"]["golden_agreement"] == 0.9987
+
+
+def test_mjpeg_is_for_programs_that_know_no_websocket(stream):
+    stream.add(state="frozen")
+    host, port = stream.server.url.removeprefix("http://").rstrip("/").split(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        data = b""
+        while data.count(b"\xff\xd9") < 1:
+            data += client.recv(65536)
+    assert b"multipart/x-mixed-replace; boundary=frame" in data
+    jpeg = data[data.index(b"\xff\xd8") : data.index(b"\xff\xd9") + 2]
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("path", ["/page.html", "/../server.py", "/static/page.js", "/etc/passwd"])
+def test_only_the_listed_files_are_served(get, stream, path):
+    assert get(stream.port, path).status == 404
+
+
+def test_the_page_may_load_nothing_from_elsewhere(get, stream):
+    response = get(stream.port, "/")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert b"http" not in response.body.replace(b"http-equiv", b"")
+    assert b"://" not in get(stream.port, "/page.css").body
+
+
+def test_an_address_in_use_is_an_error(stream):
+    port = stream.server.url.rstrip("/").rpartition(":")[2]
+    with pytest.raises(SinkError, match=f"cannot serve on 127.0.0.1:{port}: Address already in"):
+        PageServer(stream.view, f"127.0.0.1:{port}")
+
+
+def test_a_closed_server_is_gone_at_once(get, stream):
+    stream.add()
+    with live(stream) as viewer:
+        next_of(viewer)
+        start_s = time.monotonic()
+        stream.server.close()
+        assert time.monotonic() - start_s < 2
+    with pytest.raises(ConnectionRefusedError):
+        get(stream.port, "/")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("8080", ("127.0.0.1", 8080)),
+        ("[::1]:9000", ("::1", 9000)),
+        ("device.local:0", ("device.local", 0)),
+    ],
+)
+def test_addresses(text, address):
+    assert parse_address(text) == address
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_or_an_error(text):
+    try:
+        host, port = parse_address(text)
+    except SinkError:
+        return
+    assert host
+    assert 0 <= port <= 65535
