@@ -19,7 +19,10 @@ from runtime.outputs import open_sinks, require_other_files
 from runtime.stream_arguments import build_parser
 
 if TYPE_CHECKING:
+    from runtime.backends import Backend
+    from runtime.bundle.manifest import Manifest
     from runtime.pipeline import Pipeline
+    from runtime.sources.base import Source
     from runtime.sources.settings import SourceSettings
 
 logger = logging.getLogger("runtime.stream")
@@ -74,8 +77,6 @@ def stream(args: argparse.Namespace) -> None:
     """
     from runtime.backends import open_backend
     from runtime.bundle.manifest import read_manifest
-    from runtime.loss import LossPolicy
-    from runtime.pipeline import Pipeline
     from runtime.sinks.window import WindowClosed
     from runtime.sources.grammar import open_source
 
@@ -92,16 +93,7 @@ def stream(args: argparse.Namespace) -> None:
         logger.info("%s, %dx%d", backend.line(), width, height)
         source = stack.enter_context(open_source(args.source, _source_settings(args)))
         logger.info("%s: %s frame", source.name, args.buffer if source.live else "every")
-        pipeline = Pipeline(
-            source,
-            backend,
-            manifest.input_hw,
-            max_frames=args.frames,
-            stop=stop,
-            loss=LossPolicy(args.on_loss, manifest.label_space.ignore_index),
-            buffer_policy=args.buffer,
-            deadline_ms=args.deadline_ms,
-        )
+        pipeline = _pipeline(args, source, backend=backend, manifest=manifest, stop=stop)
         sinks = open_sinks(
             args,
             manifest.label_space,
@@ -120,6 +112,29 @@ def stream(args: argparse.Namespace) -> None:
                 print(summary.table(), file=sys.stderr)
             else:
                 print_result(summary.table())
+
+
+def _pipeline(
+    args: argparse.Namespace,
+    source: Source,
+    *,
+    backend: Backend,
+    manifest: Manifest,
+    stop: threading.Event,
+) -> Pipeline:
+    from runtime.loss import LossPolicy
+    from runtime.pipeline import Pipeline
+
+    return Pipeline(
+        source,
+        backend,
+        manifest.input_hw,
+        max_frames=args.frames,
+        stop=stop,
+        loss=LossPolicy(args.on_loss, manifest.label_space.ignore_index),
+        buffer_policy=args.buffer,
+        deadline_ms=args.deadline_ms,
+    )
 
 
 def _source_settings(args: argparse.Namespace) -> SourceSettings:
