@@ -15,12 +15,14 @@ class Frame:
     Attributes:
         index: number of the frame in its source, from 0.
         image: (H, W, 3) uint8 RGB.
-        captured_ns: monotonic clock when the source handed it over.
+        captured_ns: monotonic clock when it came, before it was decoded where that can be known.
+        time_s: on the source's own clock; None of one without.
     """
 
     index: int
     image: np.ndarray
     captured_ns: int
+    time_s: float | None = None
 
     @property
     def age_ms(self) -> float:

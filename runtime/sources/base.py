@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 
 import numpy as np
 
 from runtime.closing import Closing
+from runtime.errors import SourceError
 from runtime.frames import Frame
 from runtime.sources.watchdog import State
+
+logger = logging.getLogger(__name__)
 
 
 class Source(Closing, ABC):
@@ -19,17 +23,25 @@ class Source(Closing, ABC):
         name: for people; never holds a password.
         live: frames that are not taken in time are lost.
         fps: the source's own rate, or None when it has none.
+        codec: of a video, where it is known.
+        promised: number of frames that a file's container names; None where it names none.
+        damaged: frames that could not be decoded, and were left out.
         reconnects: how often it was opened again.
     """
 
     name: str
     live: bool = False
     fps: float | None = None
+    codec: str = ""
+    promised: int | None = None
     reconnects: int = 0
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self.damaged = 0
         self._ended = False
+        # Of the next image, where a source knows them.
+        self._captured_ns: int | None = None
+        self._time_s: float | None = None
 
     @property
     def state(self) -> State:
@@ -47,12 +59,42 @@ class Source(Closing, ABC):
         """The next frame, or None at the end.
 
         Raises:
-            SourceError: a live source is lost, or an image is damaged.
+            SourceError: a live source is lost, an image is damaged, or there is no frame at all.
         """
         image = self._next_image()
         if image is None:
-            self._ended = True
+            if not self._ended:
+                self._ended = True
+                self._look_back()
             return None
-        frame = Frame(self._count, image, time.monotonic_ns())
+        captured_ns = time.monotonic_ns() if self._captured_ns is None else self._captured_ns
+        frame = Frame(self._count, image, captured_ns, self._time_s)
         self._count += 1
         return frame
+
+    def _look_back(self) -> None:
+        """Say what was missing.
+
+        Raises:
+            SourceError: everything was.
+        """
+        if not self._count:
+            codec = f" (its codec is {self.codec})" if self.codec else ""
+            raise SourceError(
+                f"{self.name} holds no frame that can be decoded{codec}; re-encode it as H.264, or "
+                "pip install 'sfda-edge[video]', whose decoders know more codecs"
+            )
+        if self.damaged:
+            logger.warning(
+                "%s: %d damaged frames were left out, %d are whole",
+                self.name,
+                self.damaged,
+                self._count,
+            )
+        elif self.promised is not None and self._count < self.promised:
+            logger.warning(
+                "%s ends after %d frames, its container names %d: the file is not whole",
+                self.name,
+                self._count,
+                self.promised,
+            )

@@ -1,8 +1,4 @@
-"""What OpenCV captures: cameras, network streams, video files.
-
-FFmpeg decides by content what a file or stream is, and a playlist may name other files and
-addresses. So containers and protocols are limited to lists, for files and for the network apart.
-"""
+"""What OpenCV captures: cameras, and videos and network streams where PyAV is not installed."""
 
 from __future__ import annotations
 
@@ -19,13 +15,9 @@ from runtime.sources.base import Source
 
 # OpenCV hands this environment variable's ``key;value|key;value`` to FFmpeg.
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,m4v,mjpeg,mpjpeg,h264,hevc"
-FILE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}"
-NETWORK_OPTIONS = (
-    "rtsp_transport;tcp|protocol_whitelist;http,https,httpproxy,tcp,tls,udp,rtp,rtsp|"
-    f"format_whitelist;{_CONTAINERS},rtsp,rtp,sdp"
-)
 _environment = threading.Lock()
+# Behind damaged frames a stream goes on: OpenCV says no more than that there is no frame.
+_MOST_DAMAGED_IN_A_ROW = 100
 
 
 class CaptureSource(Source):
@@ -41,15 +33,22 @@ class CaptureSource(Source):
         import cv2
 
         super().__init__()
-        self.name, self.live, self._capture = name, live, capture
-        self._to_rgb = lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        self.name, self.live, self._capture, self._cv2 = name, live, capture, cv2
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # off in some builds
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(rate) if 0 < rate < 1000 else None
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.promised = promised if not live and promised > 0 else None
 
     def _next_image(self) -> np.ndarray | None:
-        there, image = self._capture.read()
-        if there:
-            return self._to_rgb(image)
+        for missed in range(_MOST_DAMAGED_IN_A_ROW):
+            there, image = self._capture.read()
+            if there:
+                self.damaged += missed
+                self._time_s = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000
+                return self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB)
+            if self.live or self._count + self.damaged + missed >= (self.promised or 0):
+                break
         if self.live:
             raise SourceError(
                 f"{self.name} stopped after {self._count} frames; check its cable, power or network"
@@ -57,6 +56,7 @@ class CaptureSource(Source):
         return None
 
     def close(self) -> None:
+        """Let go of the device, file or connection."""
         self._capture.release()
 
 

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import re
+import time
 
 from runtime.errors import SourceError
+from runtime.sources.av_source import AvSource, has_av
 from runtime.sources.base import Source
-from runtime.sources.capture import NETWORK_OPTIONS, CaptureSource, ffmpeg_options, load_opencv
+from runtime.sources.capture import CaptureSource, ffmpeg_options, load_opencv
+from runtime.sources.containers import NETWORK
 from runtime.sources.credentials import without_credentials
 from runtime.sources.video_file import VIDEO_SUFFIXES
 
 URL = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)
-OPEN_TIMEOUT_MS = 5000
-READ_TIMEOUT_MS = 5000
 
 
 def open_url(url: str) -> Source:
-    """A stream by its URL.
+    """A stream by its URL; by PyAV where it is installed.
 
     Raises:
         SourceError: it does not open.
     """
+    live = not is_file(url)
+    if has_av():
+        return AvSource(without_credentials(url), url, NETWORK, live)
+    return open_url_with_opencv(url)
+
+
+def open_url_with_opencv(url: str) -> Source:
+    """The same by OpenCV.
+
+    Raises:
+        SourceError: it does not open; OpenCV does not say why.
+    """
     cv2 = load_opencv()
-    limits = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        OPEN_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        READ_TIMEOUT_MS,
-    ]
-    with ffmpeg_options(NETWORK_OPTIONS):
+    open_s, read_s = NETWORK.open_s or 0, NETWORK.read_s or 0
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1000 * open_s)]
+    limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1000 * read_s)]
+    start_s = time.monotonic()
+    with ffmpeg_options(NETWORK.for_opencv()):
         capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
     name = without_credentials(url)
     if not capture.isOpened():
+        late = time.monotonic() - start_s >= open_s
+        found = f"no answer within {open_s:g} s" if late else "refused, or no video"
         raise SourceError(
-            f"{name} does not open within {OPEN_TIMEOUT_MS / 1000:.0f} s; "
-            "check address, user and password, and that it plays elsewhere"
+            f"{name} does not open: {found}; check address, user and password, and that it plays "
+            "elsewhere"
         )
     return CaptureSource(name, capture, live=not is_file(url))
 

@@ -139,7 +139,7 @@ class ReconnectingSource(Source):
             if frame is not None:
                 self.watchdog.frame(frame.image)
                 self._count += 1
-                return Frame(self._count - 1, frame.image, frame.captured_ns)
+                return Frame(self._count - 1, frame.image, frame.captured_ns, frame.time_s)
         self.watchdog.ended()
         return None
 

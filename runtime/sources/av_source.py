@@ -1,0 +1,137 @@
+"""Videos and network streams decoded by PyAV: FFmpeg's own errors, clocks and damage reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import SourceError
+from runtime.sources.base import Source
+from runtime.sources.containers import Limits
+
+
+class AvSource(Source):
+    """An opened container's first video.
+
+    Frames that the decoder marks as damaged are left out and counted.
+
+    Args:
+        name: for people.
+        where: path or URL.
+        limits: which containers and protocols may be opened, and how long it may take.
+        live: whether frames that are not taken in time are lost.
+
+    Raises:
+        SourceError: it does not open, or holds no video.
+    """
+
+    def __init__(self, name: str, where: str, limits: Limits, live: bool) -> None:
+        av = load_av()
+        super().__init__()
+        self.name, self.live = name, live
+        self._errors = av.error.FFmpegError
+        try:
+            self._container = av.open(
+                where,
+                container_options=dict(limits.options),
+                timeout=(limits.open_s, limits.read_s),
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            what = "does not open" if limits.open_s else "is not a video that can be read"
+            raise SourceError(f"{name} {what}: {_reason(error, limits)}") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise SourceError(f"{name} holds no video")
+        stream = self._container.streams.video[0]
+        # Threads by frame decode faster and hand out each frame later.
+        stream.thread_type = "SLICE" if live else "AUTO"
+        rate = stream.average_rate
+        self.fps = float(rate) if rate and 0 < rate < 1000 else None
+        self.promised = stream.frames or None
+        self.codec = stream.codec_context.name
+        self._frames = self._decoded(stream)
+
+    def _decoded(self, stream: Any) -> Iterator[Any]:
+        """Frames in order; each notes when its packet came, before it was decoded."""
+        packets = self._container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            captured_ns = time.monotonic_ns()
+            try:
+                frames = packet.decode()
+            except self._errors:
+                self.damaged += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self.damaged += 1
+                    continue
+                self._captured_ns = captured_ns if self.live else None
+                yield frame
+
+    def _next_image(self) -> np.ndarray | None:
+        try:
+            frame = next(self._frames)
+        except StopIteration:
+            if self.live:
+                raise SourceError(
+                    f"{self.name} ended after {self._count} frames; check its cable, power or "
+                    "network"
+                ) from None
+            return None
+        except (self._errors, OSError) as error:
+            if not self.live:
+                raise SourceError(f"{self.name} cannot be read on: {error.strerror}") from None
+            raise SourceError(
+                f"{self.name} stopped after {self._count} frames ({error.strerror}); check its "
+                "cable, power or network"
+            ) from None
+        self._time_s = frame.time
+        image = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
+        if frame.rotation:
+            image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+        return image
+
+    def close(self) -> None:
+        """Let go of file or connection."""
+        self._container.close()
+
+
+def has_av() -> bool:
+    """Whether PyAV is installed."""
+    try:
+        load_av()
+    except ImportError:
+        return False
+    return True
+
+
+def load_av() -> Any:
+    """PyAV, after OpenCV: in the other order OpenCV's first window hangs (PyAV #978).
+
+    Its log lines are off: they repeat our errors, and may show a URL's password.
+    """
+    from runtime.sources.capture import load_opencv
+
+    load_opencv()
+    import av
+
+    av.logging.set_level(None)
+    return av
+
+
+def _reason(error: Exception, limits: Limits) -> str:
+    """What FFmpeg found, without the address, which may hold a password."""
+    kind = type(error).__name__
+    if kind in ("ExitError", "TimeoutError"):
+        return f"no answer within {limits.open_s:g} s; check address and power"
+    if kind in ("HTTPUnauthorizedError", "HTTPForbiddenError"):
+        return "it rejects user or password"
+    text = getattr(error, "strerror", None) or "it is not a video"
+    return f"{text}; check that it plays elsewhere"
