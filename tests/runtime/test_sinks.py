@@ -1,5 +1,6 @@
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from runtime.errors import SinkError
 from runtime.frames import Frame, Segmentation
 from runtime.overlay import Overlay
+from runtime.sinks import encoders
 from runtime.sinks.scoring import ScoringSink
 from runtime.sinks.video import VideoSink
 
@@ -26,38 +28,114 @@ def length_of(path):
     return sum(1 for _ in iter(lambda: capture.read()[0], False))
 
 
-def test_a_live_video_lasts_as_long_as_what_it_shows(tmp_path, three_classes):
-    """Three frames a second apart at 10 fps: 10 + 10 + 1 pictures."""
+@pytest.fixture(params=["PyAV", "OpenCV"])
+def encoder(request, monkeypatch):
+    if request.param == "OpenCV":
+        monkeypatch.setattr(encoders, "has_av", lambda: False)
+    return request.param
+
+
+def times_and_colours(path, row=20):
+    """What a player shows, and from when on."""
+    capture, found = cv2.VideoCapture(str(path)), []
+    while True:
+        there, picture = capture.read()
+        if not there:
+            return found
+        time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        found.append((time_s, int(picture[row, 30].argmax())))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_live_video_lasts_as_long_as_what_it_shows(encoder, suffix, tmp_path, three_classes):
+    """Class 0 for two seconds, then class 2: blue (first in BGR) until second two, then red."""
+    path = tmp_path / f"live{suffix}"
+    sink = VideoSink(path, Overlay(three_classes, legend=False), fps=10.0, live=True)
+    for index, label in enumerate((0, 0, 2)):
+        sink.write(result(index, captured_ns=index * SECOND_NS, label=label))
+    sink.close()
+    shown = times_and_colours(path)
+    if encoder == "PyAV" and suffix != ".avi":
+        assert [(pytest.approx(s, abs=0.01), c) for s, c in shown] == [(0, 0), (1, 0), (2, 2)]
+    else:
+        assert [colour for _, colour in shown] == [0] * 20 + [2]
+
+
+def test_a_file_with_a_variable_rate_keeps_its_times(encoder, tmp_path, three_classes):
+    times_s = [10.0, 10.1, 10.2, 11.0, 13.0]
+    path = tmp_path / "out.mp4"
+    sink = VideoSink(path, Overlay(three_classes), fps=10.0, live=False)
+    for index, time_s in enumerate(times_s):
+        one = result(index)
+        sink.write(replace(one, frame=replace(one.frame, time_s=time_s)))
+    sink.close()
+    shown = times_and_colours(path)
+    assert shown[-1][0] - shown[0][0] == pytest.approx(3.0, abs=0.11)
+
+
+def test_results_that_are_repeated_keep_a_live_video_going(tmp_path, three_classes, monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
     path = tmp_path / "live.mp4"
     sink = VideoSink(path, Overlay(three_classes), fps=10.0, live=True)
-    for index in range(3):
-        sink.write(result(index, captured_ns=index * SECOND_NS))
+    sink.write(result(0))
+    for now_s[0] in (1.0, 2.0, 3.0):
+        sink.write(replace(result(0), repeated=True, state="lost"))
     sink.close()
-    assert length_of(path) == 21
+    assert times_and_colours(path)[-1][0] == pytest.approx(3, abs=0.11)
 
 
-def test_a_live_picture_stays_until_the_next_one(tmp_path, three_classes):
-    """Class 0 for two seconds, then class 2: blue until the end."""
-    path = tmp_path / "live.avi"
-    sink = VideoSink(path, Overlay(three_classes, legend=False), fps=10.0, live=True)
-    sink.write(result(0, 0, label=0))
-    sink.write(result(1, 2 * SECOND_NS, label=2))
-    sink.close()
-    capture = cv2.VideoCapture(str(path))
-    colours = [int(capture.read()[1][20, 30].argmax()) for _ in range(21)]
-    assert colours == [0] * 20 + [2], "blue (first in BGR) until second two, then red"
-
-
-def test_frames_of_another_size_fit_into_the_video(tmp_path, three_classes):
-    path = tmp_path / "mixed.avi"
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_frames_of_another_or_an_odd_size_fit_into_the_video(
+    encoder, suffix, tmp_path, three_classes
+):
+    path = tmp_path / f"mixed{suffix}"
     sink = VideoSink(path, Overlay(three_classes), fps=None, live=False)
-    for index, size_hw in enumerate([(48, 64), (96, 128), (30, 30)]):
+    for index, size_hw in enumerate([(49, 65), (96, 128), (30, 30)]):
         sink.write(result(index, size_hw=size_hw))
     sink.close()
     assert length_of(path) == 3
 
 
-def test_a_full_disk_is_said_and_the_video_is_playable(tmp_path, three_classes, monkeypatch):
+def noisy(index):
+    """Compresses badly, so that a limit is soon reached."""
+    image = np.random.default_rng(index).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    return Segmentation(
+        frame=Frame(index, image, 0), label_map=np.zeros((12, 16), np.uint8), timing={}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk_is_an_error_and_what_was_written_plays(
+    suffix, tmp_path, three_classes, full_disk
+):
+    path = tmp_path / f"full{suffix}"
+    sink = VideoSink(path, Overlay(three_classes), fps=10.0, live=False)
+    written = 0
+    with full_disk(2_000_000):
+        with pytest.raises(SinkError, match=r"cannot write .*too large.*before plays"):
+            while written < 500:
+                sink.write(noisy(written))
+                written += 1
+        with pytest.raises(SinkError, match="cannot finish"):
+            sink.close()
+    assert 5 < written < 500
+    assert length_of(path) >= written - 3
+
+
+def test_opencvs_encoder_finds_out_after_it_has_closed_the_file(
+    tmp_path, three_classes, full_disk, monkeypatch
+):
+    monkeypatch.setattr(encoders, "has_av", lambda: False)
+    sink = VideoSink(tmp_path / "full.avi", Overlay(three_classes), fps=10.0, live=False)
+    with full_disk(500_000), pytest.raises(SinkError, match=r"holds \d+ of 60 pictures"):
+        for index in range(60):
+            sink.write(noisy(index))
+        sink.close()
+
+
+def test_opencvs_encoder_stops_before_the_disk_is_full(tmp_path, three_classes, monkeypatch):
+    monkeypatch.setattr(encoders, "has_av", lambda: False)
     path = tmp_path / "full.mp4"
     sink = VideoSink(path, Overlay(three_classes), fps=None, live=False)
     for index in range(50):
@@ -68,6 +146,12 @@ def test_a_full_disk_is_said_and_the_video_is_playable(tmp_path, three_classes, 
         sink.write(result(50))
     sink.close()
     assert length_of(path) == 50
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "out\udcff.mp4"])
+def test_a_name_that_cannot_be_written_is_an_error(encoder, name, tmp_path, three_classes):
+    with pytest.raises(SinkError, match=r"cannot (write|open)"):
+        VideoSink(tmp_path / name, Overlay(three_classes), fps=None, live=False).write(result(0))
 
 
 def test_scores_are_counted_at_the_labels_size(tmp_path, three_classes):

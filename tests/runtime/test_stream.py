@@ -123,6 +123,25 @@ def test_a_signal_ends_the_stream_with_a_playable_video(tmp_path, number):
     assert f"{written} segmented" in summary
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_kill_loses_less_than_a_second_of_video(tmp_path, suffix):
+    """A folder is segmented faster than its 15 pictures a second, so count pictures and not time."""
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    cv2.imwrite(str(tmp_path / "picture.png"), np.full((120, 160, 3), 90, np.uint8))
+    for index in range(3000):
+        (drive / f"{index:05d}.png").symlink_to(tmp_path / "picture.png")
+    command = [sys.executable, "-m", "runtime.stream", str(drive), "--save", f"out{suffix}"]
+    with subprocess.Popen([*command, "--jsonl", "out.jsonl"], cwd=tmp_path) as process:
+        wait_for_lines(tmp_path / "out.jsonl")
+        time.sleep(1.5)
+        process.kill()
+    written = len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert written > 20
+    assert frames_of(tmp_path / f"out{suffix}") >= written - 4
+
+
 def wait_for_lines(path, limit_s=60.0):
     start_s = time.monotonic()
     while not (path.exists() and path.stat().st_size):
