@@ -108,7 +108,8 @@ class OpenCvEncoder:
         import cv2
 
         self._cv2, self._path, self._fps = cv2, path, fps
-        self._written, self._previous = 0, np.zeros(0, np.uint8)
+        self._written = 0
+        self._previous: np.ndarray = np.zeros(0, np.uint8)
         self._require_space()
         codec = cv2.VideoWriter.fourcc(*OPENCV_CODECS[path.suffix.lower()])
         height, width = size_hw

@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -100,9 +101,18 @@ def test_frames_of_another_or_an_odd_size_fit_into_the_video(
 def noisy(index):
     """Compresses badly, so that a limit is soon reached."""
     image = np.random.default_rng(index).integers(0, 256, (240, 320, 3)).astype(np.uint8)
-    return Segmentation(
-        frame=Frame(index, image, 0), label_map=np.zeros((12, 16), np.uint8), timing={}
-    )
+    labels = np.zeros((12, 16), np.uint8)
+    return Segmentation(frame=Frame(index, image, 0), label_map=labels, timing={})
+
+
+def write_noise(sink, count):
+    """How many pictures were written, and the error that ended it."""
+    for index in range(count):
+        try:
+            sink.write(noisy(index))
+        except SinkError as error:
+            return index, str(error)
+    return count, ""
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -111,15 +121,12 @@ def test_a_full_disk_is_an_error_and_what_was_written_plays(
 ):
     path = tmp_path / f"full{suffix}"
     sink = VideoSink(path, Overlay(three_classes), fps=10.0, live=False)
-    written = 0
     with full_disk(2_000_000):
-        with pytest.raises(SinkError, match=r"cannot write .*too large.*before plays"):
-            while written < 500:
-                sink.write(noisy(written))
-                written += 1
-        with pytest.raises(SinkError, match="cannot finish"):
+        written, error = write_noise(sink, 500)
+        with contextlib.suppress(SinkError):  # the end of the file has no room, either
             sink.close()
     assert 5 < written < 500
+    assert "too large; what was written before plays" in error
     assert length_of(path) >= written - 3
 
 
@@ -128,10 +135,10 @@ def test_opencvs_encoder_finds_out_after_it_has_closed_the_file(
 ):
     monkeypatch.setattr(encoders, "has_av", lambda: False)
     sink = VideoSink(tmp_path / "full.avi", Overlay(three_classes), fps=10.0, live=False)
-    with full_disk(500_000), pytest.raises(SinkError, match=r"holds \d+ of 60 pictures"):
-        for index in range(60):
-            sink.write(noisy(index))
-        sink.close()
+    with full_disk(500_000):
+        assert write_noise(sink, 60) == (60, "")
+        with pytest.raises(SinkError, match=r"holds \d+ of 60 pictures"):
+            sink.close()
 
 
 def test_opencvs_encoder_stops_before_the_disk_is_full(tmp_path, three_classes, monkeypatch):

@@ -126,7 +126,7 @@ def test_a_signal_ends_the_stream_with_a_playable_video(tmp_path, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_kill_loses_less_than_a_second_of_video(tmp_path, suffix):
-    """A folder is segmented faster than its 15 pictures a second, so count pictures and not time."""
+    """Pictures are counted, and not seconds: a folder is segmented faster than it plays."""
     drive = tmp_path / "drive"
     drive.mkdir()
     cv2.imwrite(str(tmp_path / "picture.png"), np.full((120, 160, 3), 90, np.uint8))
