@@ -48,7 +48,7 @@ $(VENV)/user.stamp: setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp
-	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,serve,video,dev]'
+	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless,imagenet,synth,serve,video,record,dev]'
 	# It asks for TensorRT itself, which type checkers need not.
 	$(PIP) --no-deps tensorrt-stubs
 	touch $@

@@ -13,10 +13,13 @@ from runtime.errors import SinkError
 if TYPE_CHECKING:
     from runtime.backends import Backend
     from runtime.bundle.labels import LabelSpace
+    from runtime.bundle.manifest import Manifest
+    from runtime.overlay import Overlay
     from runtime.page.server import PageServer
     from runtime.page.view import LiveView
     from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
+    from runtime.sinks.jsonl import ResultLines
     from runtime.sources.base import Source
 
 
@@ -26,14 +29,19 @@ def require_other_files(args: argparse.Namespace, bundle_dir: Path) -> None:
     Raises:
         SinkError: one would, or both outputs are one file.
     """
-    outputs = {"--save": args.save, "--jsonl": None if args.jsonl == "-" else args.jsonl}
-    inputs = {"source": Path(args.source), "bundle": bundle_dir}
+    outputs = {
+        "--save": args.save,
+        "--jsonl": None if args.jsonl == "-" else args.jsonl,
+        "--record": args.record,
+    }
+    inputs = {"source": Path(args.source.removeprefix("replay:")), "bundle": bundle_dir}
     for flag, name in outputs.items():
         for what, path in inputs.items() if name is not None else ():
             if _is_or_holds(path, Path(name)):
                 raise SinkError(f"{flag} {name} is in the {what}, {path}; name another file")
-    if args.save is not None and args.jsonl is not None and Path(args.jsonl) == args.save:
-        raise SinkError(f"--save and --jsonl are both {args.save}")
+    given = [Path(name) for name in outputs.values() if name is not None]
+    if len(set(given)) < len(given):
+        raise SinkError(f"{' and '.join(outputs)} need different files, {given[0]} comes twice")
 
 
 def _is_or_holds(read: Path, written: Path) -> bool:
@@ -50,7 +58,7 @@ def _is_or_holds(read: Path, written: Path) -> bool:
 
 def open_sinks(
     args: argparse.Namespace,
-    label_space: LabelSpace,
+    manifest: Manifest,
     *,
     source: Source,
     backend: Backend,
@@ -63,13 +71,18 @@ def open_sinks(
         SinkError: one does not open.
     """
     from runtime.overlay import Overlay
-    from runtime.sinks.jsonl import JsonLinesSink
+    from runtime.sinks.jsonl import JsonLinesSink, ResultLines
+    from runtime.sinks.replay_check import ReplayCheck
     from runtime.sinks.video import VideoSink
     from runtime.sinks.window import WindowSink
+    from runtime.sources.replay import ReplaySource
 
+    label_space = manifest.label_space
     overlay = Overlay(label_space, caption=backend.caption())
+    lines = ResultLines(label_space, backend.record())
     makers: list[tuple[bool, Callable[[], Sink]]] = [
-        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, label_space, backend.record())),
+        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, lines)),
+        (args.record is not None, lambda: _recording(args.record, overlay, manifest, lines)),
         (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
         (args.show, lambda: WindowSink(overlay)),
     ]
@@ -78,11 +91,22 @@ def open_sinks(
         if wanted:
             sinks.append(make())
             stack.callback(sinks[-1].close)
+    if isinstance(source, ReplaySource):
+        sinks.append(ReplayCheck(source))
     if args.serve is not None:
         view = _live_view(source, label_space, backend, pipeline)
         stack.enter_context(_serve(view, args.serve))
         sinks.append(view)
     return sinks
+
+
+def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLines) -> Sink:
+    try:
+        from runtime.sinks.mcap import McapSink
+    except ModuleNotFoundError as error:
+        raise SinkError(f"--record needs {error.name}: pip install 'sfda-edge[record]'") from None
+    facts = {"model_sha256": manifest.sha256[manifest.model_file], **lines.backend}
+    return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=facts)
 
 
 def _live_view(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runtime.backends import Backend
     from runtime.bundle.manifest import Manifest
     from runtime.pipeline import Pipeline
+    from runtime.sinks import Sink
     from runtime.sources.base import Source
     from runtime.sources.settings import SourceSettings
 
@@ -96,7 +97,7 @@ def stream(args: argparse.Namespace) -> None:
         pipeline = _pipeline(args, source, backend=backend, manifest=manifest, stop=stop)
         sinks = open_sinks(
             args,
-            manifest.label_space,
+            manifest,
             source=source,
             backend=backend,
             pipeline=pipeline,
@@ -107,11 +108,18 @@ def stream(args: argparse.Namespace) -> None:
         except WindowClosed:
             pass
         finally:
-            summary = pipeline.snapshot()
-            if args.jsonl == "-":
-                print(summary.table(), file=sys.stderr)
-            else:
-                print_result(summary.table())
+            _print_summary(pipeline, sinks, to_errors=args.jsonl == "-")
+
+
+def _print_summary(pipeline: Pipeline, sinks: Sequence[Sink], to_errors: bool) -> None:
+    from runtime.sinks.replay_check import ReplayCheck
+
+    lines = [pipeline.snapshot().table()]
+    lines += [sink.line() for sink in sinks if isinstance(sink, ReplayCheck)]
+    if to_errors:
+        print("\n".join(lines), file=sys.stderr)
+    else:
+        print_result("\n".join(lines))
 
 
 def _pipeline(

@@ -14,6 +14,7 @@ SOURCE
   rtsp:// http://    a network stream, or a video file's URL
   FILE               a video: every frame is segmented
   FOLDER  "IM*.png"  its images, by name
+  replay:FILE.mcap   a recording, compared with what it recorded
   streetsynth        the clip that ships with the package
 
 examples
@@ -52,6 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
     )
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE.mcap",
+        help="record frames, label maps and results for replay:FILE.mcap, Foxglove or Rerun",
+    )
     parser.add_argument(
         "--serve",
         nargs="?",

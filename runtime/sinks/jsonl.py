@@ -17,25 +17,19 @@ from runtime.frames import Segmentation
 SCHEMA = 2  # docs/runtime.md lists the keys
 
 
-class JsonLinesSink:
-    """Writes to a file, or to standard output for ``-``.
+class ResultLines:
+    """Makes the record of a result, for files and recordings.
 
     Args:
-        path: of the file.
         label_space: names of the classes.
-        backend: what runs the model, as ``Backend.record`` says; it stands in every line.
+        backend: what runs the model, as ``Backend.record`` says; it stands in every record.
     """
 
-    def __init__(self, path: str, label_space: LabelSpace, backend: dict[str, Any]) -> None:
-        self._names, self._backend = label_space.names, backend
-        self._path = path
-        try:
-            self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise SinkError(f"cannot write {path}: {error.strerror}") from None
+    def __init__(self, label_space: LabelSpace, backend: dict[str, Any]) -> None:
+        self._names, self.backend = label_space.names, backend
 
-    def write(self, result: Segmentation) -> None:
-        """Write one line."""
+    def record(self, result: Segmentation) -> dict[str, Any]:
+        """Plain values for JSON."""
         labels = result.label_map
         counts = np.bincount(labels.reshape(-1), minlength=256)
         shares = {
@@ -43,7 +37,7 @@ class JsonLinesSink:
             for name, count in zip(self._names, counts[: len(self._names)], strict=True)
             if count
         }
-        line = {
+        return {
             "schema": SCHEMA,
             "frame": result.frame.index,
             "captured_ns": result.frame.captured_ns,
@@ -52,10 +46,28 @@ class JsonLinesSink:
             "repeated": result.repeated,
             "stage_ms": {stage: round(value, 3) for stage, value in result.timing.items()},
             "class_share": shares,
-            "backend": self._backend,
+            "backend": self.backend,
         }
+
+
+class JsonLinesSink:
+    """Writes to a file, or to standard output for ``-``.
+
+    Raises:
+        SinkError: the file cannot be written.
+    """
+
+    def __init__(self, path: str, lines: ResultLines) -> None:
+        self._lines, self._path = lines, path
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror}") from None
+
+    def write(self, result: Segmentation) -> None:
+        """Write one line."""
+        try:
+            self._file.write(json.dumps(self._lines.record(result)) + "\n")
             self._file.flush()  # who reads along sees each frame as it comes
         except OSError as error:
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None

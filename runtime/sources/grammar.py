@@ -8,6 +8,7 @@
 | a video file or its URL    | ends when it ends                       | every frame            |
 | a folder                   | its images, by name                     | every frame            |
 | ``"drive/*.png"``          | the images of a pattern, by name        | every frame            |
+| ``replay:FILE.mcap``       | a recording, at the times that it had   | every frame            |
 | ``streetsynth``            | the labelled clip that ships with us    | every frame            |
 """
 
@@ -24,6 +25,7 @@ from runtime.sources.credentials import without_credentials
 from runtime.sources.folder import open_folder, open_pattern
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource
+from runtime.sources.replay import ReplaySource
 from runtime.sources.settings import SourceSettings
 from runtime.sources.video_file import open_video_file
 
@@ -47,6 +49,8 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
             f"{', '.join(settings.of_camera)}: only a camera can be asked; "
             f"'{without_credentials(spec)}' is none"
         )
+    if spec.startswith("replay:"):
+        return ReplaySource(Path(spec.removeprefix("replay:")))
     if URL.match(spec):
         if is_file(spec):
             return open_url(spec)
