@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
 import threading
 import warnings
+from datetime import datetime, timezone
 from typing import NoReturn
 
 from runtime.files import printable
@@ -25,10 +27,15 @@ def start_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def start_log() -> None:
-    """Log from INFO on, one line a message, with control characters as escapes."""
+def start_log(log_format: str = "text") -> None:
+    """Log from INFO on, one line a message, with control characters as escapes.
+
+    Args:
+        log_format: ``text``, or ``json`` for an object a line.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s  %(message)s", "%H:%M:%S"))
+    text = _PrintableFormatter("%(asctime)s %(levelname)s  %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
@@ -38,6 +45,22 @@ class _PrintableFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         record.message = printable(record.message)
         return super().formatMessage(record)
+
+
+class _JsonFormatter(logging.Formatter):
+    """An object with time (ISO 8601, UTC), level, logger and message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc)
+        entry = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def print_error(text: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ def open_sinks(
     from runtime.overlay import Overlay
     from runtime.sinks.jsonl import JsonLinesSink, ResultLines
     from runtime.sinks.replay_check import ReplayCheck
+    from runtime.sinks.service import ServiceSink
     from runtime.sinks.video import VideoSink
     from runtime.sinks.window import WindowSink
     from runtime.sources.replay import ReplaySource
@@ -85,6 +87,7 @@ def open_sinks(
         (args.record is not None, lambda: _recording(args.record, overlay, manifest, lines)),
         (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
         (args.show, lambda: WindowSink(overlay)),
+        ("NOTIFY_SOCKET" in os.environ, lambda: ServiceSink(os.environ["NOTIFY_SOCKET"])),
     ]
     sinks = []
     for wanted, make in makers:

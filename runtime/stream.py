@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
     start_output()
     args = build_parser().parse_args(arguments)
-    start_log()
+    start_log(args.log_format)
     try:
         stream(args)
     except (StreamError, OSError) as error:

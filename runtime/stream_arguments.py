@@ -48,28 +48,33 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads of one inference (default: the backend's choice)",
     )
-    parser.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
+        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
-    parser.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
-    parser.add_argument(
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    _add_output_arguments(parser.add_argument_group("outputs"))
+    _add_live_arguments(parser.add_argument_group("live sources"))
+    _add_camera_arguments(parser.add_argument_group("cameras"))
+    return parser
+
+
+def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
+    group.add_argument("--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi")
+    group.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    group.add_argument(
         "--record",
         type=Path,
         metavar="FILE.mcap",
         help="record frames, label maps and results for replay:FILE.mcap, Foxglove or Rerun",
     )
-    parser.add_argument(
+    group.add_argument(
         "--serve",
         nargs="?",
         const="127.0.0.1:8080",
         metavar="HOST:PORT",
         help="a page with the live picture, and /metrics (127.0.0.1:8080)",
     )
-    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    _add_live_arguments(parser.add_argument_group("live sources"))
-    _add_camera_arguments(parser.add_argument_group("cameras"))
-    return parser
 
 
 def _add_live_arguments(group: argparse._ArgumentGroup) -> None:

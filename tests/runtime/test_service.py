@@ -1,0 +1,70 @@
+"""What systemd is told, and the unit that it reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime import stream
+
+UNIT = Path(__file__).parents[2] / "examples/sfda-edge-stream.service"
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        yield listener
+
+
+def heard(manager):
+    messages = []
+    while not messages or messages[-1] != "STOPPING=1":
+        messages.append(manager.recv(1000).decode())
+    return messages
+
+
+def test_ready_comes_with_the_first_result_and_frames_feed_the_watchdog(manager, in_empty_folder):
+    assert stream.main(["streetsynth", "--frames", "30"]) == 0
+    first, *others, last = heard(manager)
+    assert first.startswith("READY=1")
+    assert set(others) == {"WATCHDOG=1"}
+    assert last == "STOPPING=1"
+
+
+def test_what_does_not_open_is_never_ready(manager, in_empty_folder):
+    assert stream.main(["camera57"]) == 2
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)
+
+
+def test_logs_as_json(in_empty_folder, capfd):
+    import sys
+
+    command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--frames", "2"]
+    done = subprocess.run([*command, "--log-format", "json"], capture_output=True, text=True)
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {"time", "level", "logger", "message"} == set(entries[0])
+    assert any("golden frame 100.00 %" in entry["message"] for entry in entries)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_no_fault_with_the_unit(tmp_path):
+    program = tmp_path / "python"
+    program.write_text("")
+    program.chmod(0o755)
+    text = UNIT.read_text().replace("/opt/sfda-edge/bin/python", str(program))
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace("User=sfda-edge", "User=root"))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
