@@ -17,6 +17,7 @@ __all__ = [
     "Frame",
     "LoadedBundle",
     "Segmentation",
+    "SourceSettings",
     "Stream",
     "StreamError",
     "load_bundle",
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from runtime.api import LoadedBundle, Stream, load_bundle, open_stream
     from runtime.errors import StreamError
     from runtime.frames import Frame, Segmentation
+    from runtime.sources.settings import SourceSettings
 
 _HOMES = {
     "Frame": "runtime.frames",
     "Segmentation": "runtime.frames",
     "StreamError": "runtime.errors",
+    "SourceSettings": "runtime.sources.settings",
     **dict.fromkeys(("LoadedBundle", "Stream", "load_bundle", "open_stream"), "runtime.api"),
 }
 

@@ -15,9 +15,12 @@ from runtime.closing import Closing
 from runtime.errors import SourceError
 from runtime.frames import Segmentation
 from runtime.images import resize_image, resize_label_map
+from runtime.loss import LossPolicy
 from runtime.packaged import BUNDLE_DIR
 from runtime.pipeline import Pipeline
+from runtime.sources.base import Source
 from runtime.sources.grammar import open_source
+from runtime.sources.settings import SourceSettings
 from runtime.stats import Snapshot
 
 
@@ -88,8 +91,16 @@ class Stream(Closing):
         label_space: names and colours of the labels.
     """
 
-    def __init__(self, pipeline: Pipeline, label_space: LabelSpace, stack: contextlib.ExitStack):
-        self._pipeline, self.label_space, self._stack = pipeline, label_space, stack
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Source,
+        label_space: LabelSpace,
+        *,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._pipeline, self._source, self._stack = pipeline, source, stack
+        self.label_space = label_space
         self._results: Generator[Segmentation, None, None] | None = None
 
     def __iter__(self) -> Iterator[Segmentation]:
@@ -100,6 +111,11 @@ class Stream(Closing):
         """
         with contextlib.closing(self._pipeline.results()) as self._results:
             yield from self._results
+
+    @property
+    def state(self) -> str:
+        """What the source is doing: opening, live, stale, frozen, black, lost or ended."""
+        return str(self._source.state)
 
     @property
     def figures(self) -> Snapshot:
@@ -120,6 +136,9 @@ def open_stream(
     backend: str = "auto",
     num_threads: int = 0,
     max_frames: int | None = None,
+    settings: SourceSettings | None = None,
+    on_loss: str | None = None,
+    buffer_policy: str = "newest",
 ) -> Stream:
     """Segment a source frame by frame.
 
@@ -130,6 +149,11 @@ def open_stream(
         backend: what runs the model; ``auto`` for the first of ``runtime.backends.AUTO`` to start.
         num_threads: threads of one inference; 0 lets the backend choose.
         max_frames: stop after so many results.
+        settings: of a camera; when a live source is stale or lost, and how often it is reopened.
+        on_loss: what comes while a live source gives no frame: ``hold`` repeats the last result,
+            ``blank`` gives one without classes, both marked ``repeated``; ``stop`` raises; None:
+            nothing comes.
+        buffer_policy: ``newest`` or ``every`` frame of a live source.
 
     Raises:
         StreamError: the source does not open, the bundle is damaged, or the backend does not start.
@@ -137,8 +161,16 @@ def open_stream(
     bundle_dir = Path(bundle or BUNDLE_DIR)
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_source(str(source)))
         model = stack.enter_context(open_backend(backend, bundle_dir, manifest, num_threads))
-        pipeline = Pipeline(opened, model, manifest.input_hw, max_frames=max_frames)
-        return Stream(pipeline, manifest.label_space, stack.pop_all())
+        opened = stack.enter_context(open_source(str(source), settings))
+        ignore_index = manifest.label_space.ignore_index
+        pipeline = Pipeline(
+            opened,
+            model,
+            manifest.input_hw,
+            max_frames=max_frames,
+            loss=None if on_loss is None else LossPolicy(on_loss, ignore_index),
+            buffer_policy=buffer_policy,
+        )
+        return Stream(pipeline, opened, manifest.label_space, stack=stack.pop_all())
     raise AssertionError("an exit stack swallows no exception")

@@ -44,6 +44,7 @@ PARSERS = {
 # Commands that other tests or CI run, or that need what no test machine has.
 ONLY_PARSED = {
     "camera0": "needs a camera",
+    "--serve": "serves until it is stopped; tests/runtime/page",
     "rtsp://": "needs a network camera; tests/runtime/sources has a server",
     "export.engine": "needs TensorRT; tests/export/engine builds with TensorRT for RTX",
     "torchrun": "tests/sfda_edge/runs/test_distributed.py starts processes",
