@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import adaptation as adaptation_benchmark
-from benchmarks import before_after, data_parallel, engines, graph, precisions
+from benchmarks import before_after, data_parallel, device_check, engines, graph, precisions
 from benchmarks import stream as stream_benchmark
 from export.engine import __main__ as engine
 from runtime import doctor, stream
@@ -39,6 +39,7 @@ PARSERS = {
     "python -m benchmarks.engines": engines.build_parser,
     "python -m benchmarks.before_after": before_after.build_parser,
     "python -m benchmarks.data_parallel": data_parallel.build_parser,
+    "python -m benchmarks.device_check": device_check.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }
 # Commands that other tests or CI run, or that need what no test machine has.

@@ -21,34 +21,48 @@ from runtime.gpu import Gpu, find_gpu
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
-def open_cuda(bundle_dir: Path, manifest: Manifest) -> OnnxRuntimeBackend:
+def open_cuda(bundle_dir: Path, manifest: Manifest, cuda_graph: bool = True) -> OnnxRuntimeBackend:
     """The CUDA provider.
+
+    Args:
+        bundle_dir: the bundle.
+        manifest: of the bundle.
+        cuda_graph: replay all kernels of a frame as one.
 
     Raises:
         BackendUnavailable: it does not start, or does not run the layers.
     """
     _require_provider(CUDA)
-    return _open("onnxruntime-cuda", bundle_dir, manifest, [(CUDA, cuda_options())])
+    return _open("onnxruntime-cuda", bundle_dir, manifest, [(CUDA, cuda_options(cuda_graph))])
 
 
-def open_tensorrt(bundle_dir: Path, manifest: Manifest) -> OnnxRuntimeBackend:
+def open_tensorrt(
+    bundle_dir: Path, manifest: Manifest, cuda_graph: bool = True
+) -> OnnxRuntimeBackend:
     """The TensorRT provider; CUDA runs what it does not take. Engines are cached.
+
+    Args:
+        bundle_dir: the bundle.
+        manifest: of the bundle.
+        cuda_graph: replay all kernels of a frame as one.
 
     Raises:
         BackendUnavailable: it does not start, or does not run the layers.
     """
     gpu = _require_provider(TENSORRT)
-    options = tensorrt_options(engine_cache(bundle_dir, manifest, gpu), manifest.precision)
-    providers: list[Provider] = [(TENSORRT, options), (CUDA, cuda_options())]
+    cache = engine_cache(bundle_dir, manifest, gpu)
+    cache.mkdir(parents=True, exist_ok=True)
+    options = tensorrt_options(cache, manifest.precision, cuda_graph)
+    providers: list[Provider] = [(TENSORRT, options), (CUDA, cuda_options(cuda_graph=False))]
     return _open("onnxruntime-tensorrt", bundle_dir, manifest, providers)
 
 
-def cuda_options() -> dict[str, Any]:
+def cuda_options(cuda_graph: bool) -> dict[str, Any]:
     """Without TF32, whose products have 10 bits: fp32 means fp32 here. fp16 is the way to speed."""
-    return {"device_id": 0, "use_tf32": 0, "enable_cuda_graph": 1}
+    return {"device_id": 0, "use_tf32": 0, "enable_cuda_graph": int(cuda_graph)}
 
 
-def tensorrt_options(cache: Path, precision: str) -> dict[str, Any]:
+def tensorrt_options(cache: Path, precision: str, cuda_graph: bool) -> dict[str, Any]:
     """Types as the graph has them, and engines kept from one start to the next."""
     return {
         "device_id": 0,
@@ -58,7 +72,7 @@ def tensorrt_options(cache: Path, precision: str) -> dict[str, Any]:
         "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": True,
         "trt_timing_cache_path": str(cache),
-        "trt_cuda_graph_enable": True,
+        "trt_cuda_graph_enable": cuda_graph,
     }
 
 

@@ -142,3 +142,38 @@ def test_each_process_reads_its_share(in_empty_folder, capsys):
     assert one["decoded_in_steps"] == [8]
     assert two["decoded_in_steps"] == [4, 4]
     assert "speed-up" in capsys.readouterr().out
+
+
+def test_a_device_is_checked_backend_by_backend(in_empty_folder, capsys, monkeypatch):
+    from benchmarks import device_check
+
+    monkeypatch.setattr(device_check, "LATENCY_CALLS", 5)
+    monkeypatch.setattr(device_check, "LEAK_CALLS", 5)
+    arguments = ["--backends", "onnxruntime,openvino,onnxruntime-cuda", "--out", "check.json"]
+    assert device_check.main(arguments) == 0
+    record = json.loads((in_empty_folder / "check.json").read_text())
+    rows = {row["backend"]: row for row in record["backends"]}
+    assert set(rows) == {
+        "onnxruntime",
+        "openvino",
+        "onnxruntime-cuda",
+        "onnxruntime-cuda, no CUDA graph",
+    }
+    assert rows["onnxruntime"]["agreement_with_cpu"] == 1.0
+    assert rows["onnxruntime"]["latency"]["calls"] == 5
+    shown = capsys.readouterr().out
+    for name, row in rows.items():
+        assert name in shown
+        assert row.get("did_not_run") or row["golden_agreement"] > 0.99
+
+
+def test_training_is_measured_in_both_precisions(monkeypatch):
+    from benchmarks import device_training
+
+    monkeypatch.setattr(device_training, "BATCH_SIZE", 2)
+    monkeypatch.setattr(device_training, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(device_training, "MOST_STEPS", 2)
+    rows = device_training.measure_training("cpu", [("fp32", False), ("fp16", False)])
+    assert rows[0]["steps"] == 2
+    assert rows[0]["images_per_second"] == pytest.approx(2000 / rows[0]["step_ms"], rel=0.01)
+    assert "fp16 needs a CUDA GPU" in rows[1]["did_not_run"]
