@@ -23,6 +23,7 @@ from benchmarks.timing import Timing, summarise, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
+from runtime.credentials import without_credentials
 from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
@@ -30,7 +31,6 @@ from runtime.output import print_error, start_output
 from runtime.packaged import BUNDLE_DIR, CLIP_DIR
 from runtime.pipeline import WARM_UP_RUNS, Pipeline
 from runtime.sinks.scoring import ScoringSink
-from runtime.sources.credentials import without_credentials
 from runtime.sources.grammar import open_source
 from runtime.stats import Snapshot
 

@@ -12,6 +12,7 @@ import warnings
 from datetime import datetime, timezone
 from typing import NoReturn
 
+from runtime.credentials import hide_credentials
 from runtime.files import printable
 
 
@@ -40,10 +41,10 @@ def start_log(log_format: str = "text") -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Shows messages by ``printable``."""
+    """Shows messages by ``printable``, without the secrets of URLs."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = printable(record.message)
+        record.message = printable(hide_credentials(record.message))
         return super().formatMessage(record)
 
 
@@ -56,7 +57,7 @@ class _JsonFormatter(logging.Formatter):
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": hide_credentials(record.getMessage()),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
@@ -67,7 +68,7 @@ def print_error(text: object) -> None:
     """``error: …`` on standard error, where somebody reads it."""
     if sys.stderr is not None:
         with contextlib.suppress(BrokenPipeError, ValueError):
-            print(f"error: {printable(str(text))}", file=sys.stderr)
+            print(f"error: {printable(hide_credentials(str(text)))}", file=sys.stderr)
 
 
 def print_result(text: str, end: str = "\n") -> None:

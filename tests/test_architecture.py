@@ -36,7 +36,18 @@ PROGRAMS = [
 # Each room of a package may import those before it. A file of a room that stands lower is named.
 ROOMS = {
     "runtime": [
-        ["errors", "closing", "files", "frames", "gpu", "packaged", "buffer", "stats", "arguments"],
+        [
+            "errors",
+            "closing",
+            "credentials",
+            "files",
+            "frames",
+            "gpu",
+            "packaged",
+            "buffer",
+            "stats",
+            "arguments",
+        ],
         ["confusion", "images", "output", "bundle"],
         ["backends", "diagnosis", "overlay", "sources"],
         ["doctor", "loss", "sinks", "page", "stream_arguments"],

@@ -17,11 +17,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from runtime.credentials import without_credentials
 from runtime.errors import SourceError
 from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
-from runtime.sources.credentials import without_credentials
 from runtime.sources.folder import open_folder, open_pattern
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 
+from runtime.credentials import without_credentials
 from runtime.errors import SourceError
 from runtime.sources.av_source import AvSource, has_av
 from runtime.sources.base import Source
 from runtime.sources.capture import CaptureSource, ffmpeg_options, load_opencv
 from runtime.sources.containers import NETWORK
-from runtime.sources.credentials import without_credentials
 from runtime.sources.video_file import VIDEO_SUFFIXES
 
 URL = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from runtime.errors import SourceError
-from runtime.sources.credentials import without_credentials
 from runtime.sources.grammar import open_source
 from runtime.sources.video_file import video_frames
 
@@ -73,23 +72,6 @@ def test_a_dead_stream_is_an_error_without_its_password():
         open_source("rtsp://user:secret@127.0.0.1:9/live")
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:9/live" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "clean"),
-    [
-        ("rtsp://u:p@cam/1?token=x", "rtsp://…@cam/1?…"),
-        ("rtsp://admin:p/w@cam/1", "rtsp://…@cam/1"),
-        ("rtsp://admin:pa#ss@cam/1", "rtsp://…@cam/1"),
-        ("rtsp://admin:[pa?ss@cam/1", "rtsp://…@cam/1"),
-        ("rtmp://admin:secret@cam", "rtmp://…@cam"),
-        ("a plain name", "a plain name"),
-        ("rtsp://u:p@x@cam:554/1", "rtsp://…@cam:554/1"),
-        ("http://cam/1.mp4", "http://cam/1.mp4"),
-    ],
-)
-def test_credentials_are_taken_out_of_urls(url, clean):
-    assert without_credentials(url) == clean
 
 
 def test_a_missing_camera_says_what_to_try():

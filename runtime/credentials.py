@@ -1,0 +1,31 @@
+"""Hide what a URL may hold of secrets."""
+
+from __future__ import annotations
+
+import re
+
+# Passwords with unescaped /, ?, # or @ are common with cameras: up to the last @ it may be one.
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})([^\s'\"]*@)?([^\s'\"?#]*)([?#][^\s'\"]*)?", re.I)
+# ``user:password@host`` without its scheme, a slip of typing.
+_BARE = re.compile(r"(?<![\w/…])[^\s'\":/@]+:[^\s'\"@/][^\s'\"@]*@(?=[\w\[])")
+
+
+def without_credentials(url: str) -> str:
+    """The URL without user, password, query and fragment, which may hold tokens."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return hide_credentials(url)
+    secret, at, rest = rest.rpartition("@")
+    clean = re.split(r"[?#]", rest, maxsplit=1)
+    hidden = "…@" if at or secret else ""
+    return f"{scheme}://{hidden}{clean[0]}{'?…' if len(clean) > 1 else ''}"
+
+
+def hide_credentials(text: str) -> str:
+    """A message without the secrets of URLs in it, typing slips included."""
+    return _BARE.sub("…@", _URL.sub(_clean, text))
+
+
+def _clean(found: re.Match[str]) -> str:
+    scheme, secret, rest, query = found.groups()
+    return f"{scheme}{'…@' if secret else ''}{rest}{'?…' if query else ''}"

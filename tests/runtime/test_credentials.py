@@ -1,0 +1,89 @@
+"""No password and no token in anything that is said."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.credentials import hide_credentials, without_credentials
+from runtime.output import print_error
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("rtsp://u:p@cam/1?token=x", "rtsp://…@cam/1?…"),
+        ("rtsp://admin:p/w@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:pa#ss@cam/1", "rtsp://…@cam/1"),
+        ("rtsp://admin:[pa?ss@cam/1", "rtsp://…@cam/1"),
+        ("rtmp://admin:secret@cam", "rtmp://…@cam"),
+        ("a plain name", "a plain name"),
+        ("rtsp://u:p@x@cam:554/1", "rtsp://…@cam:554/1"),
+        ("http://cam/1.mp4", "http://cam/1.mp4"),
+    ],
+)
+def test_credentials_are_taken_out_of_urls(url, clean):
+    assert without_credentials(url) == clean
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("source 'rtsp:/u:pw@cam' does not exist", "source 'rtsp:/…@cam' does not exist"),
+        ("'u:pw@cam/1' does not exist", "'…@cam/1' does not exist"),
+        ("see http://cam/1?token=x and rtsp://a:b@c/2", "see http://cam/1?… and rtsp://…@c/2"),
+        ("drive@2x.mp4 at 12:30 is no video", "drive@2x.mp4 at 12:30 is no video"),
+        ("rtsp://…@cam/1: lost (refused)", "rtsp://…@cam/1: lost (refused)"),
+        ("page: http://127.0.0.1:8080/", "page: http://127.0.0.1:8080/"),
+    ],
+)
+def test_messages_lose_their_secrets_and_nothing_else(text, clean):
+    assert hide_credentials(text) == clean
+    assert hide_credentials(clean) == clean
+
+
+SECRETS = st.text("abcXYZ019_-.!$&()*+,;=/?#%@:", min_size=6, max_size=20).map(lambda s: f"Q{s}Q")
+
+
+@given(SECRETS, st.sampled_from(["rtsp://", "http://", "https://", "rtsp:/", "RTSP://"]))
+def test_no_part_of_any_password_is_left(secret, scheme):
+    said = hide_credentials(f"source '{scheme}admin:{secret}@camera/1' does not exist")
+    assert said.endswith("…@camera/1' does not exist")
+    assert "Q" not in said
+
+
+@pytest.mark.parametrize(
+    "source", ["rtsp:/admin:hunter2@cam", "admin:hunter2@cam", "x://a:hunter2@c"]
+)
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["runtime.stream"],
+        ["benchmarks.stream"],
+        ["sfda_edge.cli.main", "adapt", "--images"],
+    ],
+)
+def test_a_slip_of_typing_shows_no_password(program, source, tmp_path):
+    module, *arguments = program
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments, source],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "error: " in done.stderr
+
+
+def test_log_lines_and_errors_go_through_it(capsys):
+    print_error("rtsp://a:hunter2@cam failed")
+    assert capsys.readouterr().err == "error: rtsp://…@cam failed\n"
+    from runtime.output import _JsonFormatter, _PrintableFormatter
+
+    record = logging.LogRecord("x", 20, "", 0, "open %s", ("rtsp://a:hunter2@cam",), None)
+    for formatter in (_PrintableFormatter("%(message)s"), _JsonFormatter()):
+        assert "hunter2" not in formatter.format(record)
