@@ -37,7 +37,7 @@ def start_log(log_format: str = "text") -> None:
     handler = logging.StreamHandler()
     text = _PrintableFormatter("%(asctime)s %(levelname)s  %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class _PrintableFormatter(logging.Formatter):

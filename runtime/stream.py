@@ -38,7 +38,11 @@ ADVICE = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
     start_output()
-    args = build_parser().parse_args(arguments)
+    return run_program(build_parser().parse_args(arguments))
+
+
+def run_program(args: argparse.Namespace) -> int:
+    """The same with parsed arguments."""
     start_log(args.log_format)
     try:
         stream(args)

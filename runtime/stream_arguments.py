@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import natural, positive, positive_number, size_hw
 
-_EPILOG = """\
+EPILOG = """\
 SOURCE
   camera0            a V4L2 camera; camera1 is the second; /dev/v4l/by-id/NAME
   rtsp:// http://    a network stream, or a video file's URL
@@ -28,9 +28,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.stream",
         description="Segment a live stream, show it, save it, measure it.",
-        epilog=_EPILOG,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments, for ``sfda-edge stream`` as well."""
     parser.add_argument("source", metavar="SOURCE", help="where frames come from, see below")
     parser.add_argument(
         "--bundle",
@@ -55,7 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output_arguments(parser.add_argument_group("outputs"))
     _add_live_arguments(parser.add_argument_group("live sources"))
     _add_camera_arguments(parser.add_argument_group("cameras"))
-    return parser
 
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:

@@ -90,13 +90,31 @@ def read_manifest(bundle_dir: Path) -> Manifest:
     """Read a bundle's manifest and check that its files are there and unchanged.
 
     Raises:
-        ManifestError: it is missing or damaged, of another schema, points outside the bundle, or a
-            file is not the one that was exported.
+        ManifestError: it is missing or damaged, of another schema, points outside the bundle, a
+            file is not the one that was exported, or the graph reads another file.
     """
     manifest = parse_manifest(bundle_dir)
     for name, expected in manifest.sha256.items():
         check_file(bundle_dir, name, expected)
+    _require_whole_graph(bundle_dir / manifest.model_file)
     return manifest
+
+
+# In ONNX's encoding, the key under which a tensor names the file that holds its values.
+_EXTERNAL_DATA = b"\x0a\x08location\x12"
+
+
+def _require_whole_graph(path: Path) -> None:
+    """Reject a graph whose weights lie in another file: that file has no hash, and may be anywhere.
+
+    Raises:
+        ManifestError: it names one.
+    """
+    if _EXTERNAL_DATA in path.read_bytes():
+        raise ManifestError(
+            f"{path} reads its weights from another file; a bundle's graph holds its own. Export "
+            "the bundle again"
+        )
 
 
 def parse_manifest(bundle_dir: Path) -> Manifest:

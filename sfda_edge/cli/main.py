@@ -1,4 +1,4 @@
-"""sfda-edge: adapt, evaluate, export, trace, recipes, train, synth, demo, doctor.
+"""sfda-edge: adapt, evaluate, export, trace, recipes, train, synth, demo, stream, doctor.
 
 Nothing heavy is imported before a command has been chosen. Only the commands export, trace and
 demo import the package ``export``: this is the one place where the halves meet.
@@ -13,7 +13,18 @@ from collections.abc import Sequence
 from runtime.errors import StreamError
 from runtime.output import print_error, start_log, start_output
 from sfda_edge import __version__
-from sfda_edge.cli import adapt, demo, doctor, evaluate, export, recipes, synth, trace, train
+from sfda_edge.cli import (
+    adapt,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    recipes,
+    stream,
+    synth,
+    trace,
+    train,
+)
 from sfda_edge.errors import SfdaEdgeError
 
 # Which extra brings a library that a command found missing.
@@ -45,7 +56,7 @@ examples
   python -m runtime.stream camera0         that bundle on a camera
   sfda-edge demo                           all of it, with scores
 """
-_COMMANDS = (adapt, evaluate, export, trace, recipes, train, synth, demo, doctor)
+_COMMANDS = (adapt, evaluate, export, trace, recipes, train, synth, demo, stream, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

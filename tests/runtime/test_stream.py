@@ -126,7 +126,7 @@ def test_a_signal_ends_the_stream_with_a_playable_video(tmp_path, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_kill_loses_less_than_a_second_of_video(tmp_path, suffix):
-    """Pictures are counted, and not seconds: a folder is segmented faster than it plays."""
+    """A folder's video has 15 pictures a second, whatever time their segmentation takes."""
     drive = tmp_path / "drive"
     drive.mkdir()
     cv2.imwrite(str(tmp_path / "picture.png"), np.full((120, 160, 3), 90, np.uint8))
@@ -139,7 +139,7 @@ def test_a_kill_loses_less_than_a_second_of_video(tmp_path, suffix):
         process.kill()
     written = len((tmp_path / "out.jsonl").read_text().splitlines())
     assert written > 20
-    assert frames_of(tmp_path / f"out{suffix}") >= written - 4
+    assert frames_of(tmp_path / f"out{suffix}") > written - 15
 
 
 def wait_for_lines(path, limit_s=60.0):
@@ -163,3 +163,14 @@ def test_a_reader_that_goes_away_is_no_error(in_empty_folder):
 
 def test_the_packaged_clip_has_a_label_a_frame():
     assert frames_of(CLIP) == len(list((CLIP_DIR / "labels").glob("*.png"))) == 72
+
+
+def test_the_command_is_the_module(in_empty_folder):
+    """And it runs no file of the working directory."""
+    (in_empty_folder / "cv2.py").write_text("raise SystemExit('the wrong cv2')")
+    program = Path(sys.executable).with_name("sfda-edge")
+    done = subprocess.run(
+        [program, "stream", "streetsynth", "--frames", "2"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 read, 2 segmented" in done.stdout

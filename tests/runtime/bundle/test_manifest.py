@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256, read_manifest
 from runtime.errors import ManifestError
+from runtime.packaged import BUNDLE_DIR
 
 
 @pytest.fixture
@@ -140,3 +143,20 @@ def test_no_content_gets_past_the_checks_or_crashes_them(tmp_path, fields, anyth
         (tmp_path / MANIFEST_FILE).write_text(json.dumps(content))
         with pytest.raises(ManifestError):
             read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["weights.bin", "../weights.bin", "/etc/passwd"])
+def test_a_graph_that_reads_another_file_is_rejected(tmp_path, where):
+    """Its weights would have no hash; old versions of ONNX Runtime follow any path."""
+    import onnx
+    from onnx.external_data_helper import set_external_data
+
+    bundle = Path(shutil.copytree(BUNDLE_DIR, tmp_path / "bundle"))
+    model = onnx.load(bundle / "model.onnx")
+    set_external_data(model.graph.initializer[0], where)
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["sha256"]["model.onnx"] = file_sha256(bundle / "model.onnx")
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match="reads its weights from another file"):
+        read_manifest(bundle)
