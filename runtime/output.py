@@ -34,10 +34,15 @@ def start_log(log_format: str = "text") -> None:
     Args:
         log_format: ``text``, or ``json`` for an object a line.
     """
-    handler = logging.StreamHandler()
+    handler = _Handler()
     text = _PrintableFormatter("%(asctime)s %(levelname)s  %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    root = logging.getLogger()
+    others = [one for one in root.handlers if not isinstance(one, _Handler)]
+    if len(others) == len(root.handlers):
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    else:  # a command that logs in another format than the program that started it
+        root.handlers = [*others, handler]
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -46,6 +51,10 @@ class _PrintableFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         record.message = printable(hide_credentials(record.message))
         return super().formatMessage(record)
+
+
+class _Handler(logging.StreamHandler):
+    """The one that this module has set up."""
 
 
 class _JsonFormatter(logging.Formatter):
