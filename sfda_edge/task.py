@@ -116,16 +116,18 @@ class AdaptationTask:
         share its batch nor on how many processes share its work.
         """
         if target_share and batchnorm_layers(self.model):
-            statistics = target_statistics(self.model, self.statistics_batches())
+            config = self.selection
+            count, batch_size = config.statistics_images, config.statistics_batch_size
+            statistics = target_statistics(self.model, self.spread_batches(count, batch_size))
             statistics.mix_into(self.model, target_share)
 
-    def statistics_batches(self, size_hw: tuple[int, int] | None = None) -> Iterator[Tensor]:
-        """This process's share of the network inputs that BatchNorm statistics are estimated from.
+    def spread_batches(
+        self, count: int, batch_size: int, size_hw: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
+        """This process's share of ``count`` images spread over the target, as network inputs.
 
         At the input size by default.
         """
-        config = self.selection
-        count, batch_size = config.statistics_images, config.statistics_batch_size
         for batch in local_share(self.even_batches(count, batch_size)):
             yield self.inputs(self.target.images(batch, size_hw))
 

@@ -23,10 +23,14 @@ class SelectionConfig:
         ValueError: a value is out of range.
     """
 
-    probe_images: int = _constant(16, "images that views, statistics and checkpoints are scored on")
+    probe_images: int = _constant(
+        16,
+        "images that views, statistics and checkpoints are scored on; a view's statistics are "
+        "theirs: with those of 48 images task A returned 0.7 points less, in each of three seeds",
+    )
     probe_batch_size: int = _constant(4, "images of one forward pass on them")
     statistics_images: int = _constant(
-        48, "images that a layer's target statistics are estimated from"
+        48, "images that the statistics of the trained network are estimated from"
     )
     statistics_batch_size: int = _constant(
         8, "images of one such pass; each batch is normalised by itself"

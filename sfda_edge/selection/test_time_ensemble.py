@@ -61,7 +61,10 @@ class TestTimeEnsemble:
     def _with_statistics(self, model: nn.Module, view: View) -> nn.Module:
         network = copy.deepcopy(model).eval()
         if view.target_share and batchnorm_layers(network):
-            batches = self.task.statistics_batches(view.size_hw)
+            config = self.task.selection
+            batches = self.task.spread_batches(
+                config.probe_images, config.probe_batch_size, view.size_hw
+            )
             target_statistics(network, batches).mix_into(network, view.target_share)
         return network
 
