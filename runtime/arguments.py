@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import time
+from pathlib import Path
 
 
 def natural(text: str) -> int:
@@ -19,6 +21,16 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def output_name(text: str) -> str:
+    """A file name; codes of strftime in it stand for the time now, ``%%`` for a ``%``."""
+    return time.strftime(text) if "%" in text else text
+
+
+def output_path(text: str) -> Path:
+    """The same as a path."""
+    return Path(output_name(text))
 
 
 def positive_number(text: str) -> float:

@@ -26,3 +26,9 @@ class BackendUnavailable(StreamError):  # noqa: N818 - the name says more
 
 class SinkError(StreamError):
     """An output cannot be written or shown."""
+
+
+def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> str:
+    """The text for an output or source whose package is not installed."""
+    package = (error.name or "a package").partition(".")[0]
+    return f"{what} needs {package}: pip install 'sfda-edge[{extra}]'"

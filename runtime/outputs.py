@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import SinkError
+from runtime.errors import SinkError, missing_package
 
 if TYPE_CHECKING:
     from runtime.backends import Backend
@@ -107,7 +107,7 @@ def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLi
     try:
         from runtime.sinks.mcap import McapSink
     except ModuleNotFoundError as error:
-        raise SinkError(f"--record needs {error.name}: pip install 'sfda-edge[record]'") from None
+        raise SinkError(missing_package("--record", error, "record")) from None
     facts = {"model_sha256": manifest.sha256[manifest.model_file], **lines.backend}
     return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=facts)
 
@@ -118,7 +118,7 @@ def _live_view(
     try:
         from runtime.page.view import LiveView
     except ModuleNotFoundError as error:
-        raise SinkError(f"--serve needs {error.name}: pip install 'sfda-edge[serve]'") from None
+        raise SinkError(missing_package("--serve", error, "serve")) from None
     return LiveView(source, label_space, backend=backend.record(), snapshot=pipeline.snapshot)
 
 
@@ -126,5 +126,5 @@ def _serve(view: LiveView, address: str) -> PageServer:
     try:
         from runtime.page.server import PageServer
     except ModuleNotFoundError as error:
-        raise SinkError(f"--serve needs {error.name}: pip install 'sfda-edge[serve]'") from None
+        raise SinkError(missing_package("--serve", error, "serve")) from None
     return PageServer(view, address)

@@ -75,7 +75,7 @@ class Pipeline:
         deadline_ms: float | None = None,
     ) -> None:
         if buffer_policy == "every-with-deadline" and deadline_ms is None:
-            raise StreamError(f"buffer policy {buffer_policy} needs a deadline")
+            raise StreamError(f"--buffer {buffer_policy} needs --deadline-ms")
         self._source, self._backend = source, backend
         self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
         self._latest_start_ms = deadline_ms if buffer_policy == "every-with-deadline" else None

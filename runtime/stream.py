@@ -36,7 +36,11 @@ ADVICE = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code: 0 done, 2 the user has to change something."""
+    """Run the program.
+
+    Returns:
+        the exit code: 0 done, 1 a replay differs from its recording, 2 the user has to act.
+    """
     start_output()
     return run_program(build_parser().parse_args(arguments))
 
@@ -45,7 +49,7 @@ def run_program(args: argparse.Namespace) -> int:
     """The same with parsed arguments."""
     start_log(args.log_format)
     try:
-        stream(args)
+        return stream(args)
     except (StreamError, OSError) as error:
         print_error(error)
         return 2
@@ -56,7 +60,6 @@ def run_program(args: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def choose_bundle(asked: Path | None) -> Path:
@@ -74,14 +77,18 @@ def choose_bundle(asked: Path | None) -> Path:
     return BUNDLE_DIR
 
 
-def stream(args: argparse.Namespace) -> None:
+def stream(args: argparse.Namespace) -> int:
     """Open everything, run, and print the summary, whatever ended the stream.
+
+    Returns:
+        1 when a replay differs from its recording, else 0.
 
     Raises:
         StreamError: something does not open, or broke on the way.
     """
     from runtime.backends import open_backend
     from runtime.bundle.manifest import read_manifest
+    from runtime.sinks.replay_check import ReplayCheck
     from runtime.sinks.window import WindowClosed
     from runtime.sources.grammar import open_source
 
@@ -113,6 +120,8 @@ def stream(args: argparse.Namespace) -> None:
             pass
         finally:
             _print_summary(pipeline, sinks, to_errors=args.jsonl == "-")
+        return int(any(isinstance(sink, ReplayCheck) and sink.differing for sink in sinks))
+    raise AssertionError("an exit stack swallows no exception")
 
 
 def _print_summary(pipeline: Pipeline, sinks: Sequence[Sink], to_errors: bool) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from runtime.arguments import natural, positive, positive_number, size_hw
+from runtime.arguments import natural, output_name, output_path, positive, positive_number, size_hw
 
 EPILOG = """\
 SOURCE
@@ -65,11 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
-    group.add_argument("--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi")
-    group.add_argument("--jsonl", metavar="FILE", help="a JSON line a frame; - is standard output")
+    group.add_argument(
+        "--save", type=output_path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
+    )
+    group.add_argument(
+        "--jsonl",
+        type=output_name,
+        metavar="FILE",
+        help="a JSON line a frame; - is standard output",
+    )
     group.add_argument(
         "--record",
-        type=Path,
+        type=output_path,
         metavar="FILE.mcap",
         help="record frames, label maps and results for replay:FILE.mcap, Foxglove or Rerun",
     )
@@ -116,7 +123,8 @@ def _add_live_arguments(group: argparse._ArgumentGroup) -> None:
         "--deadline-ms",
         type=positive_number,
         metavar="MS",
-        help="count results that are done later than this after capture",
+        help="count results that are done later than this after capture; with --buffer "
+        "every-with-deadline, skip frames that are older before the model begins",
     )
 
 

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from runtime.bundle.labels import LabelSpace
-from runtime.frames import Segmentation
+from runtime.frames import Frame, Segmentation
 from runtime.sources.base import Source
 from runtime.sources.watchdog import State
 from runtime.stats import Snapshot
@@ -41,6 +41,7 @@ class StreamMetrics:
         self._source, self._names, self._backend = source, label_space.names, backend
         self._snapshot = snapshot
         self._label_map: np.ndarray | None = None
+        self._frame: Frame | None = None
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._stages = Histogram(
@@ -60,7 +61,7 @@ class StreamMetrics:
 
     def add(self, result: Segmentation) -> None:
         """Count one result; one that stands for a missing frame has no times."""
-        self._label_map = result.label_map
+        self._label_map, self._frame = result.label_map, result.frame
         if result.repeated:
             return
         for stage, value_ms in result.timing.items():
@@ -91,6 +92,12 @@ class StreamMetrics:
         for state in State:
             states.add_metric([str(state)], float(state is now))
         yield states
+        if self._frame is not None:
+            yield GaugeMetricFamily(
+                "sfda_edge_newest_frame_age_seconds",
+                "Age of the newest frame now",
+                value=self._frame.age_ms / 1000,
+            )
         yield self._shares()
         yield from self._of_backend()
 

@@ -22,7 +22,7 @@ _CLOSE_S = 1.0
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, ``[IPv6]:PORT`` or ``PORT`` on loopback as (host, port).
+    """``HOST:PORT``, ``[IPv6]:PORT``, or ``PORT`` on loopback, as (host, port).
 
     Raises:
         SinkError: it is none.

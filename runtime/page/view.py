@@ -76,6 +76,8 @@ class LiveView:
         """The state and the figures now."""
         result = self._result
         return {
+            "source": self._source.name,
+            "backend": self._backend,
             "state": str(self._source.state),
             "reconnects": self._source.reconnects,
             "age_ms": None if result is None else round(result.frame.age_ms, 1),

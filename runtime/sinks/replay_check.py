@@ -34,12 +34,12 @@ class ReplayCheck:
 
     def line(self) -> str:
         """``identical``, or which frames differ and by how much."""
+        if not self.compared:
+            return "no frame was compared"
         if not self.differing:
             return f"identical: all {self.compared} label maps are as recorded"
-        some = ", ".join(f"{index} ({100 * share:.2f} %)" for index, share in self.differing)
-        if len(self.differing) > _NAMED:
-            shown = self.differing[:_NAMED]
-            some = ", ".join(f"{index} ({100 * share:.2f} %)" for index, share in shown) + " …"
+        shown = [f"{index} ({_percent(share)})" for index, share in self.differing[:_NAMED]]
+        some = ", ".join(shown) + (" …" if len(self.differing) > _NAMED else "")
         return (
             f"different: {len(self.differing)} of {self.compared} label maps are not as recorded; "
             f"frames with their share of pixels: {some}"
@@ -47,3 +47,7 @@ class ReplayCheck:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %" if share >= 5e-5 else "below 0.01 %"

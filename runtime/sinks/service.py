@@ -9,6 +9,8 @@ import time
 
 from runtime.frames import Segmentation
 
+_MOST_WAIT_S = 0.1
+
 
 class ServiceSink:
     """Notifies the service manager that started this process (sd_notify's protocol).
@@ -23,16 +25,18 @@ class ServiceSink:
     def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(_MOST_WAIT_S)  # a manager that does not listen holds nothing up
         self._every_s = int(os.environ.get("WATCHDOG_USEC", "0")) * 1e-6 / 4
-        self._ready, self._fed_s = False, 0.0
+        self._state, self._fed_s = "", 0.0
 
     def write(self, result: Segmentation) -> None:
-        """Feed the watchdog, at most four times in its period."""
+        """Feed the watchdog, at most four times in its period, and tell a change of state."""
+        if result.state != self._state:
+            ready = "" if self._state else "READY=1\n"
+            self._state = result.state
+            self._send(f"{ready}STATUS=the source is {result.state}")
         if result.repeated:
             return
-        if not self._ready:
-            self._ready = True
-            self._send("READY=1\nSTATUS=frames are segmented")
         now_s = time.monotonic()
         if self._every_s and now_s - self._fed_s >= self._every_s:
             self._fed_s = now_s

@@ -24,7 +24,9 @@ class WindowSink:
 
         # Qt aborts the whole process where there is no display, so look before it does.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-            raise SinkError("--show needs a display, and none is set; use --save out.mp4 instead")
+            raise SinkError(
+                "--show needs a display, and none is set; use --serve or --save out.mp4 instead"
+            )
         self._overlay, self._cv2, self._shown = overlay, cv2, False
 
     def write(self, result: Segmentation) -> None:

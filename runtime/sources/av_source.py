@@ -12,6 +12,9 @@ from runtime.errors import SourceError
 from runtime.sources.base import Source
 from runtime.sources.containers import Limits
 
+# What PyAV raises when its time-out is over.
+_SILENT = ("ExitError", "TimeoutError")
+
 
 class AvSource(Source):
     """An opened container's first video.
@@ -48,6 +51,8 @@ class AvSource(Source):
         stream = self._container.streams.video[0]
         # Threads by frame decode faster and hand out each frame later.
         stream.thread_type = "SLICE" if live else "AUTO"
+        if live:
+            stream.codec_context.flags |= av.codec.context.Flags.low_delay
         rate = stream.average_rate
         self.fps = float(rate) if rate and 0 < rate < 1000 else None
         self.promised = stream.frames or None
@@ -63,6 +68,8 @@ class AvSource(Source):
             except StopIteration:
                 return
             captured_ns = time.monotonic_ns()
+            if self.live and not packet.size:
+                continue  # at its end a decoder gives out what it held back: old frames
             try:
                 frames = packet.decode()
             except self._errors:
@@ -88,9 +95,11 @@ class AvSource(Source):
         except (self._errors, OSError) as error:
             if not self.live:
                 raise SourceError(f"{self.name} cannot be read on: {error.strerror}") from None
+            silent = type(error).__name__ in _SILENT
+            reason = "it no longer answers" if silent else error.strerror
             raise SourceError(
-                f"{self.name} stopped after {self._count} frames ({error.strerror}); check its "
-                "cable, power or network"
+                f"{self.name} stopped after {self._count} frames ({reason}); check its cable, "
+                "power or network"
             ) from None
         self._time_s = frame.time
         image = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
@@ -129,7 +138,7 @@ def load_av() -> Any:
 def _reason(error: Exception, limits: Limits) -> str:
     """What FFmpeg found, without the address, which may hold a password."""
     kind = type(error).__name__
-    if kind in ("ExitError", "TimeoutError"):
+    if kind in _SILENT:
         return f"no answer within {limits.open_s:g} s; check address and power"
     if kind in ("HTTPUnauthorizedError", "HTTPForbiddenError"):
         return "it rejects user or password"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from runtime.errors import SourceError
+from runtime.errors import SourceError, missing_package
 from runtime.files import require_regular
 from runtime.sources.base import Source
 from runtime.sources.capture import load_opencv
 
+logger = logging.getLogger(__name__)
 INPUT, LABELS = "/input", "/labels"
 _MOST_RECORD_BYTES = 256 << 20
 
@@ -88,21 +90,22 @@ def _messages(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, bytes]]:
     try:
         from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
         from google.protobuf.message import DecodeError
-        from mcap.records import Channel, Message
+        from mcap.records import Channel, Footer, Message
         from mcap.stream_reader import StreamReader
     except ModuleNotFoundError as error:
-        raise SourceError(f"replay needs {error.name}: pip install 'sfda-edge[record]'") from None
+        raise SourceError(missing_package("replay", error, "record")) from None
     topics: dict[int, str] = {}
     records: Iterator[Any] = StreamReader(file, record_size_limit=_MOST_RECORD_BYTES).records
     while True:
         try:
             record = next(records)
-        except StopIteration:
-            return
         except Exception as error:  # of a damaged file; they have no common base
             if not topics:
                 raise SourceError(f"{path} is no recording of ours: {error}") from None
-            return  # the end of one that was cut off
+            logger.warning("%s was cut off; what is whole is replayed", path)
+            return
+        if isinstance(record, Footer):
+            return
         if isinstance(record, Channel):
             topics[record.id] = record.topic
         elif isinstance(record, Message) and topics.get(record.channel_id) in (INPUT, LABELS):

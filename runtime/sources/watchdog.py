@@ -39,6 +39,8 @@ class State(str, Enum):
         return self.value
 
 
+# While a source is away for hours, its failing attempts are logged so often.
+SAY_EVERY_S = 60.0
 WITHOUT_FRAMES = frozenset({State.OPENING, State.STALE, State.LOST})
 
 
@@ -81,6 +83,8 @@ class Watchdog:
         self._state = State.OPENING
         self._since_s = self._frame_s = self._changed_s = self._bright_s = clock()
         self._sample: np.ndarray | None = None
+        self._outage_s: float | None = None  # when the last frame before it came
+        self._said_s = 0.0
         self.entered: Counter[State] = Counter({State.OPENING: 1})
 
     @property
@@ -102,10 +106,11 @@ class Watchdog:
         same = self._sample is not None and np.array_equal(sample, self._sample)
         bright = np.count_nonzero(sample > _BLACK_LEVEL) > _MOST_BRIGHT * sample.size
         with self._lock:
-            now_s = self._frame_s = self._clock()
+            now_s = self._clock()
             if self._state in WITHOUT_FRAMES:  # what came before says nothing about this connection
                 self._changed_s = self._bright_s = now_s
                 self._enter(State.LIVE)
+            self._frame_s = now_s
             if not same:
                 self._sample, self._changed_s = sample, now_s
             if bright:
@@ -115,7 +120,6 @@ class Watchdog:
     def opening(self) -> None:
         """The source is being opened."""
         with self._lock:
-            self._frame_s = self._clock()
             self._enter(State.OPENING)
 
     def lost(self, reason: str) -> None:
@@ -146,13 +150,25 @@ class Watchdog:
     def _enter(self, state: State, reason: str = "") -> None:
         if state is self._state:
             return
-        lasted_s = self._clock() - self._since_s
-        text = f"{self._name}: {state}" + (f" ({reason})" if reason else "")
-        if state is State.LIVE:
-            logger.info("%s, after %.1f s %s", text, lasted_s, self._state)
-        elif state in (State.OPENING, State.ENDED):
-            logger.debug("%s", text)
-        else:
-            logger.warning("%s", text)
+        self._log(state, reason)
         self._state, self._since_s = state, self._clock()
         self.entered[state] += 1
+
+    def _log(self, state: State, reason: str) -> None:
+        """One line for each change; of an outage's attempts one a minute."""
+        now_s, text = self._clock(), f"{self._name}: {state}" + (f" ({reason})" if reason else "")
+        if state is State.LIVE:
+            outage_s, self._outage_s = self._outage_s, None
+            after = "" if outage_s is None else f", after {now_s - outage_s:.1f} s without a frame"
+            logger.info("%s%s", text, after)
+        elif state in (State.OPENING, State.ENDED):
+            logger.debug("%s", text)
+        elif state is State.LOST and self._outage_s is not None and self._said_s:
+            if now_s - self._said_s >= SAY_EVERY_S:
+                self._said_s = now_s
+                logger.warning("%s, %.0f s without a frame", text, now_s - self._outage_s)
+        else:
+            logger.warning("%s", text)
+            if state in WITHOUT_FRAMES and self._outage_s is None:
+                self._outage_s = self._frame_s
+            self._said_s = now_s if state is State.LOST else 0.0

@@ -171,3 +171,33 @@ def test_a_full_disk_is_said(tmp_path, capsys, full_disk):
     assert "what was written before can be read" in capsys.readouterr().err
     with open_source(f"replay:{tmp_path / 'drive.mcap'}") as source:
         assert source.read().image.shape == (192, 384, 3)
+
+
+def test_a_replay_that_differs_is_exit_code_1(recording, monkeypatch, capsys):
+    """A model that was exported anew, or another backend."""
+    from runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    right = OnnxRuntimeBackend.outputs
+    monkeypatch.setattr(
+        OnnxRuntimeBackend,
+        "outputs",
+        lambda self, image: {"label_map": right(self, image)["label_map"] + (image[0, 0, 0] > 0)},
+    )
+    monkeypatch.setattr("runtime.backends.golden_agreement", lambda _backend, _golden: 1.0)
+    assert stream.main([f"replay:{recording}"]) == 1
+    assert "different: " in capsys.readouterr().out
+
+
+def test_a_recording_that_was_cut_off_is_said(recording, tmp_path, caplog):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(recording.read_bytes()[:1_000_000])
+    with open_source(f"replay:{path}") as source:
+        assert 1 <= sum(1 for _ in iter(source.read, None)) < 12
+    assert "was cut off" in caplog.text
+
+
+def test_a_name_holds_the_time(in_empty_folder):
+    assert stream.main(["streetsynth", "--frames", "1", "--record", "drive-%Y.mcap"]) == 0
+    assert [path.name for path in in_empty_folder.iterdir()] == [
+        f"drive-{time.strftime('%Y')}.mcap"
+    ]

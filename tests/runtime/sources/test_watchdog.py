@@ -111,12 +111,32 @@ def test_each_transition_is_logged_once_with_its_reason(watchdog, clock, caplog)
         assert watchdog.state is State.STALE
     play(watchdog, clock, [102, 103])
     assert caplog.messages == [
-        "camera: live, after 0.1 s opening",
+        "camera: live",
         "camera: stale (no frame for 1 s)",
-        # Nobody asked at the moment of the limit: the time is that of the first question.
-        "camera: live, after 0.1 s stale",
+        "camera: live, after 2.1 s without a frame",
     ]
     assert watchdog.entered == {State.OPENING: 1, State.LIVE: 2, State.STALE: 1}
+
+
+def test_an_outage_of_many_attempts_is_logged_once_a_minute(watchdog, clock, caplog):
+    caplog.set_level(logging.INFO)
+    play(watchdog, clock, [100])
+    for _ in range(100):
+        clock.now_s += 1.5
+        watchdog.lost("refused")
+        watchdog.opening()
+    clock.now_s += 0.5
+    watchdog.frame(picture(101))
+    assert caplog.messages == [
+        "camera: live",
+        "camera: lost (refused)",
+        "camera: lost (refused), 62 s without a frame",
+        "camera: lost (refused), 122 s without a frame",
+        "camera: live, after 150.5 s without a frame",
+    ]
+    play(watchdog, clock, [102])
+    watchdog.lost("unplugged")
+    assert caplog.messages[-1] == "camera: lost (unplugged)"
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 4), st.integers(0, 255)), max_size=40))
