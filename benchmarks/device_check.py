@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -85,6 +86,8 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     with open_backend(REFERENCE, args.bundle, manifest) as reference:
         labels = [reference.infer(image) for image in images]
     chosen = args.backends.split(",") if args.backends else None
+    if unknown := set(chosen or ()) - set(BACKENDS):
+        raise StreamError(f"unknown backend {min(unknown)}; known: {', '.join(BACKENDS)}")
     rows = []
     for name, opener in _openers(args.bundle, manifest).items():
         if chosen is None or name.partition(",")[0] in chosen:
@@ -135,25 +138,30 @@ def _checked(
     start_s = time.perf_counter()
     try:
         backend = opener()
-    except StreamError as error:
-        return {"did_not_run": str(error)}
-    with backend:
-        load_s = time.perf_counter() - start_s
-        agreements = [
-            float((backend.infer(image) == expected).mean())
-            for image, expected in zip(images, labels, strict=True)
-        ]
-        latency = _latency(backend, images)
-        growth_mib, calls = _growth(backend, images)
-        return {
-            "load_s": round(load_s, 3),
-            **backend.record(),
-            "agreement_with_cpu": round(float(np.mean(agreements)), 6),
-            "least_agreement": round(min(agreements), 6),
-            "latency": latency,
-            "memory_growth_mib": growth_mib,
-            "memory_calls": calls,
-        }
+        with backend:
+            return _measured(backend, images, labels, load_s=time.perf_counter() - start_s)
+    except Exception as error:  # one that fails must not hide the others
+        return {"did_not_run": f"{type(error).__name__}: {error}"}
+
+
+def _measured(
+    backend: Backend, images: list[np.ndarray], labels: list[np.ndarray], *, load_s: float
+) -> dict[str, Any]:
+    agreements = [
+        float((backend.infer(image) == expected).mean())
+        for image, expected in zip(images, labels, strict=True)
+    ]
+    latency = _latency(backend, images)
+    growth_mib, calls = _growth(backend, images)
+    return {
+        "load_s": round(load_s, 3),
+        **backend.record(),
+        "agreement_with_cpu": round(float(np.mean(agreements)), 6),
+        "least_agreement": round(min(agreements), 6),
+        "latency": latency,
+        "memory_growth_mib": growth_mib,
+        "memory_calls": calls,
+    }
 
 
 def _latency(backend: Backend, images: list[np.ndarray]) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def _growth(backend: Backend, images: list[np.ndarray]) -> tuple[float, int]:
 
 def _resident_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    return pages * resource.getpagesize() / 2**20
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -139,6 +139,7 @@ def open_stream(
     settings: SourceSettings | None = None,
     on_loss: str | None = None,
     buffer_policy: str = "newest",
+    deadline_ms: float | None = None,
 ) -> Stream:
     """Segment a source frame by frame.
 
@@ -153,7 +154,8 @@ def open_stream(
         on_loss: what comes while a live source gives no frame: ``hold`` repeats the last result,
             ``blank`` gives one without classes, both marked ``repeated``; ``stop`` raises; None:
             nothing comes.
-        buffer_policy: ``newest`` or ``every`` frame of a live source.
+        buffer_policy: ``newest``, ``every`` or ``every-with-deadline``, for a live source.
+        deadline_ms: after capture; what is done later is counted.
 
     Raises:
         StreamError: the source does not open, the bundle is damaged, or the backend does not start.
@@ -171,6 +173,7 @@ def open_stream(
             max_frames=max_frames,
             loss=None if on_loss is None else LossPolicy(on_loss, ignore_index),
             buffer_policy=buffer_policy,
+            deadline_ms=deadline_ms,
         )
         return Stream(pipeline, opened, manifest.label_space, stack=stack.pop_all())
     raise AssertionError("an exit stack swallows no exception")

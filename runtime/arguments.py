@@ -7,6 +7,17 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import NoReturn
+
+from runtime.credentials import hide_credentials
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors repeat what was typed, but for the secrets of URLs."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and end the program with 2."""
+        super().error(hide_credentials(message))
 
 
 def natural(text: str) -> int:

@@ -6,8 +6,10 @@ import re
 
 # Passwords with unescaped /, ?, # or @ are common with cameras: up to the last @ it may be one.
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})([^\s'\"]*@)?([^\s'\"?#]*)([?#][^\s'\"]*)?", re.I)
-# ``user:password@host`` without its scheme, a slip of typing.
-_BARE = re.compile(r"(?<![\w/…])[^\s'\":/@]+:[^\s'\"@/][^\s'\"@]*@(?=[\w\[])")
+# ``user:password@host`` without its scheme, or with a scheme that was mistyped.
+_BARE = re.compile(r"[^\s'\":@]+:(?!/)[^\s'\"]*@(?=[\w\[])")
+# Some cameras want them in the path: ``/user=admin&password=x&channel=1``.
+_NAMED = re.compile(r"\b(user(?:name)?|pass(?:word|wd)?|pwd|token)=[^&\s'\"]+", re.I)
 
 
 def without_credentials(url: str) -> str:
@@ -16,14 +18,14 @@ def without_credentials(url: str) -> str:
     if not separator:
         return hide_credentials(url)
     secret, at, rest = rest.rpartition("@")
-    clean = re.split(r"[?#]", rest, maxsplit=1)
+    clean = re.split(r"[?#]", _NAMED.sub(r"\1=…", rest), maxsplit=1)
     hidden = "…@" if at or secret else ""
     return f"{scheme}://{hidden}{clean[0]}{'?…' if len(clean) > 1 else ''}"
 
 
 def hide_credentials(text: str) -> str:
     """A message without the secrets of URLs in it, typing slips included."""
-    return _BARE.sub("…@", _URL.sub(_clean, text))
+    return _NAMED.sub(r"\1=…", _BARE.sub("…@", _URL.sub(_clean, text)))
 
 
 def _clean(found: re.Match[str]) -> str:

@@ -17,12 +17,14 @@ class Frame:
         image: (H, W, 3) uint8 RGB.
         captured_ns: monotonic clock when it came, before it was decoded where that can be known.
         time_s: on the source's own clock; None of one without.
+        state: of the source with this frame: live, frozen or black.
     """
 
     index: int
     image: np.ndarray
     captured_ns: int
     time_s: float | None = None
+    state: str = "live"
 
     @property
     def age_ms(self) -> float:

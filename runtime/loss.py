@@ -11,7 +11,7 @@ import numpy as np
 from runtime.errors import SourceError
 from runtime.frames import Frame, Segmentation
 from runtime.sources.base import Source
-from runtime.sources.watchdog import WITHOUT_FRAMES
+from runtime.sources.watchdog import WITHOUT_FRAMES, State
 
 ON_LOSS = ("hold", "blank", "stop")
 REPEAT_EVERY_S = 0.5
@@ -49,9 +49,9 @@ class LossPolicy:
         if not source.live or state not in WITHOUT_FRAMES:
             self._next_s = 0.0
             return None
-        if self._on_loss == "stop":
+        if self._on_loss == "stop" and state is not State.OPENING:
             raise SourceError(f"{source.name} is {state}: stopped, as --on-loss stop says")
-        if last is None or self._clock() < self._next_s:
+        if self._on_loss == "stop" or last is None or self._clock() < self._next_s:
             return None
         self._next_s = self._clock() + REPEAT_EVERY_S
         if self._on_loss == "blank":

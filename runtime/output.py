@@ -46,11 +46,14 @@ def start_log(log_format: str = "text") -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Shows messages by ``printable``, without the secrets of URLs."""
+    """Shows messages by ``printable``; nothing has the secrets of URLs, exceptions included."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = printable(hide_credentials(record.message))
+        record.message = printable(record.message)
         return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_credentials(super().format(record))
 
 
 class _Handler(logging.StreamHandler):
@@ -66,11 +69,11 @@ class _JsonFormatter(logging.Formatter):
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": hide_credentials(record.getMessage()),
+            "message": record.getMessage(),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        return json.dumps({name: hide_credentials(value) for name, value in entry.items()})
 
 
 def print_error(text: object) -> None:

@@ -13,7 +13,6 @@ from runtime.errors import SinkError, missing_package
 
 if TYPE_CHECKING:
     from runtime.backends import Backend
-    from runtime.bundle.labels import LabelSpace
     from runtime.bundle.manifest import Manifest
     from runtime.overlay import Overlay
     from runtime.page.server import PageServer
@@ -82,24 +81,25 @@ def open_sinks(
     label_space = manifest.label_space
     overlay = Overlay(label_space, caption=backend.caption())
     lines = ResultLines(label_space, backend.record())
+    sinks: list[Sink] = []
+    if args.serve is not None:
+        view = _live_view(source, overlay, backend, pipeline)
+        stack.enter_context(_serve(view, args.serve))
+        sinks.append(view)
+    # Those that empty a file come last: by then the others are known to open.
     makers: list[tuple[bool, Callable[[], Sink]]] = [
-        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, lines)),
-        (args.record is not None, lambda: _recording(args.record, overlay, manifest, lines)),
         (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
         (args.show, lambda: WindowSink(overlay)),
         ("NOTIFY_SOCKET" in os.environ, lambda: ServiceSink(os.environ["NOTIFY_SOCKET"])),
+        (args.record is not None, lambda: _recording(args.record, overlay, manifest, lines)),
+        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, lines)),
     ]
-    sinks = []
     for wanted, make in makers:
         if wanted:
             sinks.append(make())
             stack.callback(sinks[-1].close)
     if isinstance(source, ReplaySource):
         sinks.append(ReplayCheck(source))
-    if args.serve is not None:
-        view = _live_view(source, label_space, backend, pipeline)
-        stack.enter_context(_serve(view, args.serve))
-        sinks.append(view)
     return sinks
 
 
@@ -112,14 +112,18 @@ def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLi
     return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=facts)
 
 
-def _live_view(
-    source: Source, label_space: LabelSpace, backend: Backend, pipeline: Pipeline
-) -> LiveView:
+def _live_view(source: Source, overlay: Overlay, backend: Backend, pipeline: Pipeline) -> LiveView:
     try:
         from runtime.page.view import LiveView
     except ModuleNotFoundError as error:
         raise SinkError(missing_package("--serve", error, "serve")) from None
-    return LiveView(source, label_space, backend=backend.record(), snapshot=pipeline.snapshot)
+    return LiveView(
+        source,
+        overlay.label_space,
+        overlay=overlay,
+        backend=backend.record(),
+        snapshot=pipeline.snapshot,
+    )
 
 
 def _serve(view: LiveView, address: str) -> PageServer:

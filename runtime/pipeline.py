@@ -12,7 +12,7 @@ import numpy as np
 from runtime.backends import Backend
 from runtime.buffer import Buffer
 from runtime.bundle.manifest import LABEL_MAP
-from runtime.errors import StreamError
+from runtime.errors import BackendUnavailable, SourceError, StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
 from runtime.loss import LossPolicy
@@ -26,7 +26,7 @@ FILE_BUFFER, RESULT_BUFFER = 4, 2
 LIVE_BUFFER = 64
 BUFFER_POLICIES = ("newest", "every", "every-with-deadline")
 _POLL_S = 0.1
-_JOIN_S = 1.5
+_JOIN_S = _STOP_S = 1.5
 WARM_UP_RUNS = 3
 
 
@@ -78,7 +78,10 @@ class Pipeline:
             raise StreamError(f"--buffer {buffer_policy} needs --deadline-ms")
         self._source, self._backend = source, backend
         self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
-        self._latest_start_ms = deadline_ms if buffer_policy == "every-with-deadline" else None
+        if buffer_policy not in BUFFER_POLICIES:
+            raise StreamError(f"buffer policy is one of {', '.join(BUFFER_POLICIES)}")
+        skips = source.live and buffer_policy == "every-with-deadline"
+        self._latest_start_ms = deadline_ms if skips else None
         live_capacity = 1 if buffer_policy == "newest" else LIVE_BUFFER
         self._frames: Buffer[tuple[Frame, float]] = Buffer(
             live_capacity if source.live else FILE_BUFFER, drop_oldest=source.live
@@ -86,12 +89,12 @@ class Pipeline:
         self._results: Buffer[Segmentation] = Buffer(RESULT_BUFFER, drop_oldest=False)
         self._stop = stop or threading.Event()
         self.stats = StreamStats(deadline_ms=deadline_ms)
-        self.frames_read = self._late_frames = 0
+        self.frames_read = self._lost_frames = 0
 
     @property
     def frames_dropped(self) -> int:
         """Frames that the source gave and that did not come out: too late, or after the end."""
-        return self._frames.dropped + self._results.dropped + self._late_frames
+        return self._frames.dropped + self._results.dropped + self._lost_frames
 
     def snapshot(self) -> Snapshot:
         """The figures since the start."""
@@ -158,20 +161,25 @@ class Pipeline:
                 if not self._frames.put((frame, milliseconds_since(start_ns))):
                     break
             self._frames.close()
-        except BaseException as error:  # handed to the caller's thread
+        except StreamError as error:  # handed to the caller's thread
             self._frames.close(error)
+        except Exception as error:  # of a library; they have no common base
+            self._frames.close(SourceError(f"{self._source.name} fails: {error}"))
 
     def _infer(self) -> None:
         """Inference thread: frames → results."""
         try:
             while (item := self._frames.get()) is not None:
                 if self._is_late(item[0]):
-                    self._late_frames += 1
+                    self._lost_frames += 1
                 elif not self._results.put(self._segment(*item)):
                     break
             self._results.close()
-        except BaseException as error:  # handed to the caller's thread
+        except StreamError as error:  # handed to the caller's thread
             self._results.close(error)
+        except Exception as error:  # of a library; they have no common base
+            reason = str(error).partition("\n")[0]
+            self._results.close(BackendUnavailable(f"{self._backend.name} fails: {reason}"))
 
     def _is_late(self, frame: Frame) -> bool:
         return self._latest_start_ms is not None and frame.age_ms > self._latest_start_ms
@@ -181,7 +189,11 @@ class Pipeline:
         start_ns = time.monotonic_ns()
         image = resize_image(frame.image, self._input_hw)
         resize_ms, start_ns = milliseconds_since(start_ns), time.monotonic_ns()
-        outputs = self._backend.outputs(image)
+        try:
+            outputs = self._backend.outputs(image)
+        except BaseException:
+            self._lost_frames += 1
+            raise
         timing = {
             "read": read_ms,
             "queue": queue_ms,
@@ -194,16 +206,19 @@ class Pipeline:
             timing=timing,
             confidence=outputs.get("confidence"),
             health=outputs.get("health"),
-            state=str(self._source.state),
+            state=frame.state,
         )
 
     def _delivered(self, tick: Callable[[], None]) -> Generator[Segmentation, None, None]:
         """The caller's thread: results as they come, timed until the caller asks for the next."""
-        count, last = 0, None
+        count, last, stopped_s = 0, None, None
         while self._max_frames is None or count < self._max_frames:
             tick()
             if self._stop.is_set():
-                self._frames.close()  # what is under way still comes out
+                stopped_s = stopped_s or time.monotonic()
+                self._let_out()
+                if time.monotonic() - stopped_s > _STOP_S:
+                    return  # the model hangs
             try:
                 result = self._results.get(_POLL_S)
             except TimeoutError:
@@ -214,10 +229,19 @@ class Pipeline:
                 return
             last = result
             start_ns = time.monotonic_ns()
-            yield result
-            stages = {"output": milliseconds_since(start_ns), "age": result.frame.age_ms}
-            self.stats.add({**result.timing, **stages})
+            try:
+                yield result
+            finally:  # segmented, whatever becomes of it
+                stages = {"output": milliseconds_since(start_ns), "age": result.frame.age_ms}
+                self.stats.add({**result.timing, **stages})
             count += 1
+
+    def _let_out(self) -> None:
+        """After a stop: what is under way still comes out, of a live source not what waits."""
+        if self._source.live:
+            self._frames.discard()
+        else:
+            self._frames.close()
 
     def _repeated(self, last: Segmentation | None) -> Segmentation | None:
         """What stands for a frame that does not come, where that is wanted."""

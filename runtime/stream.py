@@ -160,13 +160,13 @@ def _pipeline(
 
 def _source_settings(args: argparse.Namespace) -> SourceSettings:
     from runtime.sources.settings import SourceSettings
-    from runtime.sources.watchdog import Limits
+    from runtime.sources.watchdog import WatchdogLimits
 
     return SourceSettings(
         size_hw=args.size,
         fps=args.fps,
         pixel_format=args.format,
-        limits=Limits(stale_s=args.stale_after, lost_s=args.lost_after),
+        limits=WatchdogLimits(stale_s=args.stale_after, lost_s=args.lost_after),
         reconnect=args.reconnect,
     )
 

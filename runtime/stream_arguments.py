@@ -6,7 +6,15 @@ import argparse
 import re
 from pathlib import Path
 
-from runtime.arguments import natural, output_name, output_path, positive, positive_number, size_hw
+from runtime.arguments import (
+    Parser,
+    natural,
+    output_name,
+    output_path,
+    positive,
+    positive_number,
+    size_hw,
+)
 
 EPILOG = """\
 SOURCE
@@ -25,7 +33,7 @@ examples
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runtime.stream",
         description="Segment a live stream, show it, save it, measure it.",
         epilog=EPILOG,

@@ -51,7 +51,13 @@ def open_tensorrt(
     """
     gpu = _require_provider(TENSORRT)
     cache = engine_cache(bundle_dir, manifest, gpu)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackendUnavailable(
+            f"onnxruntime-tensorrt keeps its engines in {cache}, which cannot be made: "
+            f"{error.strerror}; put the bundle where this user may write"
+        ) from None
     options = tensorrt_options(cache, manifest.precision, cuda_graph)
     providers: list[Provider] = [(TENSORRT, options), (CUDA, cuda_options(cuda_graph=False))]
     return _open("onnxruntime-tensorrt", bundle_dir, manifest, providers)

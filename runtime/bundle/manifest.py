@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundle.labels import LabelSpace
+from runtime.bundle.onnx_scan import reads_other_files
 from runtime.errors import ManifestError
 
 SCHEMA = 2
@@ -100,17 +101,17 @@ def read_manifest(bundle_dir: Path) -> Manifest:
     return manifest
 
 
-# In ONNX's encoding, the key under which a tensor names the file that holds its values.
-_EXTERNAL_DATA = b"\x0a\x08location\x12"
-
-
 def _require_whole_graph(path: Path) -> None:
     """Reject a graph whose weights lie in another file: that file has no hash, and may be anywhere.
 
     Raises:
-        ManifestError: it names one.
+        ManifestError: it names one, or is damaged.
     """
-    if _EXTERNAL_DATA in path.read_bytes():
+    try:
+        elsewhere = reads_other_files(path)
+    except (ValueError, OSError) as error:
+        raise ManifestError(f"{path} is no ONNX graph: {error}") from None
+    if elsewhere:
         raise ManifestError(
             f"{path} reads its weights from another file; a bundle's graph holds its own. Export "
             "the bundle again"

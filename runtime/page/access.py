@@ -18,7 +18,6 @@ from runtime.errors import SinkError
 TOKEN_VARIABLE = "SFDA_EDGE_TOKEN"
 _LEAST_TOKEN = 16
 _COOKIE = "sfda_edge_token"
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
 
@@ -76,7 +75,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
-        refusal = self._refusal(connection)
+        refusal: Response | None
+        try:
+            refusal = self._refusal(connection)
+        except ValueError:  # a header that is no address
+            refusal = PlainTextResponse("not an address", 403)
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -92,7 +95,8 @@ class Guard:
             return PlainTextResponse("another site's page", 403)
         if self._access.token is None:
             name = urlsplit(f"//{host}").hostname
-            return None if name in _LOOPBACK_NAMES else PlainTextResponse("unknown name", 403)
+            known = name is not None and is_loopback(name)
+            return None if known else PlainTextResponse("unknown name", 403)
         return self._refusal_of_token(connection, self._access.token)
 
     def _refusal_of_token(self, connection: HTTPConnection, token: str) -> Response | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,6 @@ _POLICY = (
 )
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WAIT_S = 0.5
-_MOST_MESSAGE = 64  # what viewers send is one word
 
 
 def build_app(view: LiveView, access: Access) -> Starlette:
@@ -71,19 +69,34 @@ def _readiness(view: LiveView) -> Response:
 async def _live(view: LiveView, socket: WebSocket) -> None:
     """Send the newest result whenever the viewer asks; a slow viewer asks less often."""
     await socket.accept()
-    seen = 0
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        while True:
-            asked = await socket.receive_text()
-            if len(asked) > _MOST_MESSAGE or asked != "next":
-                await socket.close(1008, "expected: next")
-                return
-            while await asyncio.to_thread(view.wait, seen, _WAIT_S) == seen:
-                await asyncio.sleep(0)
-                if socket.client_state.name != "CONNECTED":
+    seen, asking = 0, _asked(socket)
+    try:
+        while await asking:
+            asking = _asked(socket)  # heard meanwhile: whether the viewer is still there
+            while (number := await asyncio.to_thread(view.wait, seen, _WAIT_S)) == seen:
+                if asking.done():
                     return
-            seen, message = await asyncio.to_thread(view.message)
+            seen, message = max(number, seen), (await asyncio.to_thread(view.message))[1]
             await socket.send_bytes(message)
+    except (WebSocketDisconnect, RuntimeError):
+        return
+    finally:
+        asking.cancel()
+
+
+def _asked(socket: WebSocket) -> asyncio.Task[bool]:
+    """Wait for the viewer's one word; false when it left, or said another."""
+
+    async def listen() -> bool:
+        message = await socket.receive()
+        if message["type"] != "websocket.receive":
+            return False
+        if message.get("text") == "next":
+            return True
+        await socket.close(1008, "expected: next")
+        return False
+
+    return asyncio.ensure_future(listen())
 
 
 async def _mjpeg(view: LiveView, request: Request) -> StreamingResponse:
@@ -94,6 +107,7 @@ async def _mjpeg(view: LiveView, request: Request) -> StreamingResponse:
         while not await request.is_disconnected():
             number = await asyncio.to_thread(view.wait, seen, _WAIT_S)
             if number == seen:
+                await asyncio.sleep(0.05)
                 continue
             seen = number
             jpeg = await asyncio.to_thread(view.picture)

@@ -79,8 +79,13 @@ class StreamMetrics:
         frames.add_metric(["read"], figures.read)
         frames.add_metric(["segmented"], figures.segmented)
         frames.add_metric(["dropped"], figures.dropped)
-        frames.add_metric(["late"], figures.late or 0)
         yield frames
+        yield CounterMetricFamily(
+            "sfda_edge_frames_damaged", "Frames that were left out", value=self._source.damaged
+        )
+        yield CounterMetricFamily(
+            "sfda_edge_deadlines_missed", "Frames done after --deadline-ms", value=figures.late or 0
+        )
         yield CounterMetricFamily(
             "sfda_edge_results_repeated", "Results that stood for frames", value=figures.repeated
         )

@@ -61,6 +61,11 @@ class PageServer(Closing):
             ws_max_size=1024,
             timeout_graceful_shutdown=1,
         )
+        try:
+            config.load()
+        except (Exception, SystemExit) as error:  # such as a WebSocket library of another version
+            self._socket.close()
+            raise SinkError(f"the page does not start: {error}") from None
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
         self._thread.start()

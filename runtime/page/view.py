@@ -21,6 +21,7 @@ from runtime.stats import Snapshot
 # Pictures for viewers are at most so wide: more costs the device and the network.
 _MOST_WIDTH = 960
 _JPEG_QUALITY = 80
+_READY_AGE_MS = 10_000
 
 
 class LiveView:
@@ -29,6 +30,7 @@ class LiveView:
     Args:
         source: whose state is shown.
         label_space: names and colours.
+        overlay: draws pictures for programs that cannot blend them.
         backend: what runs the model, as ``Backend.record`` says.
         snapshot: the stream's figures.
     """
@@ -38,15 +40,18 @@ class LiveView:
         source: Source,
         label_space: LabelSpace,
         *,
+        overlay: Overlay,
         backend: dict[str, Any],
         snapshot: Callable[[], Snapshot],
     ) -> None:
         self._source, self._space, self._backend = source, label_space, backend
-        self._snapshot, self._overlay = snapshot, Overlay(label_space)
+        self._snapshot, self._overlay = snapshot, overlay
         self._changed = threading.Condition()
         self._result: Segmentation | None = None
         self._number = 0
-        self._message: tuple[int, bytes] = (0, b"")
+        self._pictures: tuple[int, bytes, bytes] = (0, b"", b"")
+        self._overlay_jpeg: tuple[int, bytes] = (0, b"")
+        self._closed = False
         self._encoding = threading.Lock()
         self.metrics = StreamMetrics(source, label_space, backend=backend, snapshot=snapshot)
 
@@ -61,6 +66,7 @@ class LiveView:
     def close(self) -> None:
         """Let viewers that wait go."""
         with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     def facts(self) -> dict[str, Any]:
@@ -80,19 +86,21 @@ class LiveView:
             "backend": self._backend,
             "state": str(self._source.state),
             "reconnects": self._source.reconnects,
+            "damaged": self._source.damaged,
             "age_ms": None if result is None else round(result.frame.age_ms, 1),
             **self._snapshot().record(),
         }
 
     @property
     def ready(self) -> bool:
-        """Whether there are results, and the source gives frames."""
-        return self._result is not None and not self._result.repeated
+        """Whether there are results, the source gives frames, and the model keeps up."""
+        result = self._result
+        return result is not None and not result.repeated and result.frame.age_ms < _READY_AGE_MS
 
     def wait(self, seen: int, timeout_s: float) -> int:
         """Wait for a result after number ``seen``; the newest number, which may still be that."""
         with self._changed:
-            self._changed.wait_for(lambda: self._number > seen, timeout_s)
+            self._changed.wait_for(lambda: self._number > seen or self._closed, timeout_s)
             return self._number
 
     def message(self) -> tuple[int, bytes]:
@@ -106,14 +114,22 @@ class LiveView:
                 number, result = self._number, self._result
             if result is None:
                 return 0, b""
-            if number != self._message[0]:
-                self._message = (number, _encoded(result, self._header(result)))
-            return self._message
+            if number != self._pictures[0]:
+                self._pictures = (number, _jpeg(result.frame.image), _png(result.label_map))
+            _, jpeg, png = self._pictures
+            header = self._header(result)  # with the age now
+            return number, struct.pack("<II", len(header), len(jpeg)) + header + jpeg + png
 
     def picture(self) -> bytes:
         """The newest overlay as JPEG; empty before the first result."""
-        result = self._result
-        return b"" if result is None else _jpeg(self._overlay.draw_result(result))
+        with self._encoding:
+            with self._changed:
+                number, result = self._number, self._result
+            if result is None:
+                return b""
+            if number != self._overlay_jpeg[0]:
+                self._overlay_jpeg = (number, _jpeg(self._overlay.draw_result(result)))
+            return self._overlay_jpeg[1]
 
     def _header(self, result: Segmentation) -> bytes:
         counts = np.bincount(result.label_map.reshape(-1), minlength=256)
@@ -129,13 +145,10 @@ class LiveView:
         return json.dumps(header).encode()
 
 
-def _encoded(result: Segmentation, header: bytes) -> bytes:
+def _png(label_map: np.ndarray) -> bytes:
     import cv2
 
-    picture = _jpeg(result.frame.image)
-    _, labels = cv2.imencode(".png", result.label_map, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    lengths = struct.pack("<II", len(header), len(picture))
-    return lengths + header + picture + labels.tobytes()
+    return cv2.imencode(".png", label_map, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

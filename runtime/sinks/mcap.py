@@ -63,6 +63,8 @@ class McapSink:
     ) -> None:
         self._path, self._overlay, self._lines = path, overlay, lines
         self._input_hw = input_hw
+        # Taken once: a clock that is set while we record must not tear the times apart.
+        self._day_ns = time.time_ns() - time.monotonic_ns()
         try:
             self._file = path.open("wb")
         except OSError as error:
@@ -88,7 +90,7 @@ class McapSink:
             SinkError: the disk is full.
         """
         # The monotonic clock of capture, on the clock of the day.
-        at_ns = time.time_ns() - time.monotonic_ns() + result.frame.captured_ns
+        at_ns = self._day_ns + result.frame.captured_ns
         try:
             if not result.repeated:
                 image = resize_image(result.frame.image, self._input_hw)

@@ -37,7 +37,8 @@ class ReplayCheck:
         if not self.compared:
             return "no frame was compared"
         if not self.differing:
-            return f"identical: all {self.compared} label maps are as recorded"
+            rest = ", but the recording was cut off" if self._source.cut_off else ""
+            return f"identical: all {self.compared} label maps are as recorded{rest}"
         shown = [f"{index} ({_percent(share)})" for index, share in self.differing[:_NAMED]]
         some = ", ".join(shown) + (" …" if len(self.differing) > _NAMED else "")
         return (

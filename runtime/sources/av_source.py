@@ -10,10 +10,14 @@ import numpy as np
 
 from runtime.errors import SourceError
 from runtime.sources.base import Source
-from runtime.sources.containers import Limits
+from runtime.sources.containers import FfmpegLimits
+from runtime.sources.stream_clock import StreamClock
 
 # What PyAV raises when its time-out is over.
 _SILENT = ("ExitError", "TimeoutError")
+
+
+_MOST_DAMAGED_IN_A_ROW = 250
 
 
 class AvSource(Source):
@@ -31,7 +35,7 @@ class AvSource(Source):
         SourceError: it does not open, or holds no video.
     """
 
-    def __init__(self, name: str, where: str, limits: Limits, live: bool) -> None:
+    def __init__(self, name: str, where: str, limits: FfmpegLimits, live: bool) -> None:
         av = load_av()
         super().__init__()
         self.name, self.live = name, live
@@ -57,30 +61,42 @@ class AvSource(Source):
         self.fps = float(rate) if rate and 0 < rate < 1000 else None
         self.promised = stream.frames or None
         self.codec = stream.codec_context.name
+        self._clock = StreamClock()
         self._frames = self._decoded(stream)
 
     def _decoded(self, stream: Any) -> Iterator[Any]:
-        """Frames in order; each notes when its packet came, before it was decoded."""
-        packets = self._container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            captured_ns = time.monotonic_ns()
-            if self.live and not packet.size:
-                continue  # at its end a decoder gives out what it held back: old frames
-            try:
-                frames = packet.decode()
-            except self._errors:
-                self.damaged += 1
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
+        """Frames in order; each notes when it was captured, or came."""
+        damaged_in_a_row = 0
+        for packet in self._container.demux(stream):
+            arrived_ns = time.monotonic_ns()
+            if self._closed or (self.live and not packet.size):
+                return  # at its end a live stream's decoder gives out what it held back: old frames
+            for frame in self._whole_frames(packet):
+                if frame is None:
+                    damaged_in_a_row += 1
                     self.damaged += 1
+                    if damaged_in_a_row > _MOST_DAMAGED_IN_A_ROW:
+                        raise SourceError(
+                            f"{self.name}: {damaged_in_a_row} damaged frames in a row"
+                        )
                     continue
-                self._captured_ns = captured_ns if self.live else None
+                damaged_in_a_row = 0
+                if self.live:
+                    known = frame.time is not None
+                    self._captured_ns = (
+                        self._clock.captured_ns(arrived_ns, frame.time) if known else arrived_ns
+                    )
                 yield frame
+
+    def _whole_frames(self, packet: Any) -> Iterator[Any]:
+        """The frames that a packet completes; None for a damaged one."""
+        try:
+            frames = packet.decode()
+        except self._errors:
+            yield None
+            return
+        for frame in frames:
+            yield None if frame.is_corrupt else frame
 
     def _next_image(self) -> np.ndarray | None:
         try:
@@ -107,8 +123,7 @@ class AvSource(Source):
             image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
         return image
 
-    def close(self) -> None:
-        """Let go of file or connection."""
+    def _release(self) -> None:
         self._container.close()
 
 
@@ -116,8 +131,14 @@ def has_av() -> bool:
     """Whether PyAV is installed."""
     try:
         load_av()
-    except ImportError:
-        return False
+    except ModuleNotFoundError as error:
+        if error.name == "av":
+            return False
+        raise
+    except ImportError as error:
+        raise SourceError(
+            f"PyAV does not start ({error}): install it again, or remove it"
+        ) from None
     return True
 
 
@@ -135,7 +156,7 @@ def load_av() -> Any:
     return av
 
 
-def _reason(error: Exception, limits: Limits) -> str:
+def _reason(error: Exception, limits: FfmpegLimits) -> str:
     """What FFmpeg found, without the address, which may hold a password."""
     kind = type(error).__name__
     if kind in _SILENT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 
@@ -38,7 +39,8 @@ class Source(Closing, ABC):
 
     def __init__(self) -> None:
         self._count = self.damaged = 0
-        self._ended = False
+        self._ended = self._closed = False
+        self._reading = threading.Lock()
         # Of the next image, where a source knows them.
         self._captured_ns: int | None = None
         self._time_s: float | None = None
@@ -61,6 +63,29 @@ class Source(Closing, ABC):
         Raises:
             SourceError: a live source is lost, an image is damaged, or there is no frame at all.
         """
+        with self._reading:
+            try:
+                return None if self._closed else self._frame()
+            finally:
+                if self._closed:
+                    self._release()
+
+    def close(self) -> None:
+        """Let go of device, file or connection; after the read that is under way, if one is.
+
+        Libraries crash when what they read from is closed meanwhile.
+        """
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._reading.release()
+
+    def _release(self) -> None:
+        """Free what is held; may be called twice."""
+
+    def _frame(self) -> Frame | None:
         image = self._next_image()
         if image is None:
             if not self._ended:

@@ -47,10 +47,10 @@ def _ask(capture: Any, settings: SourceSettings) -> list[str]:
 
     if settings.pixel_format is not None:
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format))
+    asked_height, asked_width = settings.size_hw or (0, 0)
     if settings.size_hw is not None:
-        height, width = settings.size_hw
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, asked_width)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, asked_height)
     if settings.fps is not None:
         capture.set(cv2.CAP_PROP_FPS, settings.fps)
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
@@ -63,8 +63,7 @@ def _ask(capture: Any, settings: SourceSettings) -> list[str]:
     if settings.pixel_format not in (None, pixel_format):
         refused.append(f"asked for {settings.pixel_format}, it gives {pixel_format}")
     if settings.size_hw not in (None, (height, width)):
-        asked = "{1}x{0}".format(*settings.size_hw or ())
-        refused.append(f"asked for {asked}, it gives {width}x{height}")
+        refused.append(f"asked for {asked_width}x{asked_height}, it gives {width}x{height}")
     if settings.fps is not None and abs(settings.fps - fps) > 0.5:
         refused.append(f"asked for {settings.fps:g} frames a second, it gives {fps:g}")
     return refused

@@ -55,8 +55,7 @@ class CaptureSource(Source):
             )
         return None
 
-    def close(self) -> None:
-        """Let go of the device, file or connection."""
+    def _release(self) -> None:
         self._capture.release()
 
 

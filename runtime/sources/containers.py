@@ -12,7 +12,7 @@ _CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,m4v,mjpeg,mpjpeg,h2
 
 
 @dataclass(frozen=True)
-class Limits:
+class FfmpegLimits:
     """What FFmpeg may do.
 
     Attributes:
@@ -30,8 +30,8 @@ class Limits:
         return "|".join(f"{name};{value}" for name, value in self.options)
 
 
-FILES = Limits((("protocol_whitelist", "file"), ("format_whitelist", _CONTAINERS)))
-NETWORK = Limits(
+FILES = FfmpegLimits((("protocol_whitelist", "file"), ("format_whitelist", _CONTAINERS)))
+NETWORK = FfmpegLimits(
     (
         ("rtsp_transport", "tcp"),
         ("protocol_whitelist", "http,https,httpproxy,tcp,tls,udp,rtp,rtsp"),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from runtime.buffer import Buffer
 from runtime.errors import SourceError
 from runtime.frames import Frame
 from runtime.sources.base import Source
-from runtime.sources.watchdog import Limits, State, Watchdog
+from runtime.sources.watchdog import State, Watchdog, WatchdogLimits
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ class ReconnectingSource(Source):
     live = True
 
     def __init__(
-        self, open_source: Opener, limits: Limits, most_attempts: int | None = None
+        self, open_source: Opener, limits: WatchdogLimits, most_attempts: int | None = None
     ) -> None:
         super().__init__()
         self._open, self._limits, self._most_attempts = open_source, limits, most_attempts
@@ -121,7 +123,8 @@ class ReconnectingSource(Source):
             raise AssertionError("a connection hands over its source or an error")
         self.name, self.fps = opened.name, opened.fps
         self.watchdog = Watchdog(self.name, limits)
-        self.reconnects = 0
+        self.reconnects = self._attempts = self._damaged_before = 0
+        self._opened, self._opened_s, self._waits = opened, time.monotonic(), waits_s()
 
     @property
     def state(self) -> State:
@@ -139,7 +142,10 @@ class ReconnectingSource(Source):
             if frame is not None:
                 self.watchdog.frame(frame.image)
                 self._count += 1
-                return Frame(self._count - 1, frame.image, frame.captured_ns, frame.time_s)
+                self.damaged = self._damaged_before + self._opened.damaged
+                if self._attempts and time.monotonic() - self._opened_s > self._limits.lost_s:
+                    self._attempts, self._waits = 0, waits_s()  # this connection holds
+                return replace(frame, index=self._count - 1, state=str(self.watchdog.state))
         self.watchdog.ended()
         return None
 
@@ -160,7 +166,7 @@ class ReconnectingSource(Source):
                 if waited_s < self._limits.lost_s:
                     continue
                 reason = f"no frame for {self._limits.lost_s:g} s"
-            except SourceError as error:
+            except Exception as error:  # a library's own, too: this source is opened again
                 reason = str(error)
             self.watchdog.lost(reason)
             self._reconnect(reason)
@@ -174,18 +180,20 @@ class ReconnectingSource(Source):
             SourceError: no attempt is left.
         """
         self._abandon()
-        for attempt, wait_s in enumerate(waits_s()):
-            if self._most_attempts is not None and attempt >= self._most_attempts:
-                tried = f" after {attempt} attempts to open it again" if attempt else ""
-                raise SourceError(f"{self.name} is lost{tried}: {reason}")
-            if self._interrupted.wait(wait_s) or self._no_room():
+        while not self._interrupted.is_set():
+            if self._most_attempts is not None and self._attempts >= self._most_attempts:
+                tried = f" after {self._attempts} attempts to open it again"
+                raise SourceError(f"{self.name} is lost{tried if self._attempts else ''}: {reason}")
+            self._attempts += 1
+            if self._interrupted.wait(next(self._waits)):
                 return
+            if self._too_many_hang():
+                reason = "earlier connections hang in their library"
+                continue
             self.watchdog.opening()
             self._connection = _Connection(self._open)
             failure = self._failure_to_open()
-            if self._interrupted.is_set():
-                return
-            if failure is None:
+            if failure is None or self._interrupted.is_set():
                 self.reconnects += 1
                 return
             reason = failure
@@ -197,26 +205,29 @@ class ReconnectingSource(Source):
         waited_s = 0.0
         while waited_s < _OPEN_S and not self._interrupted.is_set():
             try:
-                self._connection.source(_LOOK_S)
-                return None
+                opened = self._connection.source(_LOOK_S)
             except TimeoutError:
                 waited_s += _LOOK_S
-            except SourceError as error:
+                continue
+            except Exception as error:  # a library's own, too: this source is tried again
                 return str(error)
+            if opened is not None:
+                self._damaged_before = self.damaged
+                self._opened, self._opened_s = opened, time.monotonic()
+            return None
         return f"does not answer within {_OPEN_S:g} s"
 
     def _abandon(self) -> None:
         self._connection.abandon()
         self._abandoned.append(self._connection)
 
-    def _no_room(self) -> bool:
-        """Wait while too many connections hang; true when interrupted."""
-        while True:
-            self._abandoned = [one for one in self._abandoned if one.hangs]
-            if len(self._abandoned) <= _MOST_HANGING:
-                return False
-            if self._interrupted.wait(_LOOK_S):
-                return True
+    def _too_many_hang(self) -> bool:
+        """Whether so many earlier connections have not ended that no new one is begun."""
+        self._abandoned = [one for one in self._abandoned if one.hangs]
+        if len(self._abandoned) <= _MOST_HANGING:
+            return False
+        self.watchdog.lost(f"{len(self._abandoned)} earlier connections hang in their library")
+        return True
 
     def interrupt(self) -> None:
         """Let ``read`` return at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from runtime.sources.capture import load_opencv
 
 logger = logging.getLogger(__name__)
 INPUT, LABELS = "/input", "/labels"
+CUT_OFF = "cut off"  # no topic: the end of a file without its end
 _MOST_RECORD_BYTES = 256 << 20
 
 
@@ -28,6 +30,7 @@ class ReplaySource(Source):
 
     Attributes:
         labels: of the frames that were read and are not compared yet: by index, (h, w) uint8.
+        cut_off: whether the file has no end; known when all frames were read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,8 +43,10 @@ class ReplaySource(Source):
             self._file = path.open("rb")
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-        self._pairs = _pairs(self._file, path)
+        self.cut_off = False
+        self._pairs = self._read_pairs(path)
         self._began: tuple[int, int] | None = None
+        self._interrupted = threading.Event()
 
     def _next_image(self) -> np.ndarray | None:
         pair = next(self._pairs, None)
@@ -55,34 +60,42 @@ class ReplaySource(Source):
             self._decoded(image, self._cv2.IMREAD_COLOR), self._cv2.COLOR_BGR2RGB
         )
 
+    def _read_pairs(self, path: Path) -> Iterator[tuple[int, bytes, bytes]]:
+        """Time, image and labels of each frame, as they lie in the file."""
+        image: tuple[int, bytes] | None = None
+        num_pairs = 0
+        for topic, at_ns, data in _messages(self._file, path):
+            if topic == INPUT:
+                image = (at_ns, data)
+            elif topic == LABELS and image is not None and image[0] == at_ns:
+                yield at_ns, image[1], data
+                image, num_pairs = None, num_pairs + 1
+            elif topic == CUT_OFF:
+                self.cut_off = True
+                logger.warning("%s was cut off; what is whole is replayed", path)
+        if not num_pairs:
+            raise SourceError(f"{path} holds no frame that --record has written")
+
     def _wait(self, at_ns: int) -> None:
         """Until as much time has passed since the first frame as in the recording."""
         if self._began is None:
             self._began = (at_ns, time.monotonic_ns())
         due_ns = at_ns - self._began[0] - (time.monotonic_ns() - self._began[1])
         if due_ns > 0:
-            time.sleep(due_ns * 1e-9)
+            self._interrupted.wait(due_ns * 1e-9)
 
     def _decoded(self, data: bytes, flags: int) -> np.ndarray:
-        picture = self._cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        picture = self._cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         if picture is None:
             raise SourceError(f"{self.name}: frame {self._count} is damaged")
         return picture
 
-    def close(self) -> None:
-        """Close the file."""
+    def interrupt(self) -> None:
+        """Wait for no more frames."""
+        self._interrupted.set()
+
+    def _release(self) -> None:
         self._file.close()
-
-
-def _pairs(file: IO[bytes], path: Path) -> Iterator[tuple[int, bytes, bytes]]:
-    """Time, image and labels of each frame, as they lie in the file."""
-    image: tuple[int, bytes] | None = None
-    for topic, at_ns, data in _messages(file, path):
-        if topic == INPUT:
-            image = (at_ns, data)
-        elif topic == LABELS and image is not None and image[0] == at_ns:
-            yield at_ns, image[1], data
-            image = None
 
 
 def _messages(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, bytes]]:
@@ -102,7 +115,7 @@ def _messages(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, bytes]]:
         except Exception as error:  # of a damaged file; they have no common base
             if not topics:
                 raise SourceError(f"{path} is no recording of ours: {error}") from None
-            logger.warning("%s was cut off; what is whole is replayed", path)
+            yield CUT_OFF, 0, b""
             return
         if isinstance(record, Footer):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runtime.sources.watchdog import Limits
+from runtime.sources.watchdog import WatchdogLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class SourceSettings:
     size_hw: tuple[int, int] | None = None
     fps: float | None = None
     pixel_format: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: WatchdogLimits = field(default_factory=WatchdogLimits)
     reconnect: int | None = None
 
     @property

@@ -45,7 +45,7 @@ WITHOUT_FRAMES = frozenset({State.OPENING, State.STALE, State.LOST})
 
 
 @dataclass(frozen=True)
-class Limits:
+class WatchdogLimits:
     """When a source is no longer live.
 
     Attributes:
@@ -76,12 +76,12 @@ class Watchdog:
     """
 
     def __init__(
-        self, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic
+        self, name: str, limits: WatchdogLimits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._name, self._limits, self._clock = name, limits, clock
         self._lock = threading.RLock()
         self._state = State.OPENING
-        self._since_s = self._frame_s = self._changed_s = self._bright_s = clock()
+        self._frame_s = self._changed_s = self._bright_s = clock()
         self._sample: np.ndarray | None = None
         self._outage_s: float | None = None  # when the last frame before it came
         self._said_s = 0.0
@@ -93,12 +93,6 @@ class Watchdog:
         with self._lock:
             self._judge()
             return self._state
-
-    @property
-    def since_s(self) -> float:
-        """How long the source has been in its state."""
-        with self._lock:
-            return self._clock() - self._since_s
 
     def frame(self, image: np.ndarray) -> None:
         """A frame has come, (H, W, 3) uint8."""
@@ -151,7 +145,7 @@ class Watchdog:
         if state is self._state:
             return
         self._log(state, reason)
-        self._state, self._since_s = state, self._clock()
+        self._state = state
         self.entered[state] += 1
 
     def _log(self, state: State, reason: str) -> None:

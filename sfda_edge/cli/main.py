@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from runtime.arguments import Parser
 from runtime.errors import StreamError
 from runtime.output import print_error, start_log, start_output
 from sfda_edge import __version__
@@ -61,7 +62,7 @@ _COMMANDS = (adapt, evaluate, export, trace, recipes, train, synth, demo, stream
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sfda-edge",
         description="Adapt a segmentation model to a new domain without its training data.",
         epilog=_EPILOG,

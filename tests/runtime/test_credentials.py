@@ -38,6 +38,10 @@ def test_credentials_are_taken_out_of_urls(url, clean):
         ("drive@2x.mp4 at 12:30 is no video", "drive@2x.mp4 at 12:30 is no video"),
         ("rtsp://…@cam/1: lost (refused)", "rtsp://…@cam/1: lost (refused)"),
         ("page: http://127.0.0.1:8080/", "page: http://127.0.0.1:8080/"),
+        ("rtsp://cam/user=admin&password=x&channel=1", "rtsp://cam/user=…&password=…&channel=1"),
+        ("'rtsp//admin:pw@a/1', 'rtsp;//admin:pw@a'", "'…@a/1', '…@a'"),
+        ("admin:p@pw@cam", "…@cam"),
+        ("12:30:01 INFO  x@2x.png: 3:4", "12:30:01 INFO  x@2x.png: 3:4"),
     ],
 )
 def test_messages_lose_their_secrets_and_nothing_else(text, clean):
@@ -64,6 +68,9 @@ def test_no_part_of_any_password_is_left(secret, scheme):
         ["runtime.stream"],
         ["benchmarks.stream"],
         ["sfda_edge.cli.main", "adapt", "--images"],
+        ["runtime.stream", "streetsynth"],
+        ["runtime.stream", "streetsynth", "--frames"],
+        ["sfda_edge.cli.main", "stream", "streetsynth", "--serve", "8080"],
     ],
 )
 def test_a_slip_of_typing_shows_no_password(program, source, tmp_path):
@@ -77,6 +84,7 @@ def test_a_slip_of_typing_shows_no_password(program, source, tmp_path):
     assert done.returncode == 2
     assert "hunter2" not in done.stdout + done.stderr
     assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_log_lines_and_errors_go_through_it(capsys):

@@ -4,9 +4,11 @@ import time
 import numpy as np
 import pytest
 
-from runtime.errors import SourceError
+from runtime.errors import SourceError, StreamError
+from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
 from runtime.sources.base import Source
+from runtime.sources.watchdog import State
 
 SIZE_HW = (4, 6)
 
@@ -131,3 +133,140 @@ def test_stages_are_timed_and_add_up():
     assert stages["infer"][0] >= 3
     assert stages["output"][0] >= 4
     assert stages["age"][0] >= stages["infer"][0] + stages["output"][0]
+
+
+def balance(pipeline):
+    figures = pipeline.snapshot()
+    return figures.read - figures.segmented - figures.dropped
+
+
+def test_no_frame_is_uncounted_when_the_model_fails():
+    pipeline = Pipeline(Scripted(50, live=True), Echo(error_at=3), SIZE_HW)
+    with pytest.raises(SourceError, match="the model broke"):
+        pipeline.run()
+    assert balance(pipeline) == 0
+
+
+def test_no_frame_is_uncounted_when_a_sink_fails_or_the_loop_is_left():
+    class Failing(Kept):
+        def write(self, result):
+            raise StreamError("full")
+
+    pipeline = Pipeline(Scripted(500, live=True, pause_s=0.001), Echo(), SIZE_HW)
+    with pytest.raises(StreamError, match="full"):
+        pipeline.run([Failing()])
+    assert (balance(pipeline), pipeline.snapshot().segmented) == (0, 1)
+    pipeline = Pipeline(Scripted(500, live=True, pause_s=0.001), Echo(), SIZE_HW)
+    for _ in pipeline.results():
+        break
+    assert balance(pipeline) == 0
+
+
+def test_an_error_of_a_library_becomes_one_that_the_user_reads():
+    class Broken(Echo):
+        calls = 0
+
+        def outputs(self, image):
+            self.calls += 1
+            if self.calls > 6:
+                raise RuntimeError("CUDA error 700\nand its stack")
+            return super().outputs(image)
+
+    with pytest.raises(StreamError, match=r"echo fails: CUDA error 700$"):
+        Pipeline(Scripted(50), Broken(), SIZE_HW).run()
+    with pytest.raises(SourceError, match="scripted fails: no memory"):
+        Pipeline(Scripted(5, error=MemoryError("no memory")), Echo(), SIZE_HW).run()
+
+
+def test_a_model_that_hangs_does_not_hold_up_the_end():
+    class Hanging(Echo):
+        calls = 0
+
+        def outputs(self, image):
+            self.calls += 1
+            if self.calls > 4:
+                time.sleep(20)
+            return super().outputs(image)
+
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    start_s = time.monotonic()
+    Pipeline(Scripted(10**6, live=True, pause_s=0.01), Hanging(), SIZE_HW, stop=stop).run()
+    assert time.monotonic() - start_s < 8
+
+
+def test_a_stop_does_not_wait_for_the_frames_that_wait():
+    stop = threading.Event()
+    source = Scripted(10**6, live=True, pause_s=0.001)
+    pipeline = Pipeline(source, Echo(0.1), SIZE_HW, stop=stop, buffer_policy="every")
+    threading.Timer(0.5, stop.set).start()
+    start_s = time.monotonic()
+    pipeline.run()
+    assert time.monotonic() - start_s < 3
+    assert balance(pipeline) == 0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_late_frames_of_a_live_source_are_skipped_and_a_file_is_segmented_whole(live):
+    source = Scripted(40, live=live, pause_s=0.001)
+    pipeline = Pipeline(
+        source, Echo(0.02), SIZE_HW, buffer_policy="every-with-deadline", deadline_ms=30
+    )
+    pipeline.run()
+    figures = pipeline.snapshot()
+    assert (figures.dropped > 0) == live
+    assert balance(pipeline) == 0
+    assert figures.late > 0 or live
+
+
+def test_policies_are_known_by_name():
+    with pytest.raises(StreamError, match="one of newest, every"):
+        Pipeline(Scripted(1), Echo(), SIZE_HW, buffer_policy="evry")
+    with pytest.raises(StreamError, match="needs --deadline-ms"):
+        Pipeline(Scripted(1), Echo(), SIZE_HW, buffer_policy="every-with-deadline")
+    with pytest.raises(SourceError, match="one of hold, blank, stop"):
+        LossPolicy("holt", 255)
+
+
+class InState(Scripted):
+    """A source that is in a state of the test's."""
+
+    state = State.OPENING
+
+
+@pytest.mark.parametrize(
+    ("state", "stops"), [("opening", False), ("stale", True), ("lost", True), ("black", False)]
+)
+def test_stopping_on_loss_waits_for_the_first_frame(state, stops):
+    source = InState(5, live=True)
+    source.state = State(state)
+    policy = LossPolicy("stop", 255)
+    if stops:
+        with pytest.raises(SourceError, match=f"scripted is {state}: stopped"):
+            policy.result(source, None)
+    else:
+        assert policy.result(source, None) is None
+
+
+def test_a_source_is_not_closed_while_it_is_read():
+    class Slow(Scripted):
+        inside = released_inside = released = False
+
+        def _next_image(self):
+            self.inside = True
+            time.sleep(0.3)
+            self.inside = False
+            return super()._next_image()
+
+        def _release(self):
+            self.released, self.released_inside = True, self.inside
+
+    source = Slow(5)
+    reader = threading.Thread(target=source.read)
+    reader.start()
+    time.sleep(0.1)
+    source.close()
+    assert not source.released
+    reader.join()
+    assert (source.released, source.released_inside) == (True, False)
+    assert source.read() is None

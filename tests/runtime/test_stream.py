@@ -174,3 +174,21 @@ def test_the_command_is_the_module(in_empty_folder):
     )
     assert done.returncode == 0, done.stderr
     assert "2 read, 2 segmented" in done.stdout
+
+
+@pytest.mark.parametrize("wrong", [["--save", "x.gif"], ["--serve", "nowhere"], ["--show"]])
+def test_an_output_that_does_not_open_empties_no_other(in_empty_folder, monkeypatch, wrong):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for name in ("old.jsonl", "old.mcap"):
+        (in_empty_folder / name).write_text("kept")
+    arguments = ["streetsynth", "--jsonl", "old.jsonl", "--record", "old.mcap", *wrong]
+    assert stream.main(arguments) == 2
+    for name in ("old.jsonl", "old.mcap"):
+        assert (in_empty_folder / name).read_text() == "kept"
+
+
+def test_every_result_of_a_file_is_live_to_the_last(in_empty_folder):
+    assert stream.main(["streetsynth", "--jsonl", "out.jsonl"]) == 0
+    lines = [json.loads(line) for line in (in_empty_folder / "out.jsonl").read_text().splitlines()]
+    assert {line["state"] for line in lines} == {"live"}

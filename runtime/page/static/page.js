@@ -177,6 +177,9 @@ async function showFigures() {
       return [term, figure];
     }));
     if (!paused) setState(status.state);
+    if (!paused && status.age_ms > 2000) {
+      text("note", `no new frame for ${(status.age_ms / 1000).toFixed(1)} s`);
+    }
   } catch { /* the WebSocket says that the device is away */ }
 }
 

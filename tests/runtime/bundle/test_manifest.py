@@ -13,7 +13,7 @@ from runtime.packaged import BUNDLE_DIR
 
 @pytest.fixture
 def bundle(tmp_path, three_classes):
-    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08")
     hashes = {"model.onnx": file_sha256(tmp_path / "model.onnx")}
     manifest = Manifest(
         "model.onnx", hashes, (24, 40), three_classes, "fp32", provenance={"method": "bn"}

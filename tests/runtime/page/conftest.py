@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.frames import Frame, Segmentation
+from runtime.overlay import Overlay
 from runtime.sources.base import Source
 from runtime.stats import StreamStats
 
@@ -87,7 +88,11 @@ def stream(three_classes):
     stats = StreamStats()
     stats.start()
     view = LiveView(
-        Camera(), three_classes, backend=BACKEND, snapshot=lambda: stats.snapshot(10, 2)
+        Camera(),
+        three_classes,
+        overlay=Overlay(three_classes),
+        backend=BACKEND,
+        snapshot=lambda: stats.snapshot(10, 2),
     )
     with PageServer(view, "127.0.0.1:0") as server:
         yield Stream(view, server, stats)

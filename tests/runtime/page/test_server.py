@@ -112,6 +112,35 @@ def test_a_name_that_is_not_this_machines_is_refused(get, stream, host):
     assert get(stream.port, "/", Host=host).status == 403
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://[::1"}, {"Host": "[::1"}, {"Host": "[::1", "Origin": "x"}]
+)
+def test_a_header_that_is_no_address_is_refused(get, stream, headers):
+    assert get(stream.port, "/status", **headers).status == 403
+
+
+def test_the_age_is_that_of_the_moment_and_an_old_result_is_not_ready(get, stream, monkeypatch):
+    stream.add()
+    with live(stream) as viewer:
+        assert next_of(viewer)[0]["age_ms"] < 5000
+    later_ns = time.monotonic_ns() + 30_000_000_000
+    monkeypatch.setattr("time.monotonic_ns", lambda: later_ns)
+    with live(stream) as viewer:
+        assert next_of(viewer)[0]["age_ms"] > 29_000
+    assert get(stream.port, "/readyz").status == 503
+
+
+def test_a_viewer_that_leaves_before_the_first_result_is_let_go(stream):
+    for _ in range(3):
+        with live(stream) as viewer:
+            viewer.send("next")
+    time.sleep(1.5)
+    start_s = time.monotonic()
+    stream.view.close()
+    assert stream.view.wait(0, 5) == 0
+    assert time.monotonic() - start_s < 1
+
+
 def test_prometheus_reads_the_metrics(get, stream):
     for _ in range(4):
         stream.add(label=2)

@@ -18,12 +18,12 @@ from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
 from runtime.sources.grammar import open_source
 from runtime.sources.settings import SourceSettings
-from runtime.sources.watchdog import Limits, State
+from runtime.sources.watchdog import State, WatchdogLimits
 
 SERVER = Path(__file__).parent.parent / "rtsp_server.py"
 DEBIAN_PYTHON = "/usr/bin/python3"
 NEEDED = "import gi; gi.require_version('GstRtspServer', '1.0')"
-LIMITS = Limits(stale_s=0.5, lost_s=1.5, frozen_s=1.0, black_s=0.5)
+LIMITS = WatchdogLimits(stale_s=0.5, lost_s=1.5, frozen_s=1.0, black_s=0.5)
 
 
 def has_server() -> bool:

@@ -10,9 +10,9 @@ import pytest
 from runtime.errors import SourceError
 from runtime.sources.base import Source
 from runtime.sources.reconnect import ReconnectingSource, waits_s
-from runtime.sources.watchdog import Limits, State
+from runtime.sources.watchdog import State, WatchdogLimits
 
-QUICK = Limits(stale_s=0.1, lost_s=0.3)
+QUICK = WatchdogLimits(stale_s=0.1, lost_s=0.3)
 
 
 class Camera(Source):
@@ -123,7 +123,9 @@ def test_a_library_that_hangs_is_left_behind_and_its_source_closed_when_it_retur
 
 def test_while_its_library_hangs_the_source_is_stale_by_our_clock():
     hang = threading.Event()
-    source = ReconnectingSource(Rig(Camera(1, lambda: hang.wait(30) and None)), Limits(0.2, 60))
+    source = ReconnectingSource(
+        Rig(Camera(1, lambda: hang.wait(30) and None)), WatchdogLimits(0.2, 60)
+    )
     with source:
         source.read()
         reader = threading.Thread(target=source.read)
@@ -141,7 +143,7 @@ def test_connections_that_hang_are_few():
     hang = threading.Event()
     cameras = [Camera(1, lambda: hang.wait(30) and None) for _ in range(40)]
     rig = Rig(*cameras)
-    limits = Limits(stale_s=0.02, lost_s=0.05)
+    limits = WatchdogLimits(stale_s=0.02, lost_s=0.05)
     with ReconnectingSource(rig, limits) as source:
         reader = threading.Thread(target=lambda: [source.read() for _ in range(40)])
         reader.start()
@@ -166,3 +168,32 @@ def test_interrupting_ends_a_wait_at_once(cameras):
         reader.join(0.5)
         assert found == [None]
         assert source.state is State.ENDED
+
+
+def test_attempts_are_counted_until_a_connection_holds():
+    """It opens every time, and fails at once: the waits grow, and the limit is met."""
+    rig = Rig(*[Camera(1, fail) for _ in range(9)])
+    source = ReconnectingSource(rig, QUICK, most_attempts=3)
+    with source, pytest.raises(SourceError, match="lost after 3 attempts"):
+        [source.read() for _ in range(9)]
+    gaps = np.diff([time_s for time_s, _ in rig.opened])
+    assert len(gaps) == 3
+    assert gaps[2] > 1.5 * gaps[0]
+
+
+def test_an_error_of_a_library_is_a_loss_like_others():
+    def crash():
+        raise RuntimeError("a bug of the driver")
+
+    rig = Rig(Camera(1, crash), Camera(2, fail))
+    with ReconnectingSource(rig, QUICK) as source:
+        assert [source.read().index for _ in range(3)] == [0, 1, 2]
+
+
+def test_damage_is_counted_over_all_connections():
+    one, two = Camera(2, fail), Camera(2, fail)
+    one.damaged, two.damaged = 3, 4
+    with ReconnectingSource(Rig(one, two), QUICK) as source:
+        for _ in range(4):
+            source.read()
+        assert source.damaged == 7

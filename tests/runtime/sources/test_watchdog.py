@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.sources.watchdog import Limits, State, Watchdog
+from runtime.sources.watchdog import State, Watchdog, WatchdogLimits
 
-LIMITS = Limits(stale_s=1.0, lost_s=5.0, frozen_s=3.0, black_s=1.0)
+LIMITS = WatchdogLimits(stale_s=1.0, lost_s=5.0, frozen_s=3.0, black_s=1.0)
 
 
 class Clock:

@@ -1,0 +1,62 @@
+"""A graph's weights in other files, wherever a tensor may hide."""
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from runtime.bundle.onnx_scan import reads_other_files
+from runtime.packaged import BUNDLE_DIR
+
+
+def tensor(external):
+    found = helper.make_tensor("weights", TensorProto.FLOAT, [1], [1.0])
+    if external:
+        found.ClearField("float_data")
+        found.data_location = TensorProto.EXTERNAL
+        entry = found.external_data.add()
+        entry.value, entry.key = "../secret", "location"
+    return found
+
+
+def in_initializer(external):
+    return helper.make_graph([], "g", [], [], [tensor(external)])
+
+
+def in_constant(external):
+    node = helper.make_node("Constant", [], ["c"], value=tensor(external))
+    return helper.make_graph([node], "g", [], [])
+
+
+def in_branch(external):
+    branch = in_constant(external)
+    node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    return helper.make_graph([node], "g", [], [])
+
+
+@pytest.mark.parametrize("place", [in_initializer, in_constant, in_branch])
+@pytest.mark.parametrize("external", [True, False])
+def test_wherever_the_tensor_is(place, external, tmp_path):
+    model = helper.make_model(place(external))
+    helper.set_model_props(model, {"location": "Berlin"})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert reads_other_files(path) == external
+
+
+def test_the_packaged_graph_holds_its_weights():
+    assert not reads_other_files(BUNDLE_DIR / "model.onnx")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.integers(0, 200), st.booleans())
+def test_any_bytes_are_an_answer_or_a_value_error(tmp_path, content, cut, of_a_graph):
+    if of_a_graph:
+        content = helper.make_model(in_branch(True)).SerializeToString()[:cut] + content[:5]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    try:
+        assert reads_other_files(path) in (True, False)
+    except ValueError:
+        onnx.ModelProto()  # damaged: nothing to compare with

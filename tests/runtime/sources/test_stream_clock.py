@@ -1,0 +1,52 @@
+"""Frames that waited in buffers, clocks that drift, and streams that begin anew."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.sources.stream_clock import StreamClock
+
+SECOND_NS = 1_000_000_000
+
+
+def ages_s(arrivals_s, times_s):
+    clock = StreamClock()
+    found = []
+    for arrived_s, time_s in zip(arrivals_s, times_s, strict=True):
+        arrived_ns = round(arrived_s * SECOND_NS)
+        found.append((arrived_ns - clock.captured_ns(arrived_ns, time_s)) / SECOND_NS)
+    return found
+
+
+def test_a_backlog_that_grows_is_age():
+    """Sent 25 a second, read 12.5 a second."""
+    times_s = [index / 25 for index in range(100)]
+    arrivals_s = [1000 + index / 12.5 for index in range(100)]
+    ages = ages_s(arrivals_s, times_s)
+    assert ages[0] == 0
+    assert abs(ages[-1] - 99 / 25) < 1e-6
+
+
+def test_a_drifting_clock_is_no_age():
+    """One part in ten thousand for two hours."""
+    times_s = [index * 0.5 for index in range(14_400)]
+    ages = ages_s([1000 + time_s * 1.0001 for time_s in times_s], times_s)
+    assert max(ages) < 0.07
+
+
+def test_a_stream_that_begins_anew_has_a_new_clock():
+    ages = ages_s([1000, 1000.04, 1000.08, 1000.12], [500.0, 500.04, 0.0, 0.04])
+    assert max(ages) < 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 5)), min_size=1, max_size=60))
+def test_an_age_is_the_delay_above_the_least(steps):
+    """For streams shorter than the window: compared with the least of all delays so far."""
+    time_s, arrivals, times, delays = 0.0, [], [], []
+    for gap_s, delay_s in steps:
+        time_s += gap_s
+        arrived_s = max(1000 + time_s + delay_s, arrivals[-1] if arrivals else 0)
+        times.append(time_s)
+        arrivals.append(arrived_s)
+        delays.append(arrived_s - time_s)
+    for index, age in enumerate(ages_s(arrivals, times)):
+        assert abs(age - (delays[index] - min(delays[: index + 1]))) < 1e-5
