@@ -17,9 +17,12 @@ demo: $(VENV)/user.stamp
 test: lint typecheck
 	$(PYTEST)
 
-# Tracing costs up to half as much time again, so make test does without.
+# Tracing costs up to half as much time again, so make test does without. CI shows the figure of one
+# package: make coverage TESTS=tests/runtime PACKAGE=runtime
+TESTS := tests
+PACKAGE :=
 coverage: $(VENV)/dev.stamp
-	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) $(TESTS) -m "not slow" --cov=$(PACKAGE) --cov-report=term:skip-covered
 
 test-fast: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow"

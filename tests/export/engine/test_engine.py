@@ -276,9 +276,22 @@ def test_a_truncated_graph_is_refused_and_the_old_engine_stays(bundle):
     content = json.loads((bundle / "manifest.json").read_text())
     content["sha256"]["model.onnx"] = file_sha256(model)
     (bundle / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(ExportError, match=r"does not take .*model\.onnx"):
+    with pytest.raises(StreamError, match=r"model\.onnx is no ONNX graph"):
         build_engine(bundle, RTX)
     assert engine.read_bytes() == before
+
+
+def test_a_graph_that_the_library_does_not_take_is_refused(bundle):
+    """A layer that TensorRT does not know."""
+    model = bundle / "model.onnx"
+    graph = onnx.load(model)
+    graph.graph.node[3].op_type = "NoSuchLayer"
+    onnx.save(graph, model)
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["sha256"]["model.onnx"] = file_sha256(model)
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match=r"does not take .*model\.onnx"):
+        build_engine(bundle, RTX)
 
 
 @pytest.mark.parametrize("written", ["engine", "record"])
