@@ -247,3 +247,25 @@ def wait_for_lines(path, limit_s=30):
     while not (path.exists() and path.stat().st_size):
         assert time.monotonic() < end_s, "the stream wrote nothing"
         time.sleep(0.05)
+
+
+def test_a_decoder_that_held_a_frame_back_does_not_give_it_out_as_new(camera):
+    """The library gives up after 5 s, and empties its decoder."""
+    settings = SourceSettings(limits=WatchdogLimits(stale_s=0.5, lost_s=20))
+    with open_source(camera.url, settings) as source:
+        read_for(source, 1)
+        camera.process.send_signal(signal.SIGSTOP)
+        came = []
+        reader = threading.Thread(
+            target=lambda: [came.append((time.monotonic(), source.read())) for _ in range(99)],
+            daemon=True,
+        )
+        reader.start()
+        time.sleep(1)
+        stopped_s = time.monotonic()
+        time.sleep(7)
+        during = [frame for at_s, frame in came if at_s > stopped_s]
+        camera.process.send_signal(signal.SIGCONT)
+        assert during == []
+        source.interrupt()
+        reader.join(5)
