@@ -7,13 +7,17 @@ import math
 import re
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runtime.credentials import hide_credentials
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors repeat what was typed, but for the secrets of URLs."""
+    """Takes no shortened flags, and its errors do not repeat the secrets of URLs."""
+
+    def __init__(self, **settings: Any) -> None:
+        # ``--weights`` for ``--weights-key`` was taken for it.
+        super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, and end the program with 2."""

@@ -269,3 +269,17 @@ def test_a_run_without_weights_says_what_to_do(in_empty_folder, capsys, state, m
     (in_empty_folder / "run" / "run.json").write_text(json.dumps({"state": state}))
     assert cli.main(["evaluate", "run"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--weights", "x"],
+        ["adapt", "--image", "x"],
+        ["stream", "camera0", "--rec", "x"],
+    ],
+)
+def test_no_flag_is_guessed_from_its_beginning(arguments, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert "unrecognized arguments" in capsys.readouterr().err
