@@ -33,9 +33,17 @@ VARIANTS: tuple[tuple[Precision, bool], ...] = (
 
 
 def measure_training(
-    device: str = "cuda", variants: Sequence[tuple[Precision, bool]] = VARIANTS
+    device: str = "cuda",
+    variants: Sequence[tuple[Precision, bool]] = VARIANTS,
+    size_hw: tuple[int, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for each variant, with the reason where it did not run."""
+    """A row for each variant, with the reason where it did not run.
+
+    Args:
+        device: to train on.
+        variants: precision, and whether it is compiled.
+        size_hw: input size; None for the packaged model's own.
+    """
     rows = []
     for precision, compiled in variants:
         row: dict[str, Any] = {"precision": precision, "compiled": compiled}
@@ -43,15 +51,17 @@ def measure_training(
             rows.append({**row, "did_not_run": "torch finds no CUDA GPU"})
             continue
         try:
-            rows.append({**row, **_measured(device, precision, compiled)})
+            rows.append({**row, **_measured(device, precision, compiled, size_hw)})
         except Exception as error:  # one variant that fails must not hide the others
             rows.append({**row, "did_not_run": f"{type(error).__name__}: {error}"})
     return rows
 
 
-def _measured(device: str, precision: Precision, compiled: bool) -> dict[str, Any]:
+def _measured(
+    device: str, precision: Precision, compiled: bool, size_hw: tuple[int, int] | None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        source = load_source(ModelRequest())
+        source = load_source(ModelRequest(size_hw=size_hw))
         task = AdaptationTask(
             source.network,
             source.spec,

@@ -173,7 +173,9 @@ def test_training_is_measured_in_both_precisions(monkeypatch):
     monkeypatch.setattr(device_training, "BATCH_SIZE", 2)
     monkeypatch.setattr(device_training, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(device_training, "MOST_STEPS", 2)
-    rows = device_training.measure_training("cpu", [("fp32", False), ("fp16", False)])
+    rows = device_training.measure_training(
+        "cpu", [("fp32", False), ("fp16", False)], size_hw=(48, 96)
+    )
     assert rows[0]["steps"] == 2
     assert rows[0]["images_per_second"] == pytest.approx(2000 / rows[0]["step_ms"], rel=0.01)
     assert "fp16 needs a CUDA GPU" in rows[1]["did_not_run"]
