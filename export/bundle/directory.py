@@ -73,9 +73,9 @@ def replacing(out_dir: Path) -> Iterator[Path]:
     """
     part_dir, old_dir = (_beside(out_dir, what) for what in ("new", "old"))
     try:
-        _require_writable(out_dir)
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         with held(out_dir):
+            _require_writable(out_dir)  # another export may not move it meanwhile
             for folder in (part_dir, old_dir):
                 _require_ours(folder)
             try:
