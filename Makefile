@@ -47,7 +47,7 @@ hooks: $(VENV)/dev.stamp
 
 $(VENV)/user.stamp: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless]'
+	$(PIP) --editable '.[adapt,export,runtime-cpu,opencv-headless,video,serve]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/user.stamp

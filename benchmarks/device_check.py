@@ -24,7 +24,7 @@ from benchmarks.device_training import measure_training
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from benchmarks.timing import summarise, time_call
-from runtime.backends import BACKENDS, Backend, open_backend
+from runtime.backends import BACKENDS, Backend, open_backend, proved
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.gpu import cuda_of_driver, find_gpu
@@ -114,7 +114,8 @@ def _openers(bundle_dir: Path, manifest: Manifest) -> dict[str, Callable[[], Bac
         from runtime.backends import onnxruntime_gpu
 
         opener = {"cuda": onnxruntime_gpu.open_cuda, "tensorrt": onnxruntime_gpu.open_tensorrt}
-        return opener[name](bundle_dir, manifest, cuda_graph=False)
+        backend = opener[name](bundle_dir, manifest, cuda_graph=False)
+        return proved(backend, bundle_dir, manifest)
 
     found: dict[str, Callable[[], Backend]] = {}
     for name in BACKENDS:

@@ -1,4 +1,4 @@
-"""Numbers on a command line, with errors that say what was expected."""
+"""What a command line takes, with errors that say what was expected."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.credentials import hide_credentials
+
+# Which frames of a live source the model gets, and what comes out while there are none.
+BUFFER_POLICIES = ("newest", "every", "every-with-deadline")
+ON_LOSS = ("hold", "blank", "stop")
+PAGE_ADDRESS = "127.0.0.1:8080"
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +41,14 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, ``[IPv6]:PORT``, or ``PORT`` on loopback, as (host, port)."""
+    match = re.fullmatch(r"(?:(?:\[([0-9a-fA-F:.%]+)\]|([\w.-]+)):)?(\d{1,5})", text)
+    if not match or int(match[3]) > 65535:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT such as {PAGE_ADDRESS}, got '{text}'")
+    return match[1] or match[2] or "127.0.0.1", int(match[3])
 
 
 def output_name(text: str) -> str:

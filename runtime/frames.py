@@ -15,7 +15,8 @@ class Frame:
     Attributes:
         index: number of the frame in its source, from 0.
         image: (H, W, 3) uint8 RGB.
-        captured_ns: monotonic clock when it came, before it was decoded where that can be known.
+        captured_ns: monotonic clock at capture: by a network stream's own time stamps, of a camera
+            and a file when the library had read it.
         time_s: on the source's own clock; None of one without.
         state: of the source with this frame: live, frozen or black.
     """
@@ -54,3 +55,8 @@ class Segmentation:
     health: np.ndarray | None = None
     state: str = "live"
     repeated: bool = False
+
+    def class_shares(self, num_classes: int) -> np.ndarray:
+        """Share of the pixels that each class has, (C,) float."""
+        counts = np.bincount(self.label_map.reshape(-1), minlength=num_classes)
+        return counts[:num_classes] / self.label_map.size

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from runtime.arguments import ON_LOSS
 from runtime.errors import SourceError
 from runtime.frames import Frame, Segmentation
 from runtime.sources.base import Source
 from runtime.sources.watchdog import WITHOUT_FRAMES, State
 
-ON_LOSS = ("hold", "blank", "stop")
 REPEAT_EVERY_S = 0.5
 
 

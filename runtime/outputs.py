@@ -126,7 +126,7 @@ def _live_view(source: Source, overlay: Overlay, backend: Backend, pipeline: Pip
     )
 
 
-def _serve(view: LiveView, address: str) -> PageServer:
+def _serve(view: LiveView, address: tuple[str, int]) -> PageServer:
     try:
         from runtime.page.server import PageServer
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
+from runtime.arguments import BUFFER_POLICIES
 from runtime.backends import Backend
 from runtime.buffer import Buffer
 from runtime.bundle.manifest import LABEL_MAP
@@ -24,7 +25,6 @@ from runtime.stats import Snapshot, StreamStats
 FILE_BUFFER, RESULT_BUFFER = 4, 2
 # Frames of a live source that wait when every one is wanted: two seconds of most cameras.
 LIVE_BUFFER = 64
-BUFFER_POLICIES = ("newest", "every", "every-with-deadline")
 _POLL_S = 0.1
 _JOIN_S = _STOP_S = 1.5
 WARM_UP_RUNS = 3
@@ -55,7 +55,7 @@ class Pipeline:
         deadline_ms: results that are done later than this after capture are counted.
 
     Raises:
-        StreamError: the policy needs a deadline.
+        StreamError: the policy is unknown, or needs a deadline.
 
     Attributes:
         stats: times and counts so far.
@@ -74,12 +74,12 @@ class Pipeline:
         buffer_policy: str = "newest",
         deadline_ms: float | None = None,
     ) -> None:
+        if buffer_policy not in BUFFER_POLICIES:
+            raise StreamError(f"buffer policy is one of {', '.join(BUFFER_POLICIES)}")
         if buffer_policy == "every-with-deadline" and deadline_ms is None:
             raise StreamError(f"--buffer {buffer_policy} needs --deadline-ms")
         self._source, self._backend = source, backend
         self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
-        if buffer_policy not in BUFFER_POLICIES:
-            raise StreamError(f"buffer policy is one of {', '.join(BUFFER_POLICIES)}")
         skips = source.live and buffer_policy == "every-with-deadline"
         self._latest_start_ms = deadline_ms if skips else None
         live_capacity = 1 if buffer_policy == "newest" else LIVE_BUFFER
@@ -109,7 +109,7 @@ class Pipeline:
 
         Args:
             sinks: take each result, in this order.
-            tick: is called after every frame and at least every 0.2 s.
+            tick: is called after every frame and at least every 0.1 s.
 
         Raises:
             StreamError: the source, the model or a sink failed. What was done stays done.
@@ -218,7 +218,7 @@ class Pipeline:
                 stopped_s = stopped_s or time.monotonic()
                 self._let_out()
                 if time.monotonic() - stopped_s > _STOP_S:
-                    return  # the model hangs
+                    return  # the model hangs, or is too slow to wait for
             try:
                 result = self._results.get(_POLL_S)
             except TimeoutError:

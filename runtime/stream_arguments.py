@@ -7,7 +7,11 @@ import re
 from pathlib import Path
 
 from runtime.arguments import (
+    BUFFER_POLICIES,
+    ON_LOSS,
+    PAGE_ADDRESS,
     Parser,
+    address,
     natural,
     output_name,
     output_path,
@@ -26,7 +30,7 @@ SOURCE
   streetsynth        the clip that ships with the package
 
 examples
-  python -m runtime.stream camera0 --bundle bundle/ --show
+  python -m runtime.stream camera0 --bundle bundle/ --serve
   python -m runtime.stream drive.mp4 --bundle bundle/ --save out.mp4 --jsonl out.jsonl
 """
 
@@ -90,10 +94,11 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--serve",
+        type=address,
         nargs="?",
-        const="127.0.0.1:8080",
+        const=address(PAGE_ADDRESS),
         metavar="HOST:PORT",
-        help="a page with the live picture, and /metrics (127.0.0.1:8080)",
+        help=f"a page with the live picture, and /metrics ({PAGE_ADDRESS})",
     )
 
 
@@ -103,7 +108,7 @@ def _add_live_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--on-loss",
-        choices=("hold", "blank", "stop"),
+        choices=ON_LOSS,
         default="hold",
         help="while no frame comes: repeat the last result, a blank one, or stop (%(default)s)",
     )
@@ -123,7 +128,7 @@ def _add_live_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--buffer",
-        choices=("newest", "every", "every-with-deadline"),
+        choices=BUFFER_POLICIES,
         default="newest",
         help="frames that the model gets when it is slower than the source (%(default)s)",
     )

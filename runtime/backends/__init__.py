@@ -1,12 +1,12 @@
 """Backends: what runs a bundle's model. ``with open_backend(name, bundle_dir, manifest) as …``.
 
-| name                   | library and device                          | in ``auto`` |
-|------------------------|---------------------------------------------|-------------|
-| ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 1st       |
-| ``onnxruntime-cuda``   | ONNX Runtime's CUDA provider, NVIDIA GPU    | 2nd         |
-| ``onnxruntime``        | ONNX Runtime on the CPU                     | 3rd         |
-| ``openvino``           | OpenVINO on an x86 CPU                      | no: slower  |
-| ``opencv``             | cv2.dnn on the CPU                          | no: slower  |
+| name                     | library and device                           | in ``auto`` |
+|--------------------------|----------------------------------------------|-------------|
+| ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 1st         |
+| ``onnxruntime-cuda``     | ONNX Runtime's CUDA provider, NVIDIA GPU     | 2nd         |
+| ``onnxruntime``          | ONNX Runtime on the CPU                      | 3rd         |
+| ``openvino``             | OpenVINO on an x86 CPU                       | no: slower  |
+| ``opencv``               | cv2.dnn on the CPU                           | no: slower  |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.bundle.golden import read_golden
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "open_backend"]
+__all__ = ["AUTO", "BACKENDS", "Backend", "open_backend", "proved"]
 
 logger = logging.getLogger(__name__)
 Opener = Callable[[Path, Manifest, int], Backend]
@@ -105,7 +105,16 @@ def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: i
         return _open_first(bundle_dir, manifest, num_threads)
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend '{name}'; known: auto, {', '.join(BACKENDS)}")
-    backend = BACKENDS[name](bundle_dir, manifest, num_threads)
+    return proved(BACKENDS[name](bundle_dir, manifest, num_threads), bundle_dir, manifest)
+
+
+def proved(backend: Backend, bundle_dir: Path, manifest: Manifest) -> Backend:
+    """A backend that computes as exactly as its bundle, and labels the golden frame as exported.
+
+    Raises:
+        BackendUnavailable: it does not; it is closed.
+        ManifestError: the golden frame is damaged.
+    """
     try:
         require_precision(backend, manifest.precision)
         golden = read_golden(bundle_dir, manifest)

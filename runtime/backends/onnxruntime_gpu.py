@@ -33,7 +33,9 @@ def open_cuda(bundle_dir: Path, manifest: Manifest, cuda_graph: bool = True) -> 
         BackendUnavailable: it does not start, or does not run the layers.
     """
     _require_provider(CUDA)
-    return _open("onnxruntime-cuda", bundle_dir, manifest, [(CUDA, cuda_options(cuda_graph))])
+    providers: list[Provider] = [(CUDA, cuda_options(cuda_graph))]
+    path = bundle_dir / manifest.model_file
+    return BoundBackend("onnxruntime-cuda", path, manifest, providers=providers)
 
 
 def open_tensorrt(
@@ -60,7 +62,8 @@ def open_tensorrt(
         ) from None
     options = tensorrt_options(cache, manifest.precision, cuda_graph)
     providers: list[Provider] = [(TENSORRT, options), (CUDA, cuda_options(cuda_graph=False))]
-    return _open("onnxruntime-tensorrt", bundle_dir, manifest, providers)
+    path = bundle_dir / manifest.model_file
+    return BoundBackend("onnxruntime-tensorrt", path, manifest, providers=providers)
 
 
 def cuda_options(cuda_graph: bool) -> dict[str, Any]:
@@ -104,13 +107,6 @@ def _require_provider(name: str) -> Gpu:
             f"ONNX Runtime {onnxruntime.__version__} has no {name}: pip install onnxruntime-gpu"
         )
     return gpu
-
-
-def _open(
-    name: str, bundle_dir: Path, manifest: Manifest, providers: list[Provider]
-) -> OnnxRuntimeBackend:
-    path = bundle_dir / manifest.model_file
-    return BoundBackend(name, path, manifest, providers=providers)
 
 
 class BoundBackend(OnnxRuntimeBackend):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def build_app(view: LiveView, access: Access) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
 
 
-def _file(name: str):  # type: ignore[no-untyped-def]
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> FileResponse:
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
         headers |= {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -73,10 +73,10 @@ async def _live(view: LiveView, socket: WebSocket) -> None:
     try:
         while await asking:
             asking = _asked(socket)  # heard meanwhile: whether the viewer is still there
-            while (number := await asyncio.to_thread(view.wait, seen, _WAIT_S)) == seen:
+            while await asyncio.to_thread(view.wait, seen, _WAIT_S) == seen:
                 if asking.done():
                     return
-            seen, message = max(number, seen), (await asyncio.to_thread(view.message))[1]
+            seen, message = await asyncio.to_thread(view.message)
             await socket.send_bytes(message)
     except (WebSocketDisconnect, RuntimeError):
         return

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from runtime.bundle.labels import LabelSpace
-from runtime.frames import Frame, Segmentation
+from runtime.frames import Segmentation
 from runtime.sources.base import Source
 from runtime.sources.watchdog import State
 from runtime.stats import Snapshot
@@ -40,8 +39,7 @@ class StreamMetrics:
     ) -> None:
         self._source, self._names, self._backend = source, label_space.names, backend
         self._snapshot = snapshot
-        self._label_map: np.ndarray | None = None
-        self._frame: Frame | None = None
+        self._result: Segmentation | None = None
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._stages = Histogram(
@@ -61,7 +59,7 @@ class StreamMetrics:
 
     def add(self, result: Segmentation) -> None:
         """Count one result; one that stands for a missing frame has no times."""
-        self._label_map, self._frame = result.label_map, result.frame
+        self._result = result
         if result.repeated:
             return
         for stage, value_ms in result.timing.items():
@@ -97,11 +95,11 @@ class StreamMetrics:
         for state in State:
             states.add_metric([str(state)], float(state is now))
         yield states
-        if self._frame is not None:
+        if self._result is not None:
             yield GaugeMetricFamily(
                 "sfda_edge_newest_frame_age_seconds",
                 "Age of the newest frame now",
-                value=self._frame.age_ms / 1000,
+                value=self._result.frame.age_ms / 1000,
             )
         yield self._shares()
         yield from self._of_backend()
@@ -110,10 +108,10 @@ class StreamMetrics:
         shares = GaugeMetricFamily(
             "sfda_edge_class_share", "Share of the newest label map", labels=["class"]
         )
-        if self._label_map is not None:
-            counts = np.bincount(self._label_map.reshape(-1), minlength=256)
-            for name, count in zip(self._names, counts, strict=False):
-                shares.add_metric([name], float(count / self._label_map.size))
+        if self._result is not None:
+            of_all = self._result.class_shares(len(self._names))
+            for name, share in zip(self._names, of_all, strict=True):
+                shares.add_metric([name], float(share))
         return shares
 
     def _of_backend(self) -> Iterator[Metric]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import socket
 import threading
 
@@ -17,20 +16,7 @@ from runtime.page.app import build_app
 from runtime.page.view import LiveView
 
 logger = logging.getLogger(__name__)
-DEFAULT_ADDRESS = "127.0.0.1:8080"
 _CLOSE_S = 1.0
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, ``[IPv6]:PORT``, or ``PORT`` on loopback, as (host, port).
-
-    Raises:
-        SinkError: it is none.
-    """
-    match = re.fullmatch(r"(?:(?:\[([0-9a-fA-F:.%]+)\]|([\w.-]+)):)?(\d{1,5})", text)
-    if not match or int(match[3]) > 65535:
-        raise SinkError(f"--serve takes HOST:PORT such as {DEFAULT_ADDRESS}, not '{text}'")
-    return match[1] or match[2] or "127.0.0.1", int(match[3])
 
 
 class PageServer(Closing):
@@ -38,7 +24,7 @@ class PageServer(Closing):
 
     Args:
         view: what is shown.
-        address: ``HOST:PORT``; port 0 takes a free one.
+        address: host and port; port 0 takes a free one.
 
     Raises:
         SinkError: the address cannot be used, or needs a token.
@@ -47,8 +33,8 @@ class PageServer(Closing):
         url: of the page.
     """
 
-    def __init__(self, view: LiveView, address: str) -> None:
-        host, port = parse_address(address)
+    def __init__(self, view: LiveView, address: tuple[str, int]) -> None:
+        host, port = address
         access = access_for(host)
         self._view, self._socket = view, _listen(host, port)
         config = uvicorn.Config(

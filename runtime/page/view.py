@@ -132,8 +132,7 @@ class LiveView:
             return self._overlay_jpeg[1]
 
     def _header(self, result: Segmentation) -> bytes:
-        counts = np.bincount(result.label_map.reshape(-1), minlength=256)
-        shares = counts[: self._space.num_classes] / result.label_map.size
+        shares = result.class_shares(self._space.num_classes)
         header = {
             "frame": result.frame.index,
             "age_ms": round(result.frame.age_ms, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from runtime.errors import SinkError
 from runtime.sources.av_source import has_av, load_av
 
+logger = logging.getLogger(__name__)
 # What the codecs in OpenCV's own wheels can write; their licence leaves H.264 out.
 OPENCV_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 # Written packet by packet, so that a kill or a power cut loses less than a second: of 119 frames
@@ -52,6 +54,12 @@ def open_encoder(path: Path, size_hw: tuple[int, int], fps: float) -> Encoder:
     """
     if path.suffix.lower() in _CONTAINERS and has_av():
         return AvEncoder(path, size_hw, fps)
+    logger.warning(
+        "%s is written as %s, which a kill leaves unplayable%s",
+        path,
+        OPENCV_CODECS[path.suffix.lower()],
+        "" if has_av() else "; with PyAV (extra video) .mp4 and .mkv are H.264 and survive it",
+    )
     return OpenCvEncoder(path, size_hw, fps)
 
 

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runtime.bundle.labels import LabelSpace
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
@@ -30,12 +28,11 @@ class ResultLines:
 
     def record(self, result: Segmentation) -> dict[str, Any]:
         """Plain values for JSON."""
-        labels = result.label_map
-        counts = np.bincount(labels.reshape(-1), minlength=256)
+        of_all = result.class_shares(len(self._names))
         shares = {
-            name: round(int(count) / labels.size, 4)
-            for name, count in zip(self._names, counts[: len(self._names)], strict=True)
-            if count
+            name: round(float(share), 4)
+            for name, share in zip(self._names, of_all, strict=True)
+            if share
         }
         return {
             "schema": SCHEMA,

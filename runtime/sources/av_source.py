@@ -15,8 +15,6 @@ from runtime.sources.stream_clock import StreamClock
 
 # What PyAV raises when its time-out is over.
 _SILENT = ("ExitError", "TimeoutError")
-
-
 _MOST_DAMAGED_IN_A_ROW = 250
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from runtime.errors import SourceError
 from runtime.sources.base import Source
 
+logger = logging.getLogger(__name__)
 # OpenCV hands this environment variable's ``key;value|key;value`` to FFmpeg.
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _environment = threading.Lock()
@@ -75,6 +77,11 @@ def load_opencv() -> Any:
     if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
+
+
+def say_that_opencv_decodes(name: str) -> None:
+    """PyAV would say more about errors, and know more codecs."""
+    logger.info("%s: decoded by OpenCV; PyAV is not installed (extra video)", name)
 
 
 @contextlib.contextmanager

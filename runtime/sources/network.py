@@ -9,7 +9,12 @@ from runtime.credentials import without_credentials
 from runtime.errors import SourceError
 from runtime.sources.av_source import AvSource, has_av
 from runtime.sources.base import Source
-from runtime.sources.capture import CaptureSource, ffmpeg_options, load_opencv
+from runtime.sources.capture import (
+    CaptureSource,
+    ffmpeg_options,
+    load_opencv,
+    say_that_opencv_decodes,
+)
 from runtime.sources.containers import NETWORK
 from runtime.sources.video_file import VIDEO_SUFFIXES
 
@@ -42,6 +47,7 @@ def open_url_with_opencv(url: str) -> Source:
     with ffmpeg_options(NETWORK.for_opencv()):
         capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
     name = without_credentials(url)
+    say_that_opencv_decodes(name)
     if not capture.isOpened():
         late = time.monotonic() - start_s >= open_s
         found = f"no answer within {open_s:g} s" if late else "refused, or no video"

@@ -193,7 +193,9 @@ class ReconnectingSource(Source):
             self.watchdog.opening()
             self._connection = _Connection(self._open)
             failure = self._failure_to_open()
-            if failure is None or self._interrupted.is_set():
+            if self._interrupted.is_set():
+                return
+            if failure is None:
                 self.reconnects += 1
                 return
             reason = failure

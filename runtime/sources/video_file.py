@@ -11,7 +11,12 @@ from runtime.errors import SourceError
 from runtime.images import ImageError, require_encodable
 from runtime.sources.av_source import AvSource, has_av
 from runtime.sources.base import Source
-from runtime.sources.capture import CaptureSource, ffmpeg_options, load_opencv
+from runtime.sources.capture import (
+    CaptureSource,
+    ffmpeg_options,
+    load_opencv,
+    say_that_opencv_decodes,
+)
 from runtime.sources.containers import FILES
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -39,6 +44,7 @@ def open_with_opencv(path: Path) -> Source:
         SourceError: OpenCV cannot read it.
     """
     cv2 = load_opencv()
+    say_that_opencv_decodes(str(path))
     with ffmpeg_options(FILES.for_opencv()):
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():

@@ -98,6 +98,18 @@ def test_frames_of_another_or_an_odd_size_fit_into_the_video(
     assert length_of(path) == 3
 
 
+@pytest.mark.parametrize(("suffix", "installed"), [(".mp4", False), (".avi", True), (".mp4", True)])
+def test_a_codec_that_a_kill_leaves_unplayable_is_said(
+    suffix, installed, tmp_path, three_classes, monkeypatch, caplog
+):
+    monkeypatch.setattr(encoders, "has_av", lambda: installed)
+    sink = VideoSink(tmp_path / f"out{suffix}", Overlay(three_classes), fps=10.0, live=False)
+    sink.write(result(0))
+    sink.close()
+    assert ("unplayable" in caplog.text) == (suffix == ".avi" or not installed)
+    assert ("with PyAV" in caplog.text) == (not installed)
+
+
 def noisy(index):
     """Compresses badly, so that a limit is soon reached."""
     image = np.random.default_rng(index).integers(0, 256, (240, 320, 3)).astype(np.uint8)

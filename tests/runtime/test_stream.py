@@ -139,7 +139,7 @@ def test_a_kill_loses_less_than_a_second_of_video(tmp_path, suffix):
         process.kill()
     written = len((tmp_path / "out.jsonl").read_text().splitlines())
     assert written > 20
-    assert frames_of(tmp_path / f"out{suffix}") > written - 15
+    assert frames_of(tmp_path / f"out{suffix}") >= written - 4
 
 
 def wait_for_lines(path, limit_s=60.0):
@@ -176,8 +176,9 @@ def test_the_command_is_the_module(in_empty_folder):
     assert "2 read, 2 segmented" in done.stdout
 
 
-@pytest.mark.parametrize("wrong", [["--save", "x.gif"], ["--serve", "nowhere"], ["--show"]])
+@pytest.mark.parametrize("wrong", [["--save", "x.gif"], ["--serve", "10.0.0.1:80"], ["--show"]])
 def test_an_output_that_does_not_open_empties_no_other(in_empty_folder, monkeypatch, wrong):
+    monkeypatch.delenv("SFDA_EDGE_TOKEN", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     for name in ("old.jsonl", "old.mcap"):

@@ -147,6 +147,23 @@ def test_a_backend_may_compute_more_exactly_and_never_less(found, precision, fit
                 require_precision(backend, precision)
 
 
+def test_a_backend_that_computes_less_exactly_is_never_opened(monkeypatch):
+    """As OpenVINO would in bf16 without its hint, though it labels the golden frame well enough."""
+    closed = []
+
+    def in_bf16(bundle_dir, manifest, num_threads):
+        backend = right(bundle_dir, manifest, num_threads)
+        backend.precision = "bf16"
+        monkeypatch.setattr(backend, "close", lambda: closed.append(True))
+        return backend
+
+    right = BACKENDS["onnxruntime"]
+    monkeypatch.setitem(BACKENDS, "onnxruntime", in_bf16)
+    with pytest.raises(BackendUnavailable, match="computes in bf16, the bundle is fp32"):
+        opened("onnxruntime", BUNDLE_DIR)
+    assert closed == [True]
+
+
 def graph_of(kind, shape, bundle):
     """A graph with the packaged one's interface, and another kind of label map."""
     size = [1, 192, 384, 3]

@@ -1,6 +1,5 @@
 """A graph's weights in other files, wherever a tensor may hide."""
 
-import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,6 +44,15 @@ def test_wherever_the_tensor_is(place, external, tmp_path):
     assert reads_other_files(path) == external
 
 
+@pytest.mark.parametrize("part", ["data_location", "external_data"])
+def test_either_sign_is_enough(part, tmp_path):
+    graph = in_initializer(True)
+    graph.initializer[0].ClearField(part)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    assert reads_other_files(path)
+
+
 def test_the_packaged_graph_holds_its_weights():
     assert not reads_other_files(BUNDLE_DIR / "model.onnx")
 
@@ -57,6 +65,7 @@ def test_any_bytes_are_an_answer_or_a_value_error(tmp_path, content, cut, of_a_g
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     try:
-        assert reads_other_files(path) in (True, False)
+        found = reads_other_files(path)
     except ValueError:
-        onnx.ModelProto()  # damaged: nothing to compare with
+        return
+    assert found in (True, False)

@@ -94,5 +94,5 @@ def stream(three_classes):
         backend=BACKEND,
         snapshot=lambda: stats.snapshot(10, 2),
     )
-    with PageServer(view, "127.0.0.1:0") as server:
+    with PageServer(view, ("127.0.0.1", 0)) as server:
         yield Stream(view, server, stats)

@@ -11,8 +11,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runtime.errors import SinkError
 
@@ -21,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from runtime.page.server import PageServer, parse_address
+from runtime.page.server import PageServer
 
 
 def live(stream, **settings):
@@ -85,8 +83,8 @@ def test_viewers_do_not_slow_the_stream_and_a_stalled_one_not_the_others(stream)
         stream.add()
         for viewer in viewers:
             viewer.join(5)
-    assert min(seen.values()) >= 5, seen
-    assert np.median(taken_ms) < 100
+    assert min(seen.values()) >= 20, seen
+    assert np.median(taken_ms) < 20
 
 
 @pytest.mark.parametrize("message", ["", "nex", "next" * 50, "\u2603", b"next", b"\xff" * 40])
@@ -215,7 +213,7 @@ def test_the_page_may_load_nothing_from_elsewhere(get, stream):
 def test_an_address_in_use_is_an_error(stream):
     port = stream.server.url.rstrip("/").rpartition(":")[2]
     with pytest.raises(SinkError, match=f"cannot serve on 127.0.0.1:{port}: Address already in"):
-        PageServer(stream.view, f"127.0.0.1:{port}")
+        PageServer(stream.view, ("127.0.0.1", int(port)))
 
 
 def test_a_closed_server_is_gone_at_once(get, stream):
@@ -224,29 +222,6 @@ def test_a_closed_server_is_gone_at_once(get, stream):
         next_of(viewer)
         start_s = time.monotonic()
         stream.server.close()
-        assert time.monotonic() - start_s < 4
+        assert time.monotonic() - start_s < 2
     with pytest.raises(ConnectionRefusedError):
         get(stream.port, "/")
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:80", ("127.0.0.1", 80)),
-        ("8080", ("127.0.0.1", 8080)),
-        ("[::1]:9000", ("::1", 9000)),
-        ("device.local:0", ("device.local", 0)),
-    ],
-)
-def test_addresses(text, address):
-    assert parse_address(text) == address
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_an_address_or_an_error(text):
-    try:
-        host, port = parse_address(text)
-    except SinkError:
-        return
-    assert host
-    assert 0 <= port <= 65535

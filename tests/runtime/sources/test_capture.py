@@ -105,6 +105,15 @@ def test_both_decoders_give_the_same_frames_at_the_same_times(kind, suffix, tmp_
     np.testing.assert_allclose([frame.time_s * 1000 for frame in found], times_ms, atol=2)
 
 
+def test_it_is_said_when_opencv_decodes(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    with open_video_file(CLIP):
+        assert "decoded by OpenCV" not in caplog.text
+    monkeypatch.setattr("runtime.sources.video_file.has_av", lambda: False)
+    with open_video_file(CLIP):
+        assert "decoded by OpenCV; PyAV is not installed" in caplog.text
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_phones_video_is_upright(decoder, real_data):
     """Recorded sideways, with a note to turn it: cases/12."""

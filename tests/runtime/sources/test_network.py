@@ -96,7 +96,7 @@ def test_a_stream_is_read_without_a_trace_of_its_password(camera, source, caplog
     caplog.set_level("DEBUG")
     frames, states = read_for(source, 1)
     assert source.live
-    assert len(frames) > 5
+    assert len(frames) > 15
     assert frames[0].image.shape == (120, 160, 3)
     assert states == [State.LIVE]
     camera.kill()
@@ -117,7 +117,7 @@ def test_a_server_that_comes_back_with_another_size_is_followed_in_time(camera, 
     back_s = time.monotonic()
     reader.join(20)
     assert found[-1].image.shape == (240, 320, 3)
-    assert time.monotonic() - back_s < 10  # alone it takes 2
+    assert time.monotonic() - back_s < 5
     indices = [frame.index for frame in found]
     assert indices == list(range(indices[0], indices[0] + len(indices)))
 
@@ -134,11 +134,11 @@ def test_a_server_that_hangs_is_stale_by_our_clock_and_live_when_it_goes_on(came
     threading.Thread(target=lambda: read_for(source, 12), daemon=True).start()
     camera.process.send_signal(signal.SIGSTOP)
     start_s = time.monotonic()
-    assert wait_for(source, State.STALE, 5) - start_s < LIMITS.stale_s + 2
-    assert wait_for(source, State.LOST, 6) - start_s < LIMITS.lost_s + 2
+    assert wait_for(source, State.STALE, 3) - start_s < LIMITS.stale_s + 1
+    assert wait_for(source, State.LOST, 4) - start_s < LIMITS.lost_s + 1
     camera.process.send_signal(signal.SIGCONT)
     start_s = time.monotonic()
-    assert wait_for(source, State.LIVE, 15) - start_s < 10
+    assert wait_for(source, State.LIVE, 10) - start_s < 5
 
 
 def wait_for(source, state, limit_s):
@@ -188,8 +188,8 @@ def test_a_model_three_times_too_slow_gets_fresh_frames_and_the_reader_never_wai
     results = list(pipeline.results())
     figures = pipeline.snapshot()
     assert figures.read == figures.segmented + figures.dropped
-    assert figures.read > 1.5 * figures.segmented
-    assert figures.stage_ms["age"][0] < 1000
+    assert figures.read > 2.2 * figures.segmented
+    assert figures.stage_ms["age"][0] < 350
     assert results
 
 
@@ -204,7 +204,7 @@ def test_results_go_on_while_the_server_is_away(camera, source, on_loss):
     for result in pipeline.results():
         results.append((result, result.frame.age_ms))
     repeated = [(result, age_ms) for result, age_ms in results if result.repeated]
-    assert 2 <= len(repeated) <= 8
+    assert 3 <= len(repeated) <= 8
     assert {result.state for result, _ in repeated} <= {"stale", "lost", "opening"}
     ages_ms = [age_ms for _, age_ms in repeated]
     assert ages_ms == sorted(ages_ms)
@@ -239,7 +239,7 @@ def test_a_signal_ends_a_stream_in_time_while_its_server_hangs(camera, tmp_path,
     assert process.returncode == 0, errors
     assert b"segmented" in summary
     assert b"secret" not in summary + errors + lines.read_bytes()
-    assert took_s < 8  # under load; alone it takes 1.2 s
+    assert took_s < 4  # under load; alone it takes 1.2 s
 
 
 def wait_for_lines(path, limit_s=30):

@@ -197,3 +197,22 @@ def test_damage_is_counted_over_all_connections():
         for _ in range(4):
             source.read()
         assert source.damaged == 7
+
+
+def test_an_attempt_that_is_interrupted_is_no_reconnect():
+    hang = threading.Event()
+
+    def hanging_open():
+        hang.wait(30)
+        raise SourceError("too late")
+
+    cameras = iter([lambda: Camera(1, fail), hanging_open])
+    with ReconnectingSource(lambda: next(cameras)(), QUICK) as source:
+        source.read()
+        reader = threading.Thread(target=source.read)
+        reader.start()
+        time.sleep(0.8)
+        source.interrupt()
+        reader.join(2)
+        assert source.reconnects == 0
+        hang.set()
