@@ -1,6 +1,6 @@
 """What can go wrong in adaptation, and who has to act.
 
-SfdaEdgeError            said without a traceback
+SfdaEdgeError            printed without a traceback
 ├── RecipeError          a setting that does not exist or cannot be
 ├── DataError            images, labels or class maps that do not fit
 ├── CheckpointError      weights that do not fit the network, or cannot be read
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Container
+from pathlib import Path
 
 
 class SfdaEdgeError(Exception):
-    """Base of all errors that are said without a traceback.
+    """Base of all errors that are printed without a traceback.
 
     Attributes:
         exit_code: 2 when the user has to change something, 1 when the work itself failed.
@@ -43,6 +44,11 @@ class RunError(SfdaEdgeError):
 
 class CollapseError(Exception):
     """A step that only makes things worse, which ends a run; the message says how it shows."""
+
+
+def missing_weights(path: Path) -> CheckpointError:
+    """The error for a model that is not there."""
+    return CheckpointError(f"{path} does not exist; name a run directory or a weights file")
 
 
 def line_of(error: BaseException, files: Container[str] | None = None) -> str:

@@ -26,7 +26,7 @@ from sfda_edge.cli import (
     trace,
     train,
 )
-from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.errors import SfdaEdgeError, missing_weights
 
 # Which extra brings a library that a command found missing.
 EXTRAS = {
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.arguments, args.parse = given, parser.parse_args
     start_log()
     try:
+        _require_weights(args)
         return args.run(args) or 0
     except SfdaEdgeError as error:
         print_error(error)
@@ -104,6 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped{resumes if 'resume' in args else ''}", file=sys.stderr)
         return 130
     return 2
+
+
+def _require_weights(args: argparse.Namespace) -> None:
+    """Look before torch is imported, which takes seconds.
+
+    Raises:
+        CheckpointError: there is no such file or directory.
+    """
+    weights = getattr(args, "weights", None)
+    if weights is not None and not weights.exists():
+        raise missing_weights(weights)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.batchnorm.layers import local_batchnorm
-from sfda_edge.errors import CheckpointError, RunError
+from sfda_edge.errors import CheckpointError, RunError, missing_weights
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, Channels, ModelSpec, architecture, require_fits_frames
@@ -165,7 +165,7 @@ def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None
 
 def _weights_file(path: Path) -> Path:
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; name a run directory or a weights file")
+        raise missing_weights(path)
     if not path.is_dir():
         return path
     found = next((path / name for name in WEIGHTS_NAMES if (path / name).is_file()), None)

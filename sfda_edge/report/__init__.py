@@ -1,1 +1,1 @@
-"""Pictures and pages, where people would rather look than read."""
+"""Reports: HTML pages and pictures of runs and evaluations."""

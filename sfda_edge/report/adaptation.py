@@ -57,7 +57,7 @@ class ReportFacts:
 
 
 def adaptation_page(facts: ReportFacts) -> Page:
-    """All sections that the run has something to show for."""
+    """The sections of the page; those without content are left out."""
     sections = [
         run_section(facts.run),
         _comparison_section(facts.comparison, facts.space, scored=facts.scores is not None),
@@ -91,8 +91,8 @@ def _comparison_section(comparison: Comparison, space: LabelSpace, *, scored: bo
     titles = ["target image", "source model", "adapted", "ensemble of views", "its confidence"]
     text = (
         f"{_changed(comparison, scored=scored)} The last two pictures show the labels of the "
-        "ensemble of views, which some methods train on and all are scored by, and its confidence "
-        "from dark (low) to light (high)."
+        "ensemble of views, on which some methods train and by which all are scored, and its "
+        "confidence from dark (low) to light (high)."
     )
     sheet = contact_sheet(rows, titles, space, row_height=150)
     return Section("Before and after", text, picture=picture_url(sheet))
@@ -157,15 +157,15 @@ def _loss_sections(lines: Sequence[dict[str, Any]]) -> list[Section]:
 
 
 def _losses(series: dict[str, Any]) -> Section:
-    """All in one picture, each scaled to its own largest size."""
+    """All in one picture, each divided by its largest absolute value."""
     scaled = {}
     for name, (steps, values) in series.items():
         largest = max(abs(value) for value in values) or 1.0
         scaled[f"{name} / {largest:.3g}"] = (steps, [value / largest for value in values])
-    picture = picture_url(curves(scaled, "share of the largest size"))
+    picture = picture_url(curves(scaled, "share of the largest value"))
     text = (
-        "Running means over a fortieth of the values. Each curve is divided by the figure behind "
-        "its name, its largest absolute value."
+        "Running means over 1/40 of the values. Each curve is divided by its largest absolute "
+        "value, the number after its name."
     )
     return Section("Losses", text, picture=picture)
 
@@ -192,19 +192,19 @@ def selection_sections(facts: ReportFacts) -> list[Section]:
     return [
         Section(
             "Checkpoint selection without labels",
-            "The score is the mIoU to expect if the truth were half the ensemble of the views "
-            "below and half the model's own prediction for the mirror image; accuracy is the share "
-            "of correct pixels by the same truth. The checkpoint with the best score is selected, "
-            "the source model if none is better. Rejected are checkpoints that expect a tenth more "
-            f"errors than the source, and students trained on the ensemble's labels that gain less "
-            f"than {margin:.0f} %. Step 0 is the model before training, with the BatchNorm "
-            "statistics that the method starts from. Confidence is shown, not used.",
+            "The score is an expected mIoU. Its reference is half the ensemble of the views below "
+            "and half the model's own prediction for the mirrored image. Accuracy is the share of "
+            "correct pixels by the same reference. The checkpoint with the best score is selected, "
+            "the source model if none is better. A checkpoint is rejected if it expects 10 % more "
+            "errors than the source. A student trained on the ensemble's labels is rejected if its "
+            f"score gains less than {margin:.0f} %. Step 0 is the model before training, with the "
+            "BatchNorm statistics that the method starts with. Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(
             "Classes over the run",
-            "Share of the pixels of the probe images. A run whose predictions collapse into few "
-            "classes is stopped, unless its score rises.",
+            "Share of the pixels of the probe images. A run is stopped if its predictions collapse "
+            "into few classes and its score does not rise.",
             picture=picture_url(curves(by_class, "% of the pixels", colours)),
         ),
     ]
@@ -223,22 +223,22 @@ def views_section(views: SelectedViews) -> Section:
             rows.append([compared, f"{width}x{height}", share, *figures, use])
     text = (
         "Expected mIoU and accuracy of the source model, without labels. First, shares of target "
-        "statistics are compared at the input size, then sizes with the best share. Views are "
-        "scored by those that they are compared with, so the two groups, and the score above, are "
-        "not on one scale. A view whose accuracy is clearly below another's is left out. The "
-        "ensemble consists of the best view and the mirrored next best one; where that is clearly "
-        "worse, of the best view and its mirror."
+        "statistics are compared at the input size, then sizes with the best share. Each view is "
+        "scored by the others of its group, so scores of the two groups, and the score above, "
+        "cannot be compared. A view with clearly lower accuracy is left out. The ensemble is the "
+        "best view and the mirrored second best; if that is clearly worse, the best view and its "
+        "mirror image."
     )
     if views.trusted_share < 1:
         text += (
-            f" At most {views.trusted_share:.1f} of the target's statistics was considered: with "
-            "all of them, predictions differ too much from those of the mirror image."
+            f" Target shares above {views.trusted_share:.1f} were not tried: with more of the "
+            "target's statistics, predictions differ too much from those of the mirrored image."
         )
     return Section("Views", text, table=rows)
 
 
 def _use(view: View, kept: Sequence[View]) -> str:
-    """How a view is used in the ensemble; empty if it is not."""
+    """How the ensemble uses a view; empty if it does not."""
     return " and ".join(
         "mirrored" if one.mirrored else "plain" for one in kept if plain(one) == view
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def new_axes(width_in: float, height_in: float) -> Iterator[Axes]:
     """Axes of a new figure; draw and take its picture within the ``with``.
 
-    Texts are shown as they are: a ``$`` in the name of a class begins no formula.
+    Texts are drawn literally: a ``$`` in the name of a class does not start a formula.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

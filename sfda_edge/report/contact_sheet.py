@@ -46,7 +46,7 @@ def _header(titles: list[str], widths: list[int], width: int) -> np.ndarray:
 
 
 def _legend(space: LabelSpace, width: int) -> np.ndarray:
-    """Swatches and names, in as many lines as they need."""
+    """Colours and names of the classes, in as many lines as needed."""
     font = ImageFont.load_default(14)
     places, left, top = [], _GAP_PX, 0
     for name in space.names:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: JSON and pictures."""
+"""The files of an evaluation: JSON and pictures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SheetCollector:
 
 
 def make_folder(out_dir: Path) -> None:
-    """Make the folder before the work.
+    """Make the folder, before the evaluation takes its time.
 
     Raises:
         RunError: it cannot be made.

@@ -1,4 +1,4 @@
-"""Draw what a method shows of itself: labelled images, heat maps, patches."""
+"""Draw the illustrations of a method: labelled images, heat maps, patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's log for people who keep TensorBoard open."""
+"""Write what a run logs for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _FLUSHED_EVERY_S = 10
 
 
 def with_tensorboard(progress: Progress, folder: Path, steps_done: int) -> Progress:
-    """A display that also writes what each step logs as scalars, while the run goes on.
+    """A display that also writes what each step logs as scalars, while the run continues.
 
     Args:
         progress: the display.
         folder: for TensorBoard's files.
-        steps_done: of a run that goes on; what was written of later steps is not shown any more.
+        steps_done: of a resumed run; what was written for later steps is no longer shown.
     """
 
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:

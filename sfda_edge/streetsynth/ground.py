@@ -14,7 +14,7 @@ ROAD_Z = -0.12
 
 
 class GroundBuilder:
-    """Builds the ground of one street. ``layout`` and ``style`` are the street's."""
+    """Builds the ground of one street, with its ``layout`` and ``style``."""
 
     def __init__(self, stage: Stage, plan: Plan, style: Style, layout: np.random.Generator) -> None:
         self.stage, self.plan, self.style, self.random = stage, plan, style, layout

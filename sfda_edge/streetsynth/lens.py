@@ -1,4 +1,4 @@
-"""What the camera does to a rendered picture: sky, weather on the lens, exposure, noise."""
+"""Camera effects on a rendered picture: sky, rain on the lens, exposure, noise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def paint_sky(
 def photograph(picture: np.ndarray, lens: Lens, random: np.random.Generator) -> np.ndarray:
     """Take the picture: (H, W, 3) float in [0, 255] → uint8 of the same shape.
 
-    Nothing moves by more than the colour fringe, so labels stay exact.
+    No pixel moves by more than the colour fringe, so labels stay exact.
     """
     light = np.clip(picture, 0, 255).astype(np.float32) / 255
     if lens.bloom:

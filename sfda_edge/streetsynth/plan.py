@@ -1,4 +1,4 @@
-"""Plan: what is decided about a street before anything is built."""
+"""Plan: the layout of a street, drawn at random before it is built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LENGTH_M = 220.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided about a street before anything is built. Metres and shares."""
+    """The layout of a street, in metres and shares."""
 
     road_width: float
     pavement_widths: tuple[float, float]

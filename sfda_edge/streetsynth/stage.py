@@ -1,4 +1,4 @@
-"""Where labelled objects are put: a scene graph in which every node knows its class."""
+"""Stage: a scene graph in which every node has a class."""
 
 from __future__ import annotations
 

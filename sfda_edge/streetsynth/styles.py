@@ -1,4 +1,4 @@
-"""The looks that the same street can be drawn in: light, weather and lens, never geometry."""
+"""Styles of the same street: light, weather and lens, never geometry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Lens:
-    """What camera and weather do to a finished picture. All of it leaves every pixel in its place.
+    """Effects of camera and weather on a rendered picture. No pixel moves, so labels stay exact.
 
     Attributes:
         gain: exposure factor.

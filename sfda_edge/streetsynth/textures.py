@@ -1,4 +1,4 @@
-"""Surfaces of street scenes as RGB(A) arrays, and their way onto the graphics card."""
+"""Surfaces of street scenes as RGB(A) arrays, and their upload to the graphics card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What uses the street: cars, vans, buses, people and cyclists."""
+"""Traffic: cars, vans, buses, people and cyclists."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BODIES = {
 
 
 class Traffic:
-    """Puts moving and parked things on a street. ``layout`` decides everything."""
+    """Puts moving and parked traffic on a street; all of it depends on ``layout``."""
 
     def __init__(self, stage: Stage, plan: Plan, layout: np.random.Generator) -> None:
         self.stage, self.plan, self.random = stage, plan, layout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,15 +19,23 @@ ROOT = Path(cli.__file__).parents[1]
 FEW = ["--method", "bn", "--set", "num_images=8", "--size", "96x48"]
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A run directory; copied, never changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert cli.main(["adapt", *FEW, "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def evil(in_empty_folder, monkeypatch):
+def evil(finished_run, in_empty_folder, monkeypatch):
     """A module that leaves a mark when it is imported, and a run directory that names it."""
     (in_empty_folder / "evil.py").write_text(
         "from pathlib import Path\nPath('imported').touch()\nfrom user_network import build\n"
     )
     monkeypatch.syspath_prepend(str(in_empty_folder))
     monkeypatch.delitem(sys.modules, "evil", raising=False)
-    assert cli.main(["adapt", *FEW, "--out", "run"]) == 0
+    shutil.copytree(finished_run, "run")
     for name in ("model.json", "run.json"):
         path = in_empty_folder / "run" / name
         path.write_text(path.read_text().replace("lite0_fpn_tiny", "evil:build"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sfda_edge.cli import main as cli
 from sfda_edge.runs.distributed import (
     gathered,
     local_rows,
@@ -47,7 +48,7 @@ def test_the_weighted_mean_is_numpys():
 
 
 def adapt(out, source, method, processes, settings):
-    """Run the command as ``torchrun`` would, or alone."""
+    """Run the command as ``torchrun`` would, or alone in this process."""
     arguments = ["adapt", "--method", method, "--device", "cpu", "--out", str(out)]
     arguments += [
         "--weights",
@@ -57,15 +58,14 @@ def adapt(out, source, method, processes, settings):
     ]
     arguments += ["--model", "user_network:build"]
     arguments += [part for setting in settings for part in ("--set", setting)]
-    code = RUN.format(here=str(HERE), arguments=arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if processes == 1:
-        command = [sys.executable, "-c", code]
-    else:
-        script = out.with_suffix(".py")
-        script.write_text(code)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc_per_node={processes}", str(script)]
+        assert cli.main(arguments) == 0
+        return load_file(out / "adapted.safetensors")
+    script = out.with_suffix(".py")
+    script.write_text(RUN.format(here=str(HERE), arguments=arguments))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={processes}", str(script)]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=100, cwd=out.parent
     )
