@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import time
-from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.credentials import hide_credentials
@@ -51,14 +49,21 @@ def address(text: str) -> tuple[str, int]:
     return match[1] or match[2] or "127.0.0.1", int(match[3])
 
 
-def output_name(text: str) -> str:
-    """A file name; codes of strftime in it stand for the time now, ``%%`` for a ``%``."""
-    return time.strftime(text) if "%" in text else text
+def cpu_list(text: str) -> frozenset[int]:
+    """``0-3,6`` as {0, 1, 2, 3, 6}.
 
-
-def output_path(text: str) -> Path:
-    """The same as a path."""
-    return Path(output_name(text))
+    Raises:
+        ArgumentTypeError: it is no such list.
+    """
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+        raise argparse.ArgumentTypeError(f"expected processors such as 0-3,6, got '{text}'")
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        cpus |= set(range(int(first), int(last or first) + 1))
+    if not cpus:
+        raise argparse.ArgumentTypeError(f"expected processors such as 0-3,6, got '{text}'")
+    return frozenset(cpus)
 
 
 def positive_number(text: str) -> float:

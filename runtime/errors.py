@@ -4,7 +4,8 @@ StreamError              the user has to change something: exit code 2
 ├── SourceError          a camera, stream or file that gives no frames
 ├── ManifestError        a bundle that is damaged, incomplete or of another schema
 ├── BackendUnavailable   a backend, device or model that does not start
-└── SinkError            an output that cannot be written or shown
+├── SinkError            an output that cannot be written or shown
+└── ConfigError          a file of settings that is not TOML, or says what cannot be
 """
 
 
@@ -26,6 +27,10 @@ class BackendUnavailable(StreamError):  # noqa: N818 - the name says more
 
 class SinkError(StreamError):
     """An output cannot be written or shown."""
+
+
+class ConfigError(StreamError):
+    """A file of settings is missing, is not TOML, or has an impossible setting."""
 
 
 def missing_package(what: str, error: ModuleNotFoundError, extra: str) -> str:

@@ -3,9 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+GRID_PX = 8  # every eighth pixel is enough to see whether a picture changed
+
+
+class LazyImage:
+    """An image of a live source, converted when somebody wants it: dropped frames never are.
+
+    Args:
+        convert: makes the (H, W, 3) uint8 RGB image; called once.
+        sample: makes a grid of its brightness, (h, w) uint8, where that needs no conversion.
+    """
+
+    def __init__(
+        self, convert: Callable[[], np.ndarray], sample: Callable[[], np.ndarray] | None = None
+    ) -> None:
+        self._convert: Callable[[], np.ndarray] | None = convert
+        self._sample = sample
+        self._image: np.ndarray | None = None
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        convert = self._convert
+        if self._image is None and convert is not None:
+            self._image, self._convert, self._sample = convert(), None, None
+        if self._image is None:
+            raise AssertionError("it is converted by now")
+        return self._image
+
+    def sample(self) -> np.ndarray:
+        """Every eighth pixel, (h, w) or (h, w, 3) uint8."""
+        sample = self._sample
+        return _grid(self.image) if sample is None else sample()
+
+
+def _grid(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[::GRID_PX, ::GRID_PX])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -14,7 +52,7 @@ class Frame:
 
     Attributes:
         index: number of the frame in its source, from 0.
-        image: (H, W, 3) uint8 RGB.
+        picture: the image, or what can be converted into it.
         captured_ns: monotonic clock at capture: by a network stream's own time stamps, of a camera
             and a file when the library had read it.
         time_s: on the source's own clock; None of one without.
@@ -22,10 +60,19 @@ class Frame:
     """
 
     index: int
-    image: np.ndarray
+    picture: np.ndarray | LazyImage
     captured_ns: int
     time_s: float | None = None
     state: str = "live"
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return self.picture.image if isinstance(self.picture, LazyImage) else self.picture
+
+    def sample(self) -> np.ndarray:
+        """Every eighth pixel, (h, w) or (h, w, 3) uint8."""
+        return self.picture.sample() if isinstance(self.picture, LazyImage) else _grid(self.picture)
 
     @property
     def age_ms(self) -> float:

@@ -1,11 +1,13 @@
-"""Where a stream's results go: check the names that were given, and open the sinks."""
+"""Where a stream's results go: check the names that were given, and open page and sinks."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,33 +17,49 @@ if TYPE_CHECKING:
     from runtime.backends import Backend
     from runtime.bundle.manifest import Manifest
     from runtime.overlay import Overlay
-    from runtime.page.server import PageServer
-    from runtime.page.view import LiveView
-    from runtime.pipeline import Pipeline
     from runtime.sinks import Sink
     from runtime.sinks.jsonl import ResultLines
-    from runtime.sources.base import Source
+    from runtime.stream_run import StreamRun
+
+_FILES = ("save", "labels", "record", "jsonl", "trace")
 
 
-def require_other_files(args: argparse.Namespace, bundle_dir: Path) -> None:
-    """Check that no output replaces a file that is read, or gets into the bundle.
+def expanded(name: Path | str) -> Path:
+    """A file's name; codes of strftime in it stand for the time now, ``%%`` for a ``%``."""
+    return Path(time.strftime(str(name)) if "%" in str(name) else name)
+
+
+def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) -> None:
+    """Check that no output replaces a file that is read or another output, or is in the bundle.
+
+    Args:
+        each: the arguments of each source.
+        bundle_dir: the bundle.
 
     Raises:
-        SinkError: one would, or both outputs are one file.
+        SinkError: one would.
     """
-    outputs = {
-        "--save": args.save,
-        "--jsonl": None if args.jsonl == "-" else args.jsonl,
-        "--record": args.record,
-    }
-    inputs = {"source": Path(args.source.removeprefix("replay:")), "bundle": bundle_dir}
-    for flag, name in outputs.items():
-        for what, path in inputs.items() if name is not None else ():
-            if _is_or_holds(path, Path(name)):
-                raise SinkError(f"{flag} {name} is in the {what}, {path}; name another file")
-    given = [Path(name) for name in outputs.values() if name is not None]
-    if len(set(given)) < len(given):
-        raise SinkError(f"{' and '.join(outputs)} need different files, {given[0]} comes twice")
+    inputs = [("bundle", bundle_dir)]
+    inputs += [("source", Path(args.source.removeprefix("replay:"))) for args in each]
+    taken: dict[Path, str] = {}
+    for args in each:
+        for flag, path in _outputs(args):
+            for what, read in inputs:
+                if _is_or_holds(read, path):
+                    raise SinkError(f"{flag} {path} is in the {what}, {read}; name another file")
+            if path in taken and not (flag == "--trace" and taken[path] == "--trace"):
+                raise SinkError(
+                    f"{flag} and {taken[path]} need different files, {path} comes twice"
+                )
+            taken[path] = flag
+
+
+def _outputs(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Flag and file of each output."""
+    given = {name: getattr(args, name) for name in _FILES}
+    if given["jsonl"] == "-":
+        given["jsonl"] = None
+    return [(f"--{name}", expanded(path)) for name, path in given.items() if path is not None]
 
 
 def _is_or_holds(read: Path, written: Path) -> bool:
@@ -49,58 +67,123 @@ def _is_or_holds(read: Path, written: Path) -> bool:
     try:
         if not read.is_dir():
             return read.exists() and written.exists() and written.samefile(read)
-        if written.resolve().parent == read.resolve():
+        if read.resolve() in (written.resolve(), written.resolve().parent):
             return True
         return written.exists() and any(written.samefile(path) for path in read.iterdir())
     except (OSError, ValueError):  # such as a name too long, which whoever opens it reports
         return False
 
 
-def open_sinks(
-    args: argparse.Namespace,
-    manifest: Manifest,
-    *,
-    source: Source,
+def open_page(
+    runs: Sequence[StreamRun],
     backend: Backend,
-    pipeline: Pipeline,
+    address: tuple[str, int],
     stack: contextlib.ExitStack,
+) -> None:
+    """Serve a page of all runs, and give each a sink that feeds it; the stack closes it.
+
+    Raises:
+        SinkError: a package is missing, or the address cannot be used.
+    """
+    from runtime.overlay import Overlay
+
+    try:
+        from runtime.page.metrics import StreamMetrics
+        from runtime.page.server import PageServer
+        from runtime.page.view import LiveView
+    except ModuleNotFoundError as error:
+        raise SinkError(missing_package("--serve", error, "serve")) from None
+    metrics = StreamMetrics(backend.record())
+    views = [
+        LiveView(
+            run.name,
+            run.source,
+            overlay=Overlay(run.label_space, caption=backend.caption()),
+            backend=backend.record(),
+            snapshot=run.pipeline.snapshot,
+            metrics=metrics,
+        )
+        for run in runs
+    ]
+    stack.enter_context(PageServer(views, metrics, address))
+    for run, view in zip(runs, views, strict=True):
+        run.sinks.append(view)
+
+
+def open_sinks(
+    run: StreamRun, manifest: Manifest, *, backend: Backend, stack: contextlib.ExitStack
 ) -> list[Sink]:
-    """The sinks that the command line asks for; the stack closes them.
+    """The sinks that a source's arguments ask for, but the page; the stack closes them.
 
     Raises:
         SinkError: one does not open.
     """
     from runtime.overlay import Overlay
-    from runtime.sinks.jsonl import JsonLinesSink, ResultLines
+    from runtime.sinks.jsonl import ResultLines
     from runtime.sinks.replay_check import ReplayCheck
     from runtime.sinks.service import ServiceSink
-    from runtime.sinks.video import VideoSink
     from runtime.sinks.window import WindowSink
     from runtime.sources.replay import ReplaySource
 
-    label_space = manifest.label_space
-    overlay = Overlay(label_space, caption=backend.caption())
-    lines = ResultLines(label_space, backend.record())
+    args = run.args
+    overlay = Overlay(run.label_space, caption=backend.caption())
+    lines = ResultLines(run.label_space, backend.record())
+    makers: list[Callable[[], Sink]] = []
+    if args.show:
+        makers.append(lambda: WindowSink(overlay))
+    if "NOTIFY_SOCKET" in os.environ:
+        makers.append(lambda: ServiceSink(os.environ["NOTIFY_SOCKET"]))
+    makers += _file_makers(run, manifest, overlay=overlay, lines=lines)
+    if isinstance(source := run.source, ReplaySource):
+        makers.append(lambda: ReplayCheck(source))
     sinks: list[Sink] = []
-    if args.serve is not None:
-        view = _live_view(source, overlay, backend, pipeline)
-        stack.enter_context(_serve(view, args.serve))
-        sinks.append(view)
-    # Those that empty a file come last: by then the others are known to open.
-    makers: list[tuple[bool, Callable[[], Sink]]] = [
-        (args.save is not None, lambda: VideoSink(args.save, overlay, source.fps, source.live)),
-        (args.show, lambda: WindowSink(overlay)),
-        ("NOTIFY_SOCKET" in os.environ, lambda: ServiceSink(os.environ["NOTIFY_SOCKET"])),
-        (args.record is not None, lambda: _recording(args.record, overlay, manifest, lines)),
-        (args.jsonl is not None, lambda: JsonLinesSink(args.jsonl, lines)),
-    ]
-    for wanted, make in makers:
-        if wanted:
-            sinks.append(make())
-            stack.callback(sinks[-1].close)
-    if isinstance(source, ReplaySource):
-        sinks.append(ReplayCheck(source))
+    for make in makers:
+        sinks.append(make())
+        stack.callback(sinks[-1].close)
     return sinks
+
+
+def _file_makers(
+    run: StreamRun, manifest: Manifest, *, overlay: Overlay, lines: ResultLines
+) -> list[Callable[[], Sink]]:
+    """What opens each file that was asked for; files that are emptied at once come last."""
+    from runtime.sinks.jsonl import JsonLinesSink
+    from runtime.sinks.labels import open_label_sink
+    from runtime.sinks.split import SplitSink
+    from runtime.sinks.video import VideoSink
+
+    args, source = run.args, run.source
+
+    def video(path: Path) -> Sink:
+        return VideoSink(path, overlay, source.fps, source.live)
+
+    def labels(path: Path) -> Sink:
+        return open_label_sink(path, source.fps, source.live)
+
+    def recording(path: Path) -> Sink:
+        return _recording(path, overlay, manifest, lines)
+
+    def result_lines(path: Path) -> Sink:
+        return JsonLinesSink(str(path), lines)
+
+    kinds: list[tuple[Path | str | None, Callable[[Path], Sink]]] = [
+        (args.save, video),
+        (args.labels, labels),
+        (args.record, recording),
+        (args.jsonl, result_lines),
+    ]
+    makers: list[Callable[[], Sink]] = []
+    for name, make in kinds:
+        if name is None:
+            continue
+        if args.split_minutes is None or name == "-":
+            makers.append(partial(make, expanded(name)))
+        elif "%" not in str(name):
+            raise SinkError(f"--split-minutes needs codes such as %H%M in the name {name}")
+        else:
+            named = partial(expanded, name)
+            makers.append(partial(SplitSink, named, make, period_s=60 * args.split_minutes))
+    return makers
 
 
 def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLines) -> Sink:
@@ -110,25 +193,3 @@ def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLi
         raise SinkError(missing_package("--record", error, "record")) from None
     facts = {"model_sha256": manifest.sha256[manifest.model_file], **lines.backend}
     return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=facts)
-
-
-def _live_view(source: Source, overlay: Overlay, backend: Backend, pipeline: Pipeline) -> LiveView:
-    try:
-        from runtime.page.view import LiveView
-    except ModuleNotFoundError as error:
-        raise SinkError(missing_package("--serve", error, "serve")) from None
-    return LiveView(
-        source,
-        overlay.label_space,
-        overlay=overlay,
-        backend=backend.record(),
-        snapshot=pipeline.snapshot,
-    )
-
-
-def _serve(view: LiveView, address: tuple[str, int]) -> PageServer:
-    try:
-        from runtime.page.server import PageServer
-    except ModuleNotFoundError as error:
-        raise SinkError(missing_package("--serve", error, "serve")) from None
-    return PageServer(view, address)

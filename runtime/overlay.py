@@ -33,6 +33,7 @@ class Overlay:
         self.label_space, self.opacity, self.legend = label_space, opacity, legend
         self._caption = caption
         self._table = label_space.colour_table()
+        self._drawn: tuple[Segmentation, np.ndarray] | None = None
 
     def colours(self, label_map: np.ndarray) -> np.ndarray:
         """(H, W) uint8 → (H, W, 3) uint8 RGB."""
@@ -42,7 +43,9 @@ class Overlay:
         return cv2.LUT(cv2.merge([label_map] * 3), self._table[None])
 
     def draw_result(self, result: Segmentation) -> np.ndarray:
-        """A result's picture; one that is not live says so."""
+        """A result's picture, not to be changed: several sinks share it. It names other states."""
+        if self._drawn is not None and self._drawn[0] is result:
+            return self._drawn[1]
         picture = self.draw(result.frame.image, result.label_map)
         if self._caption:
             _draw_text(picture, self._caption, (picture.shape[0] - _ROW_PX, 0), colour=(25, 25, 25))
@@ -50,6 +53,7 @@ class Overlay:
             text = f"{result.state}, {result.frame.age_ms / 1000:.1f} s old"
             left = picture.shape[1] - _text_width(text)
             _draw_text(picture, text, (0, left), colour=(190, 20, 20))
+        self._drawn = (result, picture)
         return picture
 
     def draw(self, image: np.ndarray, label_map: np.ndarray) -> np.ndarray:

@@ -30,17 +30,12 @@ _JOIN_S = _STOP_S = 1.5
 WARM_UP_RUNS = 3
 
 
-def milliseconds_since(start_ns: int) -> float:
-    """Time since a monotonic clock reading."""
-    return (time.monotonic_ns() - start_ns) * 1e-6
-
-
 class Pipeline:
     """Segments a source until it ends, ``max_frames`` are done, or ``stop`` is set.
 
     Stages that are timed: ``read`` (wait for the source and decode), ``queue`` (wait for the
-    model), ``resize``, ``infer``, ``output`` (wait for the sinks and write) and ``age`` (from
-    capture until the sinks are done).
+    model), ``resize`` (convert to RGB and resize), ``infer``, ``output`` (wait for the sinks and
+    write) and ``age`` (from capture until the sinks are done).
 
     Args:
         source: gives frames.
@@ -53,6 +48,7 @@ class Pipeline:
             as long as at most 64 wait; or ``every-with-deadline``, without those that are late
             before the model begins. A file waits for the model, whatever the policy.
         deadline_ms: results that are done later than this after capture are counted.
+        trace: takes every stage of every frame, as ``TraceFile.span`` does; None for no trace.
 
     Raises:
         StreamError: the policy is unknown, or needs a deadline.
@@ -73,6 +69,7 @@ class Pipeline:
         loss: LossPolicy | None = None,
         buffer_policy: str = "newest",
         deadline_ms: float | None = None,
+        trace: Callable[..., None] | None = None,
     ) -> None:
         if buffer_policy not in BUFFER_POLICIES:
             raise StreamError(f"buffer policy is one of {', '.join(BUFFER_POLICIES)}")
@@ -80,6 +77,7 @@ class Pipeline:
             raise StreamError(f"--buffer {buffer_policy} needs --deadline-ms")
         self._source, self._backend = source, backend
         self._input_hw, self._max_frames, self._loss = input_hw, max_frames, loss
+        self._trace = trace
         skips = source.live and buffer_policy == "every-with-deadline"
         self._latest_start_ms = deadline_ms if skips else None
         live_capacity = 1 if buffer_policy == "newest" else LIVE_BUFFER
@@ -88,6 +86,7 @@ class Pipeline:
         )
         self._results: Buffer[Segmentation] = Buffer(RESULT_BUFFER, drop_oldest=False)
         self._stop = stop or threading.Event()
+        self._ended = threading.Event()  # this pipeline only; others may share the other event
         self.stats = StreamStats(deadline_ms=deadline_ms)
         self.frames_read = self._lost_frames = 0
 
@@ -117,7 +116,9 @@ class Pipeline:
         with contextlib.closing(self.results(tick)) as results:
             for result in results:
                 for sink in sinks:
+                    start_ns = time.monotonic_ns()
                     sink.write(result)
+                    self._stage(type(sink).__name__, result.frame, start_ns)
 
     def results(
         self, tick: Callable[[], None] = lambda: None
@@ -140,7 +141,7 @@ class Pipeline:
         try:
             yield from self._delivered(tick)
         finally:
-            self._stop.set()
+            self._ended.set()
             self._source.interrupt()
             self._frames.discard()
             self._results.discard()
@@ -152,13 +153,13 @@ class Pipeline:
         """Reader thread: source → frames."""
         try:
             limit = None if self._source.live else self._max_frames
-            while not self._stop.is_set() and (limit is None or self.frames_read < limit):
+            while not self._stopping and (limit is None or self.frames_read < limit):
                 start_ns = time.monotonic_ns()
                 frame = self._source.read()
                 if frame is None:
                     break
                 self.frames_read += 1
-                if not self._frames.put((frame, milliseconds_since(start_ns))):
+                if not self._frames.put((frame, self._stage("read", frame, start_ns))):
                     break
             self._frames.close()
         except StreamError as error:  # handed to the caller's thread
@@ -181,25 +182,25 @@ class Pipeline:
             reason = str(error).partition("\n")[0]
             self._results.close(BackendUnavailable(f"{self._backend.name} fails: {reason}"))
 
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
+
     def _is_late(self, frame: Frame) -> bool:
         return self._latest_start_ms is not None and frame.age_ms > self._latest_start_ms
 
     def _segment(self, frame: Frame, read_ms: float) -> Segmentation:
-        queue_ms = frame.age_ms
-        start_ns = time.monotonic_ns()
-        image = resize_image(frame.image, self._input_hw)
-        resize_ms, start_ns = milliseconds_since(start_ns), time.monotonic_ns()
+        timing = {"read": read_ms, "queue": self._stage("queue", frame, frame.captured_ns)}
         try:
+            start_ns = time.monotonic_ns()
+            image = resize_image(frame.image, self._input_hw)
+            timing["resize"] = self._stage("resize", frame, start_ns)
+            start_ns = time.monotonic_ns()
             outputs = self._backend.outputs(image)
+            timing["infer"] = self._stage("infer", frame, start_ns)
         except BaseException:
             self._lost_frames += 1
             raise
-        timing = {
-            "read": read_ms,
-            "queue": queue_ms,
-            "resize": resize_ms,
-            "infer": milliseconds_since(start_ns),
-        }
         return Segmentation(
             frame=frame,
             label_map=outputs[LABEL_MAP],
@@ -232,9 +233,17 @@ class Pipeline:
             try:
                 yield result
             finally:  # segmented, whatever becomes of it
-                stages = {"output": milliseconds_since(start_ns), "age": result.frame.age_ms}
+                output_ms = self._stage("output", result.frame, start_ns)
+                stages = {"output": output_ms, "age": result.frame.age_ms}
                 self.stats.add({**result.timing, **stages})
             count += 1
+
+    def _stage(self, stage: str, frame: Frame, start_ns: int) -> float:
+        """Milliseconds since the start of a stage that ends now; it is traced."""
+        end_ns = time.monotonic_ns()
+        if self._trace is not None:
+            self._trace(stage, frame=frame.index, start_ns=start_ns, end_ns=end_ns)
+        return (end_ns - start_ns) * 1e-6
 
     def _let_out(self) -> None:
         """After a stop: what is under way still comes out, of a live source not what waits."""
@@ -245,7 +254,7 @@ class Pipeline:
 
     def _repeated(self, last: Segmentation | None) -> Segmentation | None:
         """What stands for a frame that does not come, where that is wanted."""
-        if self._loss is None or self._stop.is_set():
+        if self._loss is None or self._stopping:
             return None
         found = self._loss.result(self._source, last)
         if found is not None:

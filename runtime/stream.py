@@ -5,29 +5,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import StreamError
+from runtime.errors import ConfigError, StreamError
 from runtime.output import leave, print_error, print_result, start_log, start_output
-from runtime.outputs import open_sinks, require_other_files
-from runtime.stream_arguments import build_parser
+from runtime.outputs import open_page, open_sinks, require_other_files
+from runtime.stream_arguments import add_arguments, build_parser, flags_beside_config
+from runtime.trace import TraceFile
 
 if TYPE_CHECKING:
     from runtime.backends import Backend
     from runtime.bundle.manifest import Manifest
-    from runtime.pipeline import Pipeline
-    from runtime.sinks import Sink
-    from runtime.sources.base import Source
-    from runtime.sources.settings import SourceSettings
+    from runtime.stream_run import StreamRun
 
 logger = logging.getLogger("runtime.stream")
-REPORT_EVERY_S = 5.0
 OWN_BUNDLE = Path("bundle")
 ADVICE = {
     "cv2": "pip install opencv-python, or opencv-python-headless where there is no display",
@@ -86,89 +83,112 @@ def stream(args: argparse.Namespace) -> int:
     Raises:
         StreamError: something does not open, or broke on the way.
     """
-    from runtime.backends import open_backend
     from runtime.bundle.manifest import read_manifest
-    from runtime.sinks.replay_check import ReplayCheck
-    from runtime.sinks.window import WindowClosed
-    from runtime.sources.grammar import open_source
+    from runtime.stream_run import run_all
 
-    bundle_dir = choose_bundle(args.bundle)
-    require_other_files(args, bundle_dir)
+    each = _arguments_of_each(args)
+    process = each[0]
+    bundle_dir = choose_bundle(process.bundle)
+    require_other_files(each, bundle_dir)
+    if process.cpus is not None:
+        _keep_to(process.cpus)
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stopping_on_signals())
         # The model first: it may take a while, and a camera's frames would grow old.
         backend = stack.enter_context(
-            open_backend(args.backend, bundle_dir, manifest, args.threads)
+            _open_model(process, bundle_dir, manifest, shared=len(each) > 1)
         )
         height, width = manifest.input_hw
         logger.info("%s, %dx%d", backend.line(), width, height)
-        source = stack.enter_context(open_source(args.source, _source_settings(args)))
-        logger.info("%s: %s frame", source.name, args.buffer if source.live else "every")
-        pipeline = _pipeline(args, source, backend=backend, manifest=manifest, stop=stop)
-        sinks = open_sinks(
-            args,
-            manifest,
-            source=source,
-            backend=backend,
-            pipeline=pipeline,
-            stack=stack,
-        )
+        trace = None if process.trace is None else stack.enter_context(TraceFile(process.trace))
+        runs = [
+            _open_run(one, stack, backend=backend, manifest=manifest, stop=stop, trace=trace)
+            for one in each
+        ]
+        if process.serve is not None:
+            open_page(runs, backend, process.serve, stack)
+        # Those that empty a file come last: by then all else is known to open.
+        for run in runs:
+            run.sinks += open_sinks(run, manifest, backend=backend, stack=stack)
         try:
-            pipeline.run(sinks, _reporter(pipeline))
-        except WindowClosed:
-            pass
+            run_all(runs)
         finally:
-            _print_summary(pipeline, sinks, to_errors=args.jsonl == "-")
-        return int(any(isinstance(sink, ReplayCheck) and sink.differing for sink in sinks))
+            to_errors = any(one.jsonl == "-" for one in each)
+            _print("\n".join(run.summary(len(runs) > 1) for run in runs), to_errors)
+        return int(any(run.differs for run in runs))
     raise AssertionError("an exit stack swallows no exception")
 
 
-def _print_summary(pipeline: Pipeline, sinks: Sequence[Sink], to_errors: bool) -> None:
-    from runtime.sinks.replay_check import ReplayCheck
+def _arguments_of_each(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The arguments of each source: of the command line, or of a file.
 
-    lines = [pipeline.snapshot().table()]
-    lines += [sink.line() for sink in sinks if isinstance(sink, ReplayCheck)]
-    if to_errors:
-        print("\n".join(lines), file=sys.stderr)
-    else:
-        print_result("\n".join(lines))
+    Raises:
+        ConfigError: the file is wrong, or other flags stand beside it.
+    """
+    from runtime.config import read_config
+
+    if args.config is None:
+        if args.source is None:
+            raise ConfigError("name a SOURCE such as camera0, or give --config FILE.toml")
+        args.name = None
+        return [args]
+    if args.source is not None:
+        raise ConfigError(f"{args.config} lists the sources; leave '{args.source}' out")
+    if others := flags_beside_config(args):
+        raise ConfigError(f"write {', '.join(others)} into {args.config}: it has all the flags")
+    each = read_config(args.config, add_arguments)
+    if len(each) > 1 and any(one.show for one in each):
+        raise ConfigError(f"{args.config}: show is for one source; use serve for several")
+    return each
 
 
-def _pipeline(
+def _open_model(
+    args: argparse.Namespace, bundle_dir: Path, manifest: Manifest, *, shared: bool
+) -> Backend:
+    from runtime.backends import open_backend
+    from runtime.backends.shared import SharedModel
+
+    backend = open_backend(args.backend, bundle_dir, manifest, args.threads)
+    return SharedModel(backend, args.batch) if shared else backend
+
+
+def _open_run(
     args: argparse.Namespace,
-    source: Source,
+    stack: contextlib.ExitStack,
     *,
     backend: Backend,
     manifest: Manifest,
     stop: threading.Event,
-) -> Pipeline:
-    from runtime.loss import LossPolicy
-    from runtime.pipeline import Pipeline
+    trace: TraceFile | None,
+) -> StreamRun:
+    from runtime.sources.grammar import open_source
+    from runtime.stream_run import StreamRun, source_settings
 
-    return Pipeline(
-        source,
-        backend,
-        manifest.input_hw,
-        max_frames=args.frames,
-        stop=stop,
-        loss=LossPolicy(args.on_loss, manifest.label_space.ignore_index),
-        buffer_policy=args.buffer,
-        deadline_ms=args.deadline_ms,
-    )
+    source = stack.enter_context(open_source(args.source, source_settings(args)))
+    return StreamRun(args, source, backend=backend, manifest=manifest, stop=stop, trace=trace)
 
 
-def _source_settings(args: argparse.Namespace) -> SourceSettings:
-    from runtime.sources.settings import SourceSettings
-    from runtime.sources.watchdog import WatchdogLimits
+def _keep_to(cpus: frozenset[int]) -> None:
+    """Let this process, and threads that it starts, run on these processors only.
 
-    return SourceSettings(
-        size_hw=args.size,
-        fps=args.fps,
-        pixel_format=args.format,
-        limits=WatchdogLimits(stale_s=args.stale_after, lost_s=args.lost_after),
-        reconnect=args.reconnect,
-    )
+    Raises:
+        ConfigError: the machine has none of them, or cannot limit a process.
+    """
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (AttributeError, OSError):
+        raise ConfigError(
+            f"--cpus {','.join(map(str, sorted(cpus)))}: this machine has {os.cpu_count()} "
+            "processors, from 0; or it cannot limit a process"
+        ) from None
+
+
+def _print(summary: str, to_errors: bool) -> None:
+    if to_errors:
+        print(summary, file=sys.stderr)
+    else:
+        print_result(summary)
 
 
 @contextlib.contextmanager
@@ -188,19 +208,6 @@ def _stopping_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _reporter(pipeline: Pipeline) -> Callable[[], None]:
-    """Says how it goes every few seconds."""
-    next_s = time.monotonic() + REPORT_EVERY_S
-
-    def tick() -> None:
-        nonlocal next_s
-        if time.monotonic() >= next_s:
-            next_s += REPORT_EVERY_S
-            logger.info("%s", pipeline.report().line())
-
-    return tick
 
 
 if __name__ == "__main__":

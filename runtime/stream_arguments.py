@@ -12,9 +12,8 @@ from runtime.arguments import (
     PAGE_ADDRESS,
     Parser,
     address,
+    cpu_list,
     natural,
-    output_name,
-    output_path,
     positive,
     positive_number,
     size_hw,
@@ -27,11 +26,13 @@ SOURCE
   FILE               a video: every frame is segmented
   FOLDER  "IM*.png"  its images, by name
   replay:FILE.mcap   a recording, compared with what it recorded
+  gst:PIPELINE       what a GStreamer pipeline gives;  csi0  a camera of the board
   streetsynth        the clip that ships with the package
 
 examples
   python -m runtime.stream camera0 --bundle bundle/ --serve
   python -m runtime.stream drive.mp4 --bundle bundle/ --save out.mp4 --jsonl out.jsonl
+  python -m runtime.stream --config stream.toml
 """
 
 
@@ -49,7 +50,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments, for ``sfda-edge stream`` as well."""
-    parser.add_argument("source", metavar="SOURCE", help="where frames come from, see below")
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help="where frames come from, see below"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="the flags in a file, for one source or several that share the model",
+    )
     parser.add_argument(
         "--bundle",
         type=Path,
@@ -67,6 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads of one inference (default: the backend's choice)",
     )
     parser.add_argument(
+        "--cpus", type=cpu_list, metavar="LIST", help="processors to use, such as 0-3,6"
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="most images of several sources at once, for a bundle exported with --dynamic-batch",
+    )
+    parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
@@ -75,22 +93,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_camera_arguments(parser.add_argument_group("cameras"))
 
 
+def flags_beside_config(args: argparse.Namespace) -> list[str]:
+    """The flags that were given beside ``--config``."""
+    defaults = vars(build_parser().parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(args, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in given if name != "config"]
+
+
 def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--show", action="store_true", help="show the overlay in a window; q ends")
+    group.add_argument("--save", type=Path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi")
     group.add_argument(
-        "--save", type=output_path, metavar="FILE", help="save the overlay: .mp4 .mkv .avi"
+        "--labels",
+        type=Path,
+        metavar="DIR|FILE.mkv",
+        help="save the label maps: PNGs in a folder, or a lossless video",
     )
     group.add_argument(
         "--jsonl",
-        type=output_name,
         metavar="FILE",
         help="a JSON line a frame; - is standard output",
     )
     group.add_argument(
         "--record",
-        type=output_path,
+        type=Path,
         metavar="FILE.mcap",
         help="record frames, label maps and results for replay:FILE.mcap, Foxglove or Rerun",
+    )
+    group.add_argument(
+        "--split-minutes",
+        type=positive_number,
+        metavar="N",
+        help="begin new files every N minutes; their names need codes such as %%H%%M",
+    )
+    group.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="the time line of every frame, for Perfetto"
     )
     group.add_argument(
         "--serve",

@@ -1,18 +1,13 @@
-"""Read TOML files, with errors that name the file."""
+"""Read TOML files; what is wrong with one is wrong with the user's data."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.files import read_text
+from runtime import toml_file
+from runtime.errors import ConfigError
 from sfda_edge.errors import DataError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -22,20 +17,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         DataError: the file is missing, is no regular file, or is not TOML.
     """
     try:
-        return tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid TOML: {error}") from None
-    except RecursionError:
-        raise DataError(f"{path} is not valid TOML: nested too deeply") from None
-
-
-def parse_value(text: str) -> Any:
-    """A value written as in TOML; a bare word is text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
+        return toml_file.read_toml(path)
+    except ConfigError as error:
+        raise DataError(str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Backend(Closing, ABC):
         provider: what runs the layers, as found out after the model was loaded.
         precision: what the layers compute in, as found out.
         agreement: share of the golden frame's labels that are as exported; None without one.
+        max_batch: images that it can take at once.
     """
 
     name: str
@@ -26,10 +28,15 @@ class Backend(Closing, ABC):
     provider: str
     precision: str
     agreement: float | None = None
+    max_batch: int = 1
 
     @abstractmethod
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """(H, W, 3) uint8 RGB at the input size → all outputs of the model by name."""
+
+    def batch_outputs(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The same for at most ``max_batch`` images, in their order."""
+        return [self.outputs(image) for image in images]
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """The same image → (h, w) uint8 label map."""

@@ -15,6 +15,8 @@ from runtime.backends.ort_session import CPU, Provider, open_session
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
+MAX_BATCH = 8  # of a graph with a dynamic batch: more waits longer than it gains
+
 
 class OnnxRuntimeBackend(Backend):
     """A session with uint8 (1, H, W, 3) in and the manifest's outputs out.
@@ -44,7 +46,8 @@ class OnnxRuntimeBackend(Backend):
             self._session = open_session(
                 model_path, num_threads, providers, Path(folder, "profile")
             )
-            _require_interface(self._session, model_path, manifest)
+            if _require_interface(self._session, model_path, manifest):
+                self.max_batch = MAX_BATCH
             self._input, self._names = self._session.get_inputs()[0].name, list(manifest.outputs)
             self._check_outputs(model_path, manifest.input_hw)
             profile = read_profile(Path(self._session.end_profiling()))
@@ -77,8 +80,18 @@ class OnnxRuntimeBackend(Backend):
 
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """(H, W, 3) uint8 RGB at the input size → all outputs by name."""
-        found = self._session.run(self._names, {self._input: image[None]})
-        return {name: output[0] for name, output in zip(self._names, found, strict=True)}
+        return self._run(image[None])[0]
+
+    def batch_outputs(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """The same for at most ``max_batch`` images."""
+        if self.max_batch == 1:
+            return [self.outputs(image) for image in images]
+        return self._run(np.stack(images))
+
+    def _run(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """(N, H, W, 3) → the outputs of each."""
+        found = self._session.run(self._names, {self._input: images})
+        return [dict(zip(self._names, one, strict=True)) for one in zip(*found, strict=True)]
 
     def close(self) -> None:
         """Free the session."""
@@ -87,15 +100,16 @@ class OnnxRuntimeBackend(Backend):
 
 def _require_interface(
     session: onnxruntime.InferenceSession, model_path: Path, manifest: Manifest
-) -> None:
-    """The graph is what the manifest says.
+) -> bool:
+    """The graph is what the manifest says; whether it takes several images at once.
 
     Raises:
         BackendUnavailable: it is not.
     """
     first, shape = session.get_inputs()[0], list(session.get_inputs()[0].shape)
     expected = [1, *manifest.input_hw, 3]
-    if shape and isinstance(shape[0], str):  # a dynamic batch takes one image as well
+    dynamic = bool(shape) and isinstance(shape[0], str)
+    if dynamic:
         shape = [1, *shape[1:]]
     if first.type != "tensor(uint8)" or shape != expected:
         raise BackendUnavailable(
@@ -110,3 +124,4 @@ def _require_interface(
             f"{model_path} and the manifest beside it differ in {', '.join(differing)}: one of "
             "them was changed; export the bundle again"
         )
+    return dynamic

@@ -116,6 +116,7 @@ class BoundBackend(OnnxRuntimeBackend):
 
     def _bind(self, image: np.ndarray) -> None:
         """Allocate once; the shapes of a bundle are fixed."""
+        self.max_batch = 1  # the places in memory are of one image
         self._on_device = onnxruntime.OrtValue.ortvalue_from_numpy(image[None], self.device, 0)
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(self._input, self._on_device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import (
     FileResponse,
     JSONResponse,
@@ -21,6 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runtime.page.access import Access, Guard
+from runtime.page.metrics import StreamMetrics
 from runtime.page.view import LiveView
 
 _STATIC = Path(__file__).parent / "static"
@@ -30,25 +32,41 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+Chosen = Callable[[HTTPConnection], LiveView]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WAIT_S = 0.5
 
 
-def build_app(view: LiveView, access: Access) -> Starlette:
-    """The application for one stream."""
+def build_app(views: Sequence[LiveView], metrics: StreamMetrics, access: Access) -> Starlette:
+    """The application for the streams of one process; ``?source=NAME`` chooses one of several."""
+    of = partial(_chosen, views)
+    names = [view.name for view in views]
     routes = [
         Route("/", _file("page.html")),
         Route("/page.js", _file("page.js")),
         Route("/page.css", _file("page.css")),
-        Route("/facts", lambda _: JSONResponse(view.facts())),
-        Route("/status", lambda _: JSONResponse(view.status())),
-        Route("/metrics", lambda _: Response(view.metrics.text(), media_type=_METRICS_TYPE)),
+        Route("/facts", lambda asked: JSONResponse({"streams": names, **of(asked).facts()})),
+        Route("/status", lambda asked: JSONResponse(of(asked).status())),
+        Route("/metrics", lambda _: Response(metrics.text(), media_type=_METRICS_TYPE)),
         Route("/healthz", lambda _: PlainTextResponse("ok")),
-        Route("/readyz", lambda _: _readiness(view)),
-        Route("/stream.mjpg", partial(_mjpeg, view)),
-        WebSocketRoute("/live", partial(_live, view)),
+        Route("/readyz", lambda _: _readiness(views)),
+        Route("/stream.mjpg", partial(_mjpeg, of)),
+        WebSocketRoute("/live", partial(_live, of)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, access=access)])
+
+
+def _chosen(views: Sequence[LiveView], asked: HTTPConnection) -> LiveView:
+    """The stream that a request names; the first when it names none.
+
+    Raises:
+        HTTPException: there is none of that name.
+    """
+    name = asked.query_params.get("source")
+    for view in views:
+        if name in (None, view.name):
+            return view
+    raise HTTPException(404, f"no such source; known: {', '.join(view.name for view in views)}")
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -60,14 +78,16 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def _readiness(view: LiveView) -> Response:
-    if view.ready:
-        return PlainTextResponse("ready")
-    return PlainTextResponse(f"not ready: the source is {view.status()['state']}", 503)
+def _readiness(views: Sequence[LiveView]) -> Response:
+    waiting = [f"{view.name} is {view.source.state}" for view in views if not view.ready]
+    if waiting:
+        return PlainTextResponse(f"not ready: {', '.join(waiting)}", 503)
+    return PlainTextResponse("ready")
 
 
-async def _live(view: LiveView, socket: WebSocket) -> None:
+async def _live(of: Chosen, socket: WebSocket) -> None:
     """Send the newest result whenever the viewer asks; a slow viewer asks less often."""
+    view = of(socket)
     await socket.accept()
     seen, asking = 0, _asked(socket)
     try:
@@ -99,8 +119,9 @@ def _asked(socket: WebSocket) -> asyncio.Task[bool]:
     return asyncio.ensure_future(listen())
 
 
-async def _mjpeg(view: LiveView, request: Request) -> StreamingResponse:
+async def _mjpeg(of: Chosen, request: Request) -> StreamingResponse:
     """Overlays for programs that know no WebSocket."""
+    view = of(request)
 
     async def parts() -> AsyncIterator[bytes]:
         seen = 0

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 
 import uvicorn
 
@@ -13,6 +14,7 @@ from runtime.closing import Closing
 from runtime.errors import SinkError
 from runtime.page.access import access_for, is_loopback
 from runtime.page.app import build_app
+from runtime.page.metrics import StreamMetrics
 from runtime.page.view import LiveView
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ class PageServer(Closing):
     """The page at an address; its viewers never slow the stream.
 
     Args:
-        view: what is shown.
+        views: what is shown, a stream each.
+        metrics: of all streams.
         address: host and port; port 0 takes a free one.
 
     Raises:
@@ -33,12 +36,14 @@ class PageServer(Closing):
         url: of the page.
     """
 
-    def __init__(self, view: LiveView, address: tuple[str, int]) -> None:
+    def __init__(
+        self, views: Sequence[LiveView], metrics: StreamMetrics, address: tuple[str, int]
+    ) -> None:
         host, port = address
         access = access_for(host)
-        self._view, self._socket = view, _listen(host, port)
+        self._views, self._socket = views, _listen(host, port)
         config = uvicorn.Config(
-            build_app(view, access),
+            build_app(views, metrics, access),
             log_config=None,
             log_level="error",
             access_log=False,
@@ -68,7 +73,8 @@ class PageServer(Closing):
         """Stop serving."""
         self._server.should_exit = True
         self._server.force_exit = True
-        self._view.close()
+        for view in self._views:
+            view.close()
         self._thread.join(_CLOSE_S)
         self._socket.close()
 

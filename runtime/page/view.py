@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from runtime.bundle.labels import LabelSpace
 from runtime.frames import Segmentation
 from runtime.images import resize_image
 from runtime.overlay import Overlay
@@ -28,38 +27,50 @@ class LiveView:
     """Keeps the newest result and encodes it when somebody asks, once for all viewers.
 
     Args:
+        name: of the stream.
         source: whose state is shown.
-        label_space: names and colours.
         overlay: draws pictures for programs that cannot blend them.
         backend: what runs the model, as ``Backend.record`` says.
         snapshot: the stream's figures.
+        metrics: of all streams; counts the results of this one.
+
+    Attributes:
+        name, source: of the stream.
+        label_space: names and colours.
+        result: the newest; None before the first.
     """
 
     def __init__(
         self,
+        name: str,
         source: Source,
-        label_space: LabelSpace,
         *,
         overlay: Overlay,
         backend: dict[str, Any],
         snapshot: Callable[[], Snapshot],
+        metrics: StreamMetrics,
     ) -> None:
-        self._source, self._space, self._backend = source, label_space, backend
-        self._snapshot, self._overlay = snapshot, overlay
+        self.name, self.source, self.label_space = name, source, overlay.label_space
+        self._overlay, self._backend = overlay, backend
+        self._figures, self._metrics = snapshot, metrics
         self._changed = threading.Condition()
-        self._result: Segmentation | None = None
+        self.result: Segmentation | None = None
         self._number = 0
         self._pictures: tuple[int, bytes, bytes] = (0, b"", b"")
         self._overlay_jpeg: tuple[int, bytes] = (0, b"")
         self._closed = False
         self._encoding = threading.Lock()
-        self.metrics = StreamMetrics(source, label_space, backend=backend, snapshot=snapshot)
+        metrics.follow(self)
+
+    def snapshot(self) -> Snapshot:
+        """The stream's figures."""
+        return self._figures()
 
     def write(self, result: Segmentation) -> None:
         """Take one result; what viewers have not seen of earlier ones is lost to them."""
-        self.metrics.add(result)
+        self._metrics.add(self.name, result)
         with self._changed:
-            self._result = result
+            self.result = result
             self._number += 1
             self._changed.notify_all()
 
@@ -72,29 +83,29 @@ class LiveView:
     def facts(self) -> dict[str, Any]:
         """What does not change while a stream runs."""
         return {
-            "source": self._source.name,
-            "classes": self._space.names,
-            "palette": self._space.palette,
+            "source": self.source.name,
+            "classes": self.label_space.names,
+            "palette": self.label_space.palette,
             "backend": self._backend,
         }
 
     def status(self) -> dict[str, Any]:
         """The state and the figures now."""
-        result = self._result
+        result = self.result
         return {
-            "source": self._source.name,
+            "source": self.source.name,
             "backend": self._backend,
-            "state": str(self._source.state),
-            "reconnects": self._source.reconnects,
-            "damaged": self._source.damaged,
+            "state": str(self.source.state),
+            "reconnects": self.source.reconnects,
+            "damaged": self.source.damaged,
             "age_ms": None if result is None else round(result.frame.age_ms, 1),
-            **self._snapshot().record(),
+            **self.snapshot().record(),
         }
 
     @property
     def ready(self) -> bool:
         """Whether there are results, the source gives frames, and the model keeps up."""
-        result = self._result
+        result = self.result
         return result is not None and not result.repeated and result.frame.age_ms < _READY_AGE_MS
 
     def wait(self, seen: int, timeout_s: float) -> int:
@@ -111,7 +122,7 @@ class LiveView:
         """
         with self._encoding:
             with self._changed:
-                number, result = self._number, self._result
+                number, result = self._number, self.result
             if result is None:
                 return 0, b""
             if number != self._pictures[0]:
@@ -124,7 +135,7 @@ class LiveView:
         """The newest overlay as JPEG; empty before the first result."""
         with self._encoding:
             with self._changed:
-                number, result = self._number, self._result
+                number, result = self._number, self.result
             if result is None:
                 return b""
             if number != self._overlay_jpeg[0]:
@@ -132,7 +143,7 @@ class LiveView:
             return self._overlay_jpeg[1]
 
     def _header(self, result: Segmentation) -> bytes:
-        shares = result.class_shares(self._space.num_classes)
+        shares = result.class_shares(self.label_space.num_classes)
         header = {
             "frame": result.frame.index,
             "age_ms": round(result.frame.age_ms, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,7 @@ class Encoder(Protocol):
     """Writes pictures of one size."""
 
     def write(self, picture: np.ndarray, time_s: float) -> None:
-        """Add a picture (H, W, 3) uint8 RGB, shown from this time on.
+        """Add a picture, (H, W, 3) uint8 RGB or as the codec takes it, shown from this time on.
 
         Raises:
             SinkError: it cannot be written.
@@ -63,20 +64,51 @@ def open_encoder(path: Path, size_hw: tuple[int, int], fps: float) -> Encoder:
     return OpenCvEncoder(path, size_hw, fps)
 
 
-class AvEncoder:
-    """H.264 in fragmented MP4 or in Matroska, with the times of the frames."""
+@dataclass(frozen=True)
+class Codec:
+    """How pictures are compressed.
 
-    def __init__(self, path: Path, size_hw: tuple[int, int], fps: float) -> None:
-        self._av, self._path, self._last = load_av(), path, -1
-        height, width = size_hw
-        self._even_hw = height // 2 * 2, width // 2 * 2  # as 4:2:0 needs
+    Attributes:
+        name: FFmpeg's.
+        given: layout of the pictures that are given.
+        stored: layout in the file.
+        options: FFmpeg's.
+        multiple: height and width are cut to multiples of it.
+    """
+
+    name: str
+    given: str
+    stored: str
+    options: dict[str, str]
+    multiple: int
+
+
+H264 = Codec(
+    "libx264",
+    given="rgb24",
+    stored="yuv420p",
+    options={"preset": "ultrafast", "tune": "zerolatency", "crf": "23"},
+    multiple=2,  # as 4:2:0 needs
+)
+FFV1 = Codec("ffv1", given="gray", stored="gray", options={"level": "3"}, multiple=1)
+
+
+class AvEncoder:
+    """A video in fragmented MP4 or in Matroska, with the times of the frames."""
+
+    def __init__(
+        self, path: Path, size_hw: tuple[int, int], fps: float, codec: Codec = H264
+    ) -> None:
+        self._av, self._path, self._last, self._codec = load_av(), path, -1, codec
+        self._cut_hw = tuple(side // codec.multiple * codec.multiple for side in size_hw)
         options = _CONTAINERS[path.suffix.lower()]
         try:
             self._container = self._av.open(str(path), "w", container_options=options)
-            settings = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"}
-            stream = self._container.add_stream("libx264", rate=round(fps) or 1, options=settings)
-            stream.height, stream.width = self._even_hw
-            stream.pix_fmt = "yuv420p"
+            stream = self._container.add_stream(
+                codec.name, rate=round(fps) or 1, options=codec.options
+            )
+            stream.height, stream.width = self._cut_hw
+            stream.pix_fmt = codec.stored
             stream.codec_context.time_base = stream.time_base = Fraction(1, _CLOCK_HZ)
             stream.codec_context.gop_size = max(1, round(fps))
             self._stream = stream
@@ -85,9 +117,9 @@ class AvEncoder:
 
     def write(self, picture: np.ndarray, time_s: float) -> None:
         """Encode one picture, and have it on disk."""
-        height, width = self._even_hw
+        height, width = self._cut_hw
         frame = self._av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(picture[:height, :width]), "rgb24"
+            np.ascontiguousarray(picture[:height, :width]), self._codec.given
         )
         self._last = max(self._last + 1, round(time_s * _CLOCK_HZ))
         frame.pts, frame.time_base = self._last, Fraction(1, _CLOCK_HZ)

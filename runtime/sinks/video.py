@@ -16,6 +16,38 @@ from runtime.sinks.encoders import OPENCV_CODECS, Encoder, open_encoder
 DEFAULT_FPS = 15.0
 
 
+class FrameTimes:
+    """When each picture of a video is shown.
+
+    Args:
+        rate: of the source; None for sources without one.
+        live: its frames have the times of their capture; others those of their file.
+
+    Attributes:
+        fps: a rate in any case.
+    """
+
+    def __init__(self, rate: float | None, live: bool) -> None:
+        self.fps, self._live = rate or DEFAULT_FPS, live
+        self._count = 0
+        self._first_s: float | None = None
+
+    def since_first(self, result: Segmentation) -> float:
+        """Seconds from the first result to this one; ask once for each."""
+        time_s = self._time_s(result)
+        self._first_s = time_s if self._first_s is None else self._first_s
+        self._count += 1
+        return time_s - self._first_s
+
+    def _time_s(self, result: Segmentation) -> float:
+        frame = result.frame
+        if result.repeated:
+            return time.monotonic()
+        if self._live:
+            return frame.captured_ns * 1e-9
+        return self._count / self.fps if frame.time_s is None else frame.time_s
+
+
 class VideoSink:
     """Writes overlays with the times of their frames, so that a video lasts as long as its source.
 
@@ -38,11 +70,9 @@ class VideoSink:
             require_encodable(path)
         except ImageError as error:
             raise SinkError(str(error)) from None
-        self._path, self._overlay, self._live = path, overlay, live
-        self._fps = fps or DEFAULT_FPS
+        self._path, self._overlay, self._times = path, overlay, FrameTimes(fps, live)
         self._encoder: Encoder | None = None
         self._size_hw = (0, 0)
-        self._count, self._first_s = 0, 0.0
 
     def write(self, result: Segmentation) -> None:
         """Write one picture.
@@ -51,20 +81,11 @@ class VideoSink:
             SinkError: it cannot be written.
         """
         picture = self._overlay.draw_result(result)
-        time_s = self._time_s(result)
+        time_s = self._times.since_first(result)
         if self._encoder is None:
-            self._size_hw, self._first_s = (picture.shape[0], picture.shape[1]), time_s
-            self._encoder = open_encoder(self._path, self._size_hw, self._fps)
-        self._encoder.write(self._fitted(picture), time_s - self._first_s)
-        self._count += 1
-
-    def _time_s(self, result: Segmentation) -> float:
-        frame = result.frame
-        if result.repeated:
-            return time.monotonic()
-        if self._live:
-            return frame.captured_ns * 1e-9
-        return self._count / self._fps if frame.time_s is None else frame.time_s
+            self._size_hw = (picture.shape[0], picture.shape[1])
+            self._encoder = open_encoder(self._path, self._size_hw, self._times.fps)
+        self._encoder.write(self._fitted(picture), time_s)
 
     def _fitted(self, picture: np.ndarray) -> np.ndarray:
         """A video has one size, whatever its source does."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import SourceError
+from runtime.frames import GRID_PX, LazyImage
 from runtime.sources.base import Source
 from runtime.sources.containers import FfmpegLimits
 from runtime.sources.stream_clock import StreamClock
@@ -16,6 +18,11 @@ from runtime.sources.stream_clock import StreamClock
 # What PyAV raises when its time-out is over.
 _SILENT = ("ExitError", "TimeoutError")
 _MOST_DAMAGED_IN_A_ROW = 250
+# Formats whose first plane is the brightness in 8 bits.
+_FULL_RANGE = frozenset({"yuvj420p", "yuvj422p", "yuvj444p", "gray"})
+_WITH_LUMA = _FULL_RANGE | {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
+_JPEG_RANGE = 2
+_FROM_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219, 0, 255).astype(np.uint8)
 
 
 class AvSource(Source):
@@ -96,7 +103,7 @@ class AvSource(Source):
         for frame in frames:
             yield None if frame.is_corrupt else frame
 
-    def _next_image(self) -> np.ndarray | None:
+    def _next_image(self) -> np.ndarray | LazyImage | None:
         try:
             frame = next(self._frames)
         except StopIteration:
@@ -116,13 +123,31 @@ class AvSource(Source):
                 "power or network"
             ) from None
         self._time_s = frame.time
-        image = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
-        if frame.rotation:
-            image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-        return image
+        if not self.live:
+            return _converted(frame)
+        sample = partial(_brightness, frame) if frame.format.name in _WITH_LUMA else None
+        return LazyImage(partial(_converted, frame), sample)
 
     def _release(self) -> None:
         self._container.close()
+
+
+def _converted(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright."""
+    image = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
+    if frame.rotation:
+        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+    return image
+
+
+def _brightness(frame: Any) -> np.ndarray:
+    """Brightness of every eighth pixel, (h, w) uint8 from 0 to 255, not turned upright."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    values = np.ascontiguousarray(rows[: plane.height : GRID_PX, : plane.width : GRID_PX])
+    if frame.format.name in _FULL_RANGE or frame.color_range == _JPEG_RANGE:
+        return values
+    return _FROM_LIMITED[values]
 
 
 def has_av() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.closing import Closing
 from runtime.errors import SourceError
-from runtime.frames import Frame
+from runtime.frames import Frame, LazyImage
 from runtime.sources.watchdog import State
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Source(Closing, ABC):
         """Let a ``read`` that waits, in another thread, return."""
 
     @abstractmethod
-    def _next_image(self) -> np.ndarray | None:
+    def _next_image(self) -> np.ndarray | LazyImage | None:
         """The next (H, W, 3) uint8 RGB image, or None at the end."""
 
     def read(self) -> Frame | None:

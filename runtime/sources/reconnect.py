@@ -140,7 +140,7 @@ class ReconnectingSource(Source):
         while not self._interrupted.is_set():
             frame = self._frame_or_reconnect()
             if frame is not None:
-                self.watchdog.frame(frame.image)
+                self.watchdog.frame(frame.sample())
                 self._count += 1
                 self.damaged = self._damaged_before + self._opened.damaged
                 if self._attempts and time.monotonic() - self._opened_s > self._limits.lost_s:

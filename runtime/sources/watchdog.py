@@ -18,8 +18,6 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# Pictures are compared on a grid: the noise of a sensor changes any part of it.
-_GRID_PX = 8
 # Black in limited range becomes 0, and what a covered lens adds is noise of a few levels.
 _BLACK_LEVEL, _MOST_BRIGHT = 20, 0.005
 
@@ -94,9 +92,12 @@ class Watchdog:
             self._judge()
             return self._state
 
-    def frame(self, image: np.ndarray) -> None:
-        """A frame has come, (H, W, 3) uint8."""
-        sample = np.ascontiguousarray(image[::_GRID_PX, ::_GRID_PX])
+    def frame(self, sample: np.ndarray) -> None:
+        """A frame has come.
+
+        Args:
+            sample: a grid of its pixels, uint8: the noise of a sensor changes any part of it.
+        """
         same = self._sample is not None and np.array_equal(sample, self._sample)
         bright = np.count_nonzero(sample > _BLACK_LEVEL) > _MOST_BRIGHT * sample.size
         with self._lock:

@@ -40,7 +40,6 @@ EXTRAS = {
             "matplotlib",
             "jinja2",
             "lightning_fabric",
-            "tomli",
         ),
         "adapt",
     ),

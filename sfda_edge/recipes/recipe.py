@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from runtime.toml_file import parse_value
 from sfda_edge.errors import DataError, RecipeError
-from sfda_edge.toml_file import parse_value, read_toml
+from sfda_edge.toml_file import read_toml
 
 T = TypeVar("T")
 _FOLDER = Path(__file__).parent

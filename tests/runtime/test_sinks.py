@@ -1,18 +1,24 @@
 import contextlib
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from runtime import stream
 from runtime.errors import SinkError
 from runtime.frames import Frame, Segmentation
+from runtime.images import read_label_map
 from runtime.overlay import Overlay
 from runtime.sinks import encoders
+from runtime.sinks.labels import open_label_sink
 from runtime.sinks.scoring import ScoringSink
+from runtime.sinks.split import SplitSink
 from runtime.sinks.video import VideoSink
 
 SECOND_NS = 1_000_000_000
@@ -183,3 +189,80 @@ def test_scores_are_counted_at_the_labels_size(tmp_path, three_classes):
     assert sink.confusion.scores().pixel_accuracy == pytest.approx(0.5)
     with pytest.raises(SinkError, match="frame 1 has no label map"):
         sink.write(result(1))
+
+
+class Noting:
+    """A sink that writes frame numbers to a file."""
+
+    def __init__(self, path):
+        self.file = path.open("x")
+
+    def write(self, result):
+        self.file.write(f"{result.frame.index}\n")
+
+    def close(self):
+        self.file.close()
+
+
+def test_a_new_file_is_begun_in_time_and_none_is_overwritten(tmp_path):
+    now_s, hour = 0.0, 0
+    sink = SplitSink(lambda: tmp_path / f"{hour:02d}.txt", Noting, period_s=60, clock=lambda: now_s)
+    for index in range(10):
+        now_s, hour = 30.0 * index, index // 4  # the name changes every two minutes
+        sink.write(result(index))
+    hour, now_s = 0, 1000.0  # the clock of the day was set back: that file is there
+    sink.write(result(10))
+    sink.close()
+    found = {path.name: path.read_text().split() for path in sorted(tmp_path.iterdir())}
+    assert found == {
+        "00.txt": ["0", "1", "2", "3"],
+        "01.txt": ["4", "5", "6", "7"],
+        "02.txt": ["8", "9", "10"],
+    }
+
+
+def test_split_files_need_changing_names(in_empty_folder, capsys):
+    command = ["streetsynth", "--frames", "2", "--jsonl", "out.jsonl", "--split-minutes", "1"]
+    assert stream.main(command) == 2
+    assert "--split-minutes needs codes such as %H%M in the name out.jsonl" in (
+        capsys.readouterr().err
+    )
+    command[4] = "out-%Y.jsonl"
+    assert stream.main(command) == 0
+    (only,) = in_empty_folder.iterdir()
+    assert re.fullmatch(r"out-\d{4}\.jsonl", only.name)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels.mkv"])
+def test_label_maps_come_back_as_they_were(in_empty_folder, name):
+    if name.endswith(".mkv"):
+        av = pytest.importorskip("av")
+    random = np.random.default_rng(0)
+    maps = [random.integers(0, 256, (37, 51)).astype(np.uint8) for _ in range(4)]
+    sink = open_label_sink(Path(name), 10.0, live=False)
+    for index, label_map in enumerate(maps):
+        one = replace(result(index), label_map=label_map)
+        sink.write(one)
+        sink.write(replace(one, repeated=True))  # has none of its own
+    sink.close()
+    if name.endswith(".mkv"):
+        with av.open(name) as container:
+            found = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    else:
+        found = [read_label_map(path) for path in sorted(Path(name).iterdir())]
+    assert len(found) == 4
+    for expected, label_map in zip(maps, found, strict=True):
+        np.testing.assert_array_equal(label_map, expected)
+
+
+def test_labels_that_cannot_be_written_are_an_error(in_empty_folder):
+    Path("file").touch()
+    with pytest.raises(SinkError, match="cannot make file"):
+        open_label_sink(Path("file"), None, live=True)
+
+
+def test_sinks_share_one_drawing(three_classes):
+    overlay = Overlay(three_classes)
+    first, second = result(0), result(0)
+    assert overlay.draw_result(first) is overlay.draw_result(first)
+    assert overlay.draw_result(first) is not overlay.draw_result(second)

@@ -17,6 +17,8 @@ let facts = null;
 let last = null;
 let paused = false;
 let recorder = null;
+let stream = null; // name of the chosen one; null for the first
+let socket = null;
 
 function text(id, value) { element(id).textContent = value; }
 
@@ -26,9 +28,11 @@ function setState(state) {
   badge.className = `state ${state}`;
 }
 
+const asked = (path) => (stream === null ? path : `${path}?source=${encodeURIComponent(stream)}`);
+
 async function begin() {
   try {
-    facts = await (await fetch("facts")).json();
+    facts = await (await fetch(asked("facts"))).json();
   } catch {
     setState("disconnected");
     setTimeout(begin, 1000);
@@ -39,9 +43,28 @@ async function begin() {
   const agreement = golden === null ? "no golden frame" : `golden frame ${(100 * golden).toFixed(2)} %`;
   const { library, provider, precision } = facts.backend;
   text("backend", `${library}, ${provider}, ${precision}, ${agreement}`);
+  listStreams();
   listClasses();
   connect();
 }
+
+function listStreams() {
+  const list = element("streams");
+  list.hidden = facts.streams.length < 2;
+  list.replaceChildren(...facts.streams.map((name) => new Option(name, name)));
+  list.value = stream ?? facts.streams[0];
+}
+
+element("streams").addEventListener("change", (event) => {
+  stream = event.target.value;
+  for (const values of Object.values(history)) values.length = 0;
+  last = null;
+  const before = socket;
+  socket = null; // its end is no disconnection
+  before?.close();
+  begin();
+  showFigures();
+});
 
 function listClasses() {
   const list = element("classes");
@@ -68,19 +91,25 @@ function listClasses() {
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/live`);
-  socket.binaryType = "arraybuffer";
-  socket.addEventListener("open", () => socket.send("next"));
-  socket.addEventListener("message", async (event) => {
+  const opened = new WebSocket(`${scheme}://${location.host}/${asked("live")}`);
+  socket = opened;
+  opened.binaryType = "arraybuffer";
+  opened.addEventListener("open", () => opened.send("next"));
+  opened.addEventListener("message", async (event) => {
     try {
       const message = await decode(event.data);
+      if (socket !== opened) return;
       if (!paused) { last = message; draw(message); }
       remember(message.header);
     } finally {
-      if (socket.readyState === WebSocket.OPEN) socket.send("next");
+      if (opened.readyState === WebSocket.OPEN) opened.send("next");
     }
   });
-  socket.addEventListener("close", () => { setState("disconnected"); setTimeout(begin, 1000); });
+  opened.addEventListener("close", () => {
+    if (socket !== opened) return;
+    setState("disconnected");
+    setTimeout(begin, 1000);
+  });
 }
 
 async function decode(buffer) {
@@ -156,7 +185,7 @@ function chart(target, values) {
 
 async function showFigures() {
   try {
-    const status = await (await fetch("status")).json();
+    const status = await (await fetch(asked("status"))).json();
     const rows = [
       ["frames a second", status.fps.toFixed(1)],
       ["frames read", status.frames_read],

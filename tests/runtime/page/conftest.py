@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -79,20 +80,43 @@ class Stream:
         )
 
 
-@pytest.fixture
-def stream(three_classes):
-    pytest.importorskip("starlette", reason="extra serve")
+@contextlib.contextmanager
+def served(three_classes, names):
+    """A page of streams with these names."""
+    from runtime.page.metrics import StreamMetrics
     from runtime.page.server import PageServer
     from runtime.page.view import LiveView
 
-    stats = StreamStats()
-    stats.start()
-    view = LiveView(
-        Camera(),
-        three_classes,
-        overlay=Overlay(three_classes),
-        backend=BACKEND,
-        snapshot=lambda: stats.snapshot(10, 2),
-    )
-    with PageServer(view, ("127.0.0.1", 0)) as server:
-        yield Stream(view, server, stats)
+    metrics, pairs = StreamMetrics(BACKEND), []
+    for name in names:
+        stats = StreamStats()
+        stats.start()
+        view = LiveView(
+            name,
+            Camera(),
+            overlay=Overlay(three_classes),
+            backend=BACKEND,
+            snapshot=partial(stats.snapshot, 10, 2),
+            metrics=metrics,
+        )
+        pairs.append((view, stats))
+    views = [view for view, _ in pairs]
+    with PageServer(views, metrics, ("127.0.0.1", 0)) as server:
+        streams = [Stream(view, server, stats) for view, stats in pairs]
+        for one in streams:
+            one.metrics = metrics
+        yield streams
+
+
+@pytest.fixture
+def stream(three_classes):
+    pytest.importorskip("starlette", reason="extra serve")
+    with served(three_classes, ["front"]) as (only,):
+        yield only
+
+
+@pytest.fixture
+def two_streams(three_classes):
+    pytest.importorskip("starlette", reason="extra serve")
+    with served(three_classes, ["front", "rear left"]) as both:
+        yield both

@@ -26,7 +26,7 @@ def outside(stream, monkeypatch):
     monkeypatch.setenv("SFDA_EDGE_TOKEN", TOKEN)
     monkeypatch.setattr(access, "is_loopback", lambda _host: False)
     stream.add()
-    with PageServer(stream.view, ("127.0.0.1", 0)) as server:
+    with PageServer([stream.view], stream.metrics, ("127.0.0.1", 0)) as server:
         yield int(server.url.rstrip("/").rpartition(":")[2])
 
 
@@ -36,7 +36,7 @@ def test_without_a_token_it_does_not_start(stream, monkeypatch):
         if value is not None:
             monkeypatch.setenv("SFDA_EDGE_TOKEN", value)
         with pytest.raises(SinkError, match=r"can be reached from other machines.*ssh tunnel"):
-            PageServer(stream.view, ("0.0.0.0", 0))
+            PageServer([stream.view], stream.metrics, ("0.0.0.0", 0))
 
 
 @pytest.mark.parametrize("path", PATHS)

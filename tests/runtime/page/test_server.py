@@ -22,8 +22,8 @@ from websockets.sync.client import connect
 from runtime.page.server import PageServer
 
 
-def live(stream, **settings):
-    return connect(stream.server.url.replace("http", "ws") + "live", **settings)
+def live(stream, query="", **settings):
+    return connect(stream.server.url.replace("http", "ws") + "live" + query, **settings)
 
 
 def next_of(viewer):
@@ -150,17 +150,18 @@ def test_prometheus_reads_the_metrics(get, stream):
         for family in text_string_to_metric_families(response.body.decode())
         for sample in family.samples
     }
-    assert found["sfda_edge_frames_total", ("outcome", "read")] == 10
-    assert found["sfda_edge_frames_total", ("outcome", "segmented")] == 5
-    assert found["sfda_edge_frames_total", ("outcome", "dropped")] == 2
-    assert found["sfda_edge_reconnects_total",] == 3
-    assert found["sfda_edge_source_state", ("state", "live")] == 1
-    assert found["sfda_edge_source_state", ("state", "lost")] == 0
-    assert found["sfda_edge_class_share", ("class", "car")] == 0.75
+    front = ("source", "front")
+    assert found["sfda_edge_frames_total", ("outcome", "read"), front] == 10
+    assert found["sfda_edge_frames_total", ("outcome", "segmented"), front] == 5
+    assert found["sfda_edge_frames_total", ("outcome", "dropped"), front] == 2
+    assert found["sfda_edge_reconnects_total", front] == 3
+    assert found["sfda_edge_source_state", front, ("state", "live")] == 1
+    assert found["sfda_edge_source_state", front, ("state", "lost")] == 0
+    assert found["sfda_edge_class_share", ("class", "car"), front] == 0.75
     assert found["sfda_edge_golden_agreement",] == 0.9987
-    assert found["sfda_edge_stage_seconds_count", ("stage", "infer")] == 4
-    assert found["sfda_edge_stage_seconds_sum", ("stage", "infer")] == pytest.approx(0.032)
-    assert found["sfda_edge_frame_age_seconds_count",] == 4
+    assert found["sfda_edge_stage_seconds_count", front, ("stage", "infer")] == 4
+    assert found["sfda_edge_stage_seconds_sum", front, ("stage", "infer")] == pytest.approx(0.032)
+    assert found["sfda_edge_frame_age_seconds_count", front] == 4
     info = [key for key in found if key[0] == "sfda_edge_backend_info"]
     assert ("provider", "CPUExecutionProvider") in info[0]
     assert found["process_resident_memory_bytes",] > 1e7
@@ -183,6 +184,39 @@ def test_the_status_and_the_facts(get, stream):
     assert facts["classes"] == ["sky", "road", "car"]
     assert facts["source"] == "rtsp://…@camera/1"
     assert facts["backend"]["golden_agreement"] == 0.9987
+
+
+def test_each_of_several_streams_has_its_own_pictures_and_figures(get, two_streams):
+    front, rear = two_streams
+    front.add(label=1)
+    assert get(front.port, "/readyz").body == b"not ready: rear left is live"
+    rear.add(label=2)
+    rear.add(label=2)
+    assert get(front.port, "/readyz").status == 200
+    facts = json.loads(get(front.port, "/facts").body)
+    assert facts["streams"] == ["front", "rear left"]
+    counts = [
+        json.loads(get(front.port, f"/status{query}").body)["frames_segmented"]
+        for query in ("", "?source=front", "?source=rear%20left")
+    ]
+    assert counts == [1, 1, 2]
+    with live(front, "?source=rear%20left") as viewer:
+        assert next_of(viewer)[0]["shares"] == [0.25, 0.0, 0.75]
+    with live(front) as viewer:
+        assert next_of(viewer)[0]["shares"] == [0.25, 0.75, 0.0]
+    for path in ("/status", "/facts", "/stream.mjpg"):
+        assert get(front.port, f"{path}?source=../etc").status == 404
+    text = get(front.port, "/metrics").body.decode()
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families), "a family comes twice"
+    frames = next(one for one in families if one.name == "sfda_edge_frames").samples
+    segmented = {s.labels["source"]: s.value for s in frames if s.labels["outcome"] == "segmented"}
+    assert segmented == {"front": 1, "rear left": 2}
+
+
+def test_a_stream_that_is_not_there_has_no_live_picture(stream):
+    with pytest.raises(InvalidStatus), live(stream, "?source=nowhere"):
+        pass
 
 
 def test_mjpeg_is_for_programs_that_know_no_websocket(stream):
@@ -213,7 +247,7 @@ def test_the_page_may_load_nothing_from_elsewhere(get, stream):
 def test_an_address_in_use_is_an_error(stream):
     port = stream.server.url.rstrip("/").rpartition(":")[2]
     with pytest.raises(SinkError, match=f"cannot serve on 127.0.0.1:{port}: Address already in"):
-        PageServer(stream.view, ("127.0.0.1", int(port)))
+        PageServer([stream.view], stream.metrics, ("127.0.0.1", int(port)))
 
 
 def test_a_closed_server_is_gone_at_once(get, stream):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.thresholds import Thresholds
+from runtime.toml_file import tomllib
 from sfda_edge.errors import RecipeError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.bn import BatchNormRecipe
@@ -15,7 +16,7 @@ from sfda_edge.recipes.recipe import (
     recipe_path,
     recipe_toml,
 )
-from sfda_edge.toml_file import read_toml, tomllib
+from sfda_edge.toml_file import read_toml
 from sfda_edge.training.supervised import TrainRecipe
 
 

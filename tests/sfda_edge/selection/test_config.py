@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 
 import pytest
 
+from runtime.toml_file import tomllib
 from sfda_edge.cli import main as cli
 from sfda_edge.selection.config import SelectionConfig
-from sfda_edge.toml_file import tomllib
 
 
 def test_what_is_printed_is_the_config_with_a_reason_for_each(capsys):

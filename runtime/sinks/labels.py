@@ -1,0 +1,105 @@
+"""Label maps as files: a PNG a frame, or a lossless video. Pixels are class numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.errors import SinkError, missing_package
+from runtime.frames import Segmentation
+from runtime.sinks import Sink
+from runtime.sinks.video import FrameTimes
+
+_VIDEO = ".mkv"
+
+
+def open_label_sink(path: Path, fps: float | None, live: bool) -> Sink:
+    """The sink for a name: a lossless video for ``.mkv``, else PNGs in a folder.
+
+    Args:
+        path: of the file or folder.
+        fps: of the source; None for sources without a rate.
+        live: whether its frames have times of capture.
+
+    Raises:
+        SinkError: it cannot be written, or PyAV is missing for a video.
+    """
+    if path.suffix.lower() == _VIDEO:
+        return LabelVideoSink(path, FrameTimes(fps, live))
+    return LabelImagesSink(path)
+
+
+class LabelImagesSink:
+    """Writes ``FRAME.png`` of each new frame, 8 bits, into a folder that it makes.
+
+    Raises:
+        SinkError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import cv2
+
+        self._cv2, self._folder = cv2, folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"cannot make {folder}: {error.strerror}") from None
+
+    def write(self, result: Segmentation) -> None:
+        """Write one label map; a repeated result has none of its own.
+
+        Raises:
+            SinkError: the disk is full.
+        """
+        if result.repeated:
+            return
+        png = self._cv2.imencode(".png", result.label_map, [self._cv2.IMWRITE_PNG_COMPRESSION, 1])[
+            1
+        ]
+        path = self._folder / f"{result.frame.index:08d}.png"
+        part = path.with_suffix(".part")  # a kill leaves no half of a map under its name
+        try:
+            part.write_bytes(png.tobytes())
+            part.replace(path)
+        except OSError as error:
+            raise SinkError(f"cannot write {path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Each file is whole already."""
+
+
+class LabelVideoSink:
+    """Writes FFV1 in Matroska, grey: every pixel comes back as it was."""
+
+    def __init__(self, path: Path, times: FrameTimes) -> None:
+        try:
+            from runtime.sinks.encoders import FFV1, AvEncoder
+            from runtime.sources.av_source import load_av
+
+            load_av()
+        except ModuleNotFoundError as error:
+            raise SinkError(missing_package(f"--labels {path}", error, "video")) from None
+        self._path, self._times, self._make = path, times, AvEncoder
+        self._codec = FFV1
+        self._encoder: AvEncoder | None = None
+
+    def write(self, result: Segmentation) -> None:
+        """Add one label map; a repeated result has none of its own.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        if result.repeated:
+            return
+        time_s = self._times.since_first(result)
+        if self._encoder is None:
+            hw = result.label_map.shape[:2]
+            self._encoder = self._make(
+                self._path, (hw[0], hw[1]), self._times.fps, codec=self._codec
+            )
+        self._encoder.write(result.label_map, time_s)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._encoder is not None:
+            encoder, self._encoder = self._encoder, None
+            encoder.close()

@@ -1,0 +1,220 @@
+"""Settings in a file are those of the command line; what is wrong is named."""
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import stream
+from runtime.config import OF_PROCESS, read_config
+from runtime.errors import ConfigError
+from runtime.stream_arguments import add_arguments, build_parser
+from runtime.toml_file import tomllib
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "stream.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_file_says_the_same_as_the_command_line(config):
+    path = config("""
+        backend = "onnxruntime"
+        threads = 2
+        serve = true
+        on-loss = "blank"
+        stale-after = 2.5
+        [[source]]
+        from = "camera0"
+        size = "640x480"
+        deadline-ms = 50
+        save = "out.mp4"
+        [[source]]
+        name = "rear"
+        from = "rtsp://user:secret@camera/1"
+        on-loss = "stop"
+        show = false
+    """)
+    front, rear = read_config(path, add_arguments)
+    words = "camera0 --backend onnxruntime --threads 2 --serve --on-loss blank --stale-after 2.5"
+    words += " --size 640x480 --deadline-ms 50 --save out.mp4"
+    expected = build_parser().parse_args(words.split())
+    assert {**vars(front), "name": None} == {**vars(expected), "name": None}
+    assert (front.name, rear.name) == ("camera0", "rear")
+    assert (rear.on_loss, rear.size, rear.show) == ("stop", None, False)
+    assert rear.source == "rtsp://user:secret@camera/1"
+
+
+SOURCE = '[[source]]\nfrom = "camera0"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", r"lists no source: add \[\[source\]\] with from"),
+        ("[source]\nfrom = 'camera0'", "lists no source"),
+        ("[[source]]\nname = 'a'", "needs a source, such as from"),
+        (SOURCE + "name = 3", "name is 3, a text is needed"),
+        ("colour = 3\n" + SOURCE, "unknown key 'colour'"),
+        ("config = 'a'\n" + SOURCE, "unknown key 'config'"),
+        ("help = true\n" + SOURCE, "unknown key 'help'"),
+        ("on_loss = 'hold'\n" + SOURCE, "unknown key 'on_loss'"),
+        (SOURCE + "serve = true", "source 'camera0': serve is of all sources"),
+        (SOURCE + "size = '640'", "stream.toml, source 'camera0': size: expected WIDTHxHEIGHT"),
+        (SOURCE + "save = true", "save is true, a value is needed"),
+        (SOURCE + "show = 1", "show is 1; write true or false"),
+        (SOURCE + "save = ['a', 'b']", "one value is needed"),
+        (SOURCE + "buffer = 'oldest'", "buffer: invalid choice: 'oldest'"),
+        (SOURCE + SOURCE, "two sources are called 'camera0'; give each a name"),
+        ("= 3", "is not valid TOML"),
+        ("a = " + "[" * 5000, "is not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(config, text, found):
+    with pytest.raises(ConfigError, match=found):
+        read_config(config(text), add_arguments)
+
+
+def test_a_name_or_an_error_shows_no_password(config):
+    (only,) = read_config(config('[[source]]\nfrom = "rtsp://me:hunter2@cam/1"'), add_arguments)
+    assert "hunter2" not in only.name
+    text = '[[source]]\nfrom = "rtsp://me:hunter2@cam/1"\nsize = "small"'
+    with pytest.raises(ConfigError) as raised:
+        read_config(config(text), add_arguments)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_every_setting_of_the_process_is_a_flag():
+    known = build_parser()._option_string_actions
+    assert all(f"--{name}" in known for name in OF_PROCESS)
+
+
+VALUES = st.one_of(
+    st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.integers())
+)
+
+
+def as_toml(value):
+    return json.dumps(value) if isinstance(value, bool | str | list) else repr(value)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [*sorted(OF_PROCESS), "save", "size", "fps", "show", "config", "buffer", "frames", "x"]
+        ),
+        VALUES,
+        max_size=4,
+    ),
+    st.dictionaries(st.sampled_from(["from", "name", "save", "serve", "size"]), VALUES, max_size=3),
+)
+def test_whatever_stands_in_a_file_is_read_or_named(tmp_path_factory, common, table):
+    path = tmp_path_factory.mktemp("any") / "stream.toml"
+    lines = [f"{key} = {as_toml(value)}" for key, value in common.items()]
+    lines += ["[[source]]", *(f"{key} = {as_toml(value)}" for key, value in table.items())]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    try:
+        found = read_config(path, add_arguments)
+    except ConfigError:
+        return
+    assert [args.source for args in found] == [tomllib.loads(path.read_text())["source"][0]["from"]]
+    assert list(path.parent.iterdir()) == [path], "reading writes nothing"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_named(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("bytes") / "stream.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError):
+        read_config(path, add_arguments)
+
+
+@pytest.fixture
+def logged(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_two_sources_share_a_model(in_empty_folder, config, capsys):
+    path = config("""
+        frames = 6
+        trace = "trace.json"
+        [[source]]
+        name = "front"
+        from = "streetsynth"
+        labels = "front"
+        [[source]]
+        name = "rear"
+        from = "streetsynth"
+        jsonl = "rear.jsonl"
+        frames = 9
+    """)
+    assert stream.main(["--config", str(path)]) == 0
+    summary = capsys.readouterr().out
+    assert "front\nframes: 6 read, 6 segmented" in summary
+    assert "rear\nframes: 9 read, 9 segmented" in summary
+    assert len(list((in_empty_folder / "front").glob("*.png"))) == 6
+    assert len((in_empty_folder / "rear.jsonl").read_text().splitlines()) == 9
+    events = json.loads((in_empty_folder / "trace.json").read_text())
+    counts = {
+        name: sum(e.get("name") == "infer" and e["cat"] == name for e in events)
+        for name in ("front", "rear")
+    }
+    assert counts == {"front": 6, "rear": 9}
+
+
+def test_one_source_that_fails_does_not_end_the_other(in_empty_folder, config, capsys, logged):
+    (in_empty_folder / "damaged").mkdir()
+    (in_empty_folder / "damaged" / "0.png").write_bytes(b"no image")
+    path = config("""
+        [[source]]
+        name = "bad"
+        from = "damaged"
+        [[source]]
+        name = "good"
+        from = "streetsynth"
+        frames = 5
+    """)
+    assert stream.main(["--config", str(path)]) == 2
+    said = capsys.readouterr()
+    assert "good\nframes: 5 read, 5 segmented" in said.out
+    assert "error: " in said.err
+    assert "damaged/0.png: cannot identify image file" in said.err
+    assert any(m.startswith("bad ended: damaged/0.png") for m in logged.messages)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a SOURCE such as camera0, or give --config"),
+        (["camera0", "--config", "{}"], "lists the sources; leave 'camera0' out"),
+        (["--config", "{}", "--save", "a.mp4", "--show"], "write --show, --save into"),
+        (["--config", "{}"], "show is for one source"),
+        (["--config", "nowhere.toml"], "nowhere.toml does not exist"),
+        (["streetsynth", "--cpus", "4000"], "--cpus 4000: this machine has"),
+    ],
+)
+def test_words_that_do_not_go_together_are_rejected(config, capsys, words, message):
+    path = config('show = true\n[[source]]\nfrom = "a"\n[[source]]\nfrom = "b"')
+    assert stream.main([word.format(path) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_sources_cannot_write_one_file(config, capsys):
+    path = config("""
+        save = "out.mp4"
+        [[source]]
+        from = "streetsynth"
+        [[source]]
+        name = "other"
+        from = "streetsynth"
+    """)
+    assert stream.main(["--config", str(path)]) == 2
+    assert "--save and --save need different files, out.mp4 comes twice" in capsys.readouterr().err
