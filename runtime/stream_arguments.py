@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--loop", action="store_true", help="begin a file again at its end")
     _add_output_arguments(parser.add_argument_group("outputs"))
     _add_live_arguments(parser.add_argument_group("live sources"))
     _add_camera_arguments(parser.add_argument_group("cameras"))

@@ -112,6 +112,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         pixel_format=args.format,
         limits=WatchdogLimits(stale_s=args.stale_after, lost_s=args.lost_after),
         reconnect=args.reconnect,
+        loop=args.loop,
     )
 
 

@@ -18,9 +18,10 @@ from runtime.sources.stream_clock import StreamClock
 # What PyAV raises when its time-out is over.
 _SILENT = ("ExitError", "TimeoutError")
 _MOST_DAMAGED_IN_A_ROW = 250
-# Formats whose first plane is the brightness in 8 bits.
+# Formats whose first plane is the brightness in 8 bits; of the packed one every second byte is.
+_PACKED = "yuyv422"
 _FULL_RANGE = frozenset({"yuvj420p", "yuvj422p", "yuvj444p", "gray"})
-_WITH_LUMA = _FULL_RANGE | {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21"}
+_WITH_LUMA = _FULL_RANGE | {"yuv420p", "yuv422p", "yuv444p", "nv12", "nv21", _PACKED}
 _JPEG_RANGE = 2
 _FROM_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219, 0, 255).astype(np.uint8)
 
@@ -87,10 +88,9 @@ class AvSource(Source):
                     continue
                 damaged_in_a_row = 0
                 if self.live:
-                    known = frame.time is not None
-                    self._captured_ns = (
-                        self._clock.captured_ns(arrived_ns, frame.time) if known else arrived_ns
-                    )
+                    self._captured_ns = arrived_ns
+                    if frame.time is not None:
+                        self._captured_ns = self._clock.captured_ns(arrived_ns, frame.time)
                 yield frame
 
     def _whole_frames(self, packet: Any) -> Iterator[Any]:
@@ -142,9 +142,10 @@ def _converted(frame: Any) -> np.ndarray:
 
 def _brightness(frame: Any) -> np.ndarray:
     """Brightness of every eighth pixel, (h, w) uint8 from 0 to 255, not turned upright."""
-    plane = frame.planes[0]
+    plane, step = frame.planes[0], 2 if frame.format.name == _PACKED else 1
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    values = np.ascontiguousarray(rows[: plane.height : GRID_PX, : plane.width : GRID_PX])
+    grid = rows[: frame.height : GRID_PX, : step * frame.width : step * GRID_PX]
+    values = np.ascontiguousarray(grid)
     if frame.format.name in _FULL_RANGE or frame.color_range == _JPEG_RANGE:
         return values
     return _FROM_LIMITED[values]

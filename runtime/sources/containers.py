@@ -40,3 +40,7 @@ NETWORK = FfmpegLimits(
     open_s=5.0,
     read_s=5.0,
 )
+# What a child process writes into a pipe.
+GSTREAMER = FfmpegLimits(
+    (("protocol_whitelist", "pipe"), ("format_whitelist", "matroska,webm")), open_s=8.0
+)

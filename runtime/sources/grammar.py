@@ -4,6 +4,8 @@
 |----------------------------|-----------------------------------------|------------------------|
 | ``camera0``, ``camera1`` … | a V4L2 camera by number                 | newest frame           |
 | ``/dev/v4l/by-id/…``       | a V4L2 camera by name, ``/dev/video0``  | newest frame           |
+| ``csi0``                   | a camera on the board's own connector   | newest frame           |
+| ``gst:PIPELINE``           | what a GStreamer pipeline gives         | newest frame           |
 | ``rtsp://…``, ``http://…`` | a network stream                        | newest frame           |
 | a video file or its URL    | ends when it ends                       | every frame            |
 | a folder                   | its images, by name                     | every frame            |
@@ -15,20 +17,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from runtime.credentials import without_credentials
+from runtime.credentials import hide_credentials, without_credentials
 from runtime.errors import SourceError
 from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
 from runtime.sources.folder import open_folder, open_pattern
+from runtime.sources.gstreamer import csi_words, open_pipeline, pipeline_words
+from runtime.sources.loop import LoopingSource
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource
 from runtime.sources.replay import ReplaySource
 from runtime.sources.settings import SourceSettings
 from runtime.sources.video_file import open_video_file
 
+_CSI, _GST = re.compile(r"csi(\d{1,2})"), "gst:"
 _CAMERA = re.compile(r"(?:camera|/dev/video)(\d{1,3})|(/dev/v4l/by-(?:id|path)/[^/]+)")
 
 
@@ -39,22 +45,47 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
         SourceError: there is nothing there, it gives no frames, or cannot do what is asked of it.
     """
     settings = settings or SourceSettings()
-    if camera := _CAMERA.fullmatch(spec):
-        device = camera.group(2) or f"/dev/video{int(camera.group(1))}"
-        return ReconnectingSource(
-            lambda: open_camera(spec, device, settings), settings.limits, settings.reconnect
-        )
+    if (opener := _of_camera(spec, settings)) is not None:
+        return ReconnectingSource(opener, settings.limits, settings.reconnect)
     if settings.of_camera:
         raise SourceError(
             f"{', '.join(settings.of_camera)}: only a camera can be asked; "
             f"'{without_credentials(spec)}' is none"
         )
+    if (opener := _of_stream(spec)) is not None:
+        return ReconnectingSource(opener, settings.limits, settings.reconnect)
+    if settings.loop:
+        return LoopingSource(lambda: _open_file(spec))
+    return _open_file(spec)
+
+
+def _of_camera(spec: str, settings: SourceSettings) -> Callable[[], Source] | None:
+    """What opens a camera; None when it is none."""
+    if camera := _CAMERA.fullmatch(spec):
+        device = camera.group(2) or f"/dev/video{int(camera.group(1))}"
+        return lambda: open_camera(spec, device, settings)
+    if csi := _CSI.fullmatch(spec):
+        words = csi_words(int(csi.group(1)), settings)
+        return lambda: open_pipeline(spec, words)
+    return None
+
+
+def _of_stream(spec: str) -> Callable[[], Source] | None:
+    """What opens a stream that has no end; None when it is none."""
+    if spec.startswith(_GST):
+        words = pipeline_words(spec.removeprefix(_GST))
+        return lambda: open_pipeline(hide_credentials(spec), words)
+    if URL.match(spec) and not is_file(spec):
+        return lambda: open_url(spec)
+    return None
+
+
+def _open_file(spec: str) -> Source:
+    """What ends: a recording, a video, a folder."""
     if spec.startswith("replay:"):
         return ReplaySource(Path(spec.removeprefix("replay:")))
     if URL.match(spec):
-        if is_file(spec):
-            return open_url(spec)
-        return ReconnectingSource(lambda: open_url(spec), settings.limits, settings.reconnect)
+        return open_url(spec)
     return open_video_file(CLIP) if spec == "streetsynth" else _open_path(spec)
 
 

@@ -42,6 +42,7 @@ class _Connection:
 
     def __init__(self, open_source: Opener) -> None:
         self._open = open_source
+        self._source: Source | None = None
         self._opened: Buffer[Source] = Buffer(1, drop_oldest=False)
         self._frames: Buffer[Frame] = Buffer(1, drop_oldest=False)
         self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
@@ -49,7 +50,8 @@ class _Connection:
 
     def _run(self) -> None:
         try:
-            with self._open() as source:
+            with self._open() as self._source:
+                source = self._source
                 self._opened.put(source)
                 while (frame := source.read()) is not None and self._frames.put(frame):
                     pass
@@ -80,6 +82,8 @@ class _Connection:
         """Let the thread close the source as soon as its library returns; wait so long for it."""
         self._opened.discard()
         self._frames.discard()
+        if self._source is not None:
+            self._source.interrupt()
         self._thread.join(wait_s)
 
     @property

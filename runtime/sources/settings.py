@@ -16,6 +16,7 @@ class SourceSettings:
         fps: of a camera.
         pixel_format: of a camera, four letters such as MJPG or YUYV.
         limits: when a live source is stale, and when it is lost.
+        loop: begin a file again when it has ended.
         reconnect: attempts to open a lost source again; None for no end, 0 for none.
     """
 
@@ -24,6 +25,7 @@ class SourceSettings:
     pixel_format: str | None = None
     limits: WatchdogLimits = field(default_factory=WatchdogLimits)
     reconnect: int | None = None
+    loop: bool = False
 
     @property
     def of_camera(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from runtime.errors import SourceError
 from runtime.sources.grammar import open_source
+from runtime.sources.settings import SourceSettings
 from runtime.sources.video_file import video_frames
 
 
@@ -106,3 +107,24 @@ def test_an_empty_folder_is_an_error(tmp_path):
 def test_a_container_that_promises_more_than_it_holds_ends_cleanly(real_data):
     path = real_data / "data/clips/project_small1.mp4"
     assert sum(1 for _ in video_frames(path)) == 88
+
+
+def test_a_file_that_loops_goes_on_with_its_numbers_and_times():
+    settings = SourceSettings(loop=True)
+    with open_source("streetsynth") as once:
+        frames = list(iter(once.read, None))
+    with open_source("streetsynth", settings) as source:
+        looped = [source.read() for _ in range(len(frames) + 3)]
+    assert [frame.index for frame in looped] == list(range(len(frames) + 3))
+    times_s = [frame.time_s for frame in looped]
+    assert times_s == sorted(set(times_s))
+    np.testing.assert_array_equal(looped[len(frames) + 2].image, frames[2].image)
+
+
+def test_what_is_wrong_with_a_file_that_loops_is_said(in_empty_folder):
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source("nowhere.mp4", SourceSettings(loop=True))
+    (in_empty_folder / "damaged").mkdir()
+    (in_empty_folder / "damaged" / "0.png").write_bytes(b"no image")
+    with open_source("damaged", SourceSettings(loop=True)) as source, pytest.raises(SourceError):
+        source.read()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.rtsp_camera import NEEDED_PACKAGES, RtspCamera, can_serve
 from runtime.errors import SourceError
 from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
@@ -20,58 +19,18 @@ from runtime.sources.grammar import open_source
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import State, WatchdogLimits
 
-SERVER = Path(__file__).parent.parent / "rtsp_server.py"
-DEBIAN_PYTHON = "/usr/bin/python3"
-NEEDED = "import gi; gi.require_version('GstRtspServer', '1.0')"
 LIMITS = WatchdogLimits(stale_s=0.5, lost_s=1.5, frozen_s=1.0, black_s=0.5)
 
 
-def has_server() -> bool:
-    done = subprocess.run([DEBIAN_PYTHON, "-c", NEEDED], capture_output=True)
-    return done.returncode == 0
-
-
 pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="needs Debian's gst-rtsp-server"),
-    pytest.mark.skipif(
-        not Path(DEBIAN_PYTHON).exists() or not has_server(),
-        reason="needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly",
-    ),
+    pytest.mark.skipif(not can_serve(), reason=f"needs Debian's {NEEDED_PACKAGES}"),
     pytest.mark.slow,
 ]
 
 
-class Camera:
-    """A server on one port, which can be killed and started again."""
-
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"rtsp://user:secret@127.0.0.1:{self._port}/camera"
-        self.start()
-
-    def start(self, width: int = 160, height: int = 120) -> None:
-        command = [DEBIAN_PYTHON, str(SERVER), str(self._port), str(width), str(height)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout.readline() == "ready\n"
-
-    def show(self, pattern: str) -> None:
-        self.process.stdin.write(f"{pattern}\n")
-        self.process.stdin.flush()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
-
-
 @pytest.fixture
 def camera():
-    server = Camera()
+    server = RtspCamera()
     yield server
     server.kill()
 
@@ -132,11 +91,11 @@ def read_until(source, shape):
 def test_a_server_that_hangs_is_stale_by_our_clock_and_live_when_it_goes_on(camera, source):
     read_for(source, 0.5)
     threading.Thread(target=lambda: read_for(source, 12), daemon=True).start()
-    camera.process.send_signal(signal.SIGSTOP)
+    camera.pause()
     start_s = time.monotonic()
     assert wait_for(source, State.STALE, 3) - start_s < LIMITS.stale_s + 1
     assert wait_for(source, State.LOST, 4) - start_s < LIMITS.lost_s + 1
-    camera.process.send_signal(signal.SIGCONT)
+    camera.resume()
     start_s = time.monotonic()
     assert wait_for(source, State.LIVE, 10) - start_s < 5
 
@@ -233,7 +192,7 @@ def test_a_signal_ends_a_stream_in_time_while_its_server_hangs(camera, tmp_path)
         )
     for number in processes:
         wait_for_lines(tmp_path / f"{number.name}.jsonl")
-    camera.process.send_signal(signal.SIGSTOP)
+    camera.pause()
     time.sleep(1)
     for number, process in processes.items():
         start_s = time.monotonic()
@@ -245,7 +204,7 @@ def test_a_signal_ends_a_stream_in_time_while_its_server_hangs(camera, tmp_path)
         written = (tmp_path / f"{number.name}.jsonl").read_bytes()
         assert b"secret" not in summary + errors + written
         assert took_s < 4  # under load; alone it takes 1.2 s
-    camera.process.send_signal(signal.SIGCONT)
+    camera.resume()
 
 
 def wait_for_lines(path, limit_s=30):
@@ -260,7 +219,7 @@ def test_a_decoder_that_held_a_frame_back_does_not_give_it_out_as_new(camera):
     settings = SourceSettings(limits=WatchdogLimits(stale_s=0.5, lost_s=20))
     with open_source(camera.url, settings) as source:
         read_for(source, 1)
-        camera.process.send_signal(signal.SIGSTOP)
+        camera.pause()
         came = []
         reader = threading.Thread(
             target=lambda: [came.append((time.monotonic(), source.read())) for _ in range(99)],
@@ -271,7 +230,7 @@ def test_a_decoder_that_held_a_frame_back_does_not_give_it_out_as_new(camera):
         stopped_s = time.monotonic()
         time.sleep(7)
         during = [frame for at_s, frame in came if at_s > stopped_s]
-        camera.process.send_signal(signal.SIGCONT)
+        camera.resume()
         assert during == []
         source.interrupt()
         reader.join(5)

@@ -1,7 +1,7 @@
 """A camera with RTSP: Debian's gst-rtsp-server, run by Debian's Python (``python3-gi``).
 
-Arguments: port, width, height. It prints ``ready``. A line on standard input, such as ``white`` or
-``black``, replaces the moving ball by that picture.
+Arguments: port, width, height, and a pattern of videotestsrc such as ``ball``. It prints ``ready``.
+A line on standard input, such as ``white`` or ``black``, changes the pattern.
 """
 
 import sys
@@ -15,14 +15,15 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 
 def main() -> None:
-    port, width, height = sys.argv[1:]
+    """Serve until the process is ended."""
+    port, width, height, pattern = sys.argv[1:]
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
-        "( videotestsrc name=source is-live=true pattern=ball ! "
+        f"( videotestsrc name=source is-live=true pattern={pattern} ! "
         f"video/x-raw,width={width},height={height},framerate=25/1 ! "
         "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! "
         "rtph264pay name=pay0 pt=96 )"
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 def follow(sources: list) -> None:
+    """Change the pattern with each line of standard input."""
     for line in sys.stdin:
         for source in sources:
             Gst.util_set_object_arg(source, "pattern", line.strip())

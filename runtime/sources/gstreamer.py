@@ -1,0 +1,149 @@
+"""``gst:PIPELINE`` and ``csi0``: what a GStreamer pipeline gives, in a process of its own.
+
+GStreamer knows what no Python library does, such as the cameras and decoders of a Jetson. If it
+crashes or hangs, only its own process does: ``gst-launch-1.0 PIPELINE ! … ! matroskamux ! fdsink``,
+whose frames and times PyAV reads from a pipe. (y4menc writes rows with padding, and no times.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+
+from runtime.credentials import hide_credentials
+from runtime.errors import SourceError, missing_package
+from runtime.sources.av_source import AvSource, has_av
+from runtime.sources.base import Source
+from runtime.sources.containers import GSTREAMER
+from runtime.sources.settings import SourceSettings
+
+_LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
+_END_S = 1.0
+_MOST_SAID = 4096
+
+
+def open_pipeline(name: str, words: Sequence[str]) -> Source:
+    """A pipeline whose last element gives raw video.
+
+    Args:
+        name: for people.
+        words: of the pipeline, as gst-launch takes them; no shell reads them.
+
+    Raises:
+        SourceError: GStreamer or PyAV is not installed, or the pipeline gives no picture.
+    """
+    if shutil.which(_LAUNCH) is None:
+        raise SourceError(f"{name} needs {_LAUNCH}: apt install gstreamer1.0-tools")
+    if not has_av():
+        raise SourceError(missing_package(name, ModuleNotFoundError(name="av"), "video"))
+    return GStreamerSource(name, words)
+
+
+def pipeline_words(text: str) -> list[str]:
+    """``videotestsrc ! tee`` as words.
+
+    Raises:
+        SourceError: there are none, or a quotation has no end.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise SourceError(f"gst: is no pipeline ({error})") from None
+    if not words:
+        raise SourceError("gst: needs a pipeline, such as gst:'v4l2src ! videoconvert'")
+    return words
+
+
+def csi_words(number: int, settings: SourceSettings) -> list[str]:
+    """The pipeline of a camera on the board's own connector.
+
+    Raises:
+        SourceError: this GStreamer knows no such cameras.
+    """
+    size = ""
+    if settings.size_hw is not None:
+        size += f",width={settings.size_hw[1]},height={settings.size_hw[0]}"
+    if settings.fps is not None:
+        size += f",framerate={round(settings.fps * 1000)}/1000"
+    if _knows("nvarguscamerasrc"):
+        words = f"nvarguscamerasrc sensor-id={number} ! video/x-raw(memory:NVMM){size} ! nvvidconv"
+    elif _knows("libcamerasrc") and number == 0:
+        words = f"libcamerasrc ! video/x-raw{size}"
+    else:
+        raise SourceError(
+            f"csi{number}: this GStreamer has no nvarguscamerasrc, which JetPack brings, and no "
+            "libcamerasrc, which finds csi0 of a Raspberry Pi; for others give gst:PIPELINE"
+        )
+    return words.split()
+
+
+def _knows(element: str) -> bool:
+    if shutil.which(_INSPECT) is None:
+        return False
+    return subprocess.run([_INSPECT, "--exists", element], capture_output=True).returncode == 0
+
+
+class GStreamerSource(AvSource):
+    """The frames of a child process."""
+
+    def __init__(self, name: str, words: Sequence[str]) -> None:
+        # It may hold more than the pipe would, and is looked at when the pipeline has failed.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        reading, writing = os.pipe()
+        tail = "! videoconvert ! video/x-raw,format=YUY2 ! matroskamux streamable=true ! "
+        tail += f"fdsink fd={writing} sync=false"
+        try:
+            self._child = subprocess.Popen(
+                [_LAUNCH, "-q", *words, *tail.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                pass_fds=[writing],
+            )
+        finally:
+            os.close(writing)
+        self._pipe = reading
+        too_late = threading.Timer(GSTREAMER.open_s or 0, self.interrupt)
+        too_late.start()
+        try:
+            super().__init__(name, f"pipe:{reading}", GSTREAMER, live=True)
+        except SourceError:
+            said = self._last_words()
+            self._end_child()
+            raise SourceError(f"{name} gives no picture: {said}") from None
+        finally:
+            too_late.cancel()
+
+    def _last_words(self) -> str:
+        """What GStreamer has said of its failure."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(_END_S)
+        self._said.seek(0)
+        text = self._said.read(_MOST_SAID).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if "ERROR" in line or "erroneous" in line]
+        late = f"nothing within {GSTREAMER.open_s:g} s"
+        return hide_credentials((errors or lines or [late])[0])
+
+    def interrupt(self) -> None:
+        """End the child; a read that waits for it returns."""
+        with contextlib.suppress(ProcessLookupError):
+            self._child.kill()
+
+    def _end_child(self) -> None:
+        self.interrupt()
+        self._child.wait()
+        self._said.close()
+        with contextlib.suppress(OSError):
+            os.close(self._pipe)
+
+    def _release(self) -> None:
+        if not self._said.closed:
+            super()._release()
+            self._end_child()
