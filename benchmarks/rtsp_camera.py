@@ -14,6 +14,8 @@ DEBIAN_PYTHON = "/usr/bin/python3"
 NEEDED_PACKAGES = (
     "python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good, gstreamer1.0-plugins-ugly"
 )
+FPS = 25
+MOVING = "smpte"  # test bars with noise in a corner: neither frozen nor black
 _SERVER = Path(__file__).with_name("rtsp_server.py")
 _PROBE = "import gi; gi.require_version('GstRtspServer', '1.0')"
 

@@ -22,13 +22,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import machine_record
+from benchmarks.kills import kill_recordings
 from benchmarks.records import output_file, write_record
-from benchmarks.rtsp_camera import NEEDED_PACKAGES, RtspCamera, can_serve
+from benchmarks.rtsp_camera import MOVING, NEEDED_PACKAGES, RtspCamera, can_serve
 from runtime.arguments import positive, positive_number
 from runtime.output import print_error, start_output
 from runtime.packaged import CLIP
@@ -37,12 +38,10 @@ WARM_UP_S = 60.0
 FAULT_EVERY_S = 60.0
 MOST_GROWTH_MIB = 20.0
 MOST_RECONNECT_S = 5.0
-MOST_LOST_S = 1.0
 KILLS = 10
 _LOOK_S = 0.25
 _BACK_S = 30.0
 _MIB = 1 << 20
-_MOVING = "smpte"  # test bars with noise in a corner: neither frozen nor black
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; 1 when a limit was exceeded."""
     start_output()
     args = build_parser().parse_args(arguments)
-    if args.what == "rtsp" and not can_serve():
-        print_error(f"the soak on RTSP needs Debian's {NEEDED_PACKAGES}")
+    if args.what != "file" and not can_serve():
+        print_error(f"a soak on RTSP needs Debian's {NEEDED_PACKAGES}")
         return 2
     random.seed(args.seed)
     if args.what == "kill":
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif args.what == "file":
         record = soak([str(CLIP), "--loop", "--threads", "1"], 60 * args.minutes)
     else:
-        with RtspCamera(640, 480, _MOVING) as camera:
+        with RtspCamera(640, 480, MOVING) as camera:
             command = [camera.url, "--threads", "1"]
             record = soak(command, 60 * args.minutes, _Faults(camera))
     record = {"what": args.what, **record, "machine": machine_record()}
@@ -164,7 +163,7 @@ class _Faults:
         if name == "freeze":
             self._camera.show("white")
             time.sleep(wait_s)
-            self._camera.show(_MOVING)
+            self._camera.show(MOVING)
         elif name == "hang":
             self._camera.pause()
             time.sleep(wait_s)
@@ -243,64 +242,6 @@ def _sampled(
             print(f"{at_s / 60:.0f} min: {status['state']}, {watched.memory_mib():.0f} MiB",
                   file=sys.stderr)  # fmt: skip
         time.sleep(1)
-
-
-def kill_recordings(number: int) -> dict[str, Any]:
-    """Kill recordings of a live camera, and count what can be read of each."""
-    if not can_serve():
-        raise SystemExit(f"the kills need Debian's {NEEDED_PACKAGES}")
-    lost: dict[str, list[float]] = {"mp4": [], "mkv": [], "mcap": []}
-    readers: dict[str, Callable[[Path], int]] = {
-        "mp4": _video_frames,
-        "mkv": _video_frames,
-        "mcap": _recorded_frames,
-    }
-    with RtspCamera(320, 240, _MOVING) as camera:
-        for index in range(number):
-            video = ("mp4", "mkv")[index % 2]
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                written = _killed(camera, folder, video)
-                for kind in (video, "mcap"):
-                    readable = readers[kind](folder / f"out.{kind}")
-                    lost[kind].append(round((written - readable) / 25, 3))
-                    print(f"{kind}: {readable} of {written} frames", file=sys.stderr)
-    worst = {kind: max(seconds) for kind, seconds in lost.items() if seconds}
-    exceeded = [kind for kind, seconds in worst.items() if seconds > MOST_LOST_S]
-    return {"kills": number, "lost_s": lost, "worst_lost_s": worst, "exceeded": exceeded}
-
-
-def _killed(camera: RtspCamera, folder: Path, video: str) -> int:
-    """Record until a random moment; the number of results that were written by then."""
-    lines = folder / "out.jsonl"
-    command = [sys.executable, "-m", "runtime.stream", camera.url, "--jsonl", str(lines)]
-    command += ["--save", str(folder / f"out.{video}"), "--record", str(folder / "out.mcap")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (lines.exists() and lines.stat().st_size):
-            if process.poll() is not None:
-                raise RuntimeError("the stream ended before its first result")
-            time.sleep(0.02)
-        time.sleep(random.uniform(3, 9))
-        process.kill()
-    return lines.read_text().count("\n")
-
-
-def _video_frames(path: Path) -> int:
-    import av
-
-    count = 0
-    with contextlib.suppress(av.error.FFmpegError), av.open(str(path)) as container:
-        for _ in container.decode(video=0):
-            count += 1
-    return count
-
-
-def _recorded_frames(path: Path) -> int:
-    from runtime.sources.replay import ReplaySource
-
-    with ReplaySource(path) as source:
-        source.interrupt()  # as fast as it can be read
-        return sum(1 for _ in iter(source.read, None))
 
 
 if __name__ == "__main__":

@@ -97,9 +97,10 @@ class GStreamerSource(AvSource):
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         reading, writing = os.pipe()
         # YUY2 pads rows of an odd width, which nobody behind the multiplexer knows.
-        tail = "! videoconvert ! videoscale add-borders=false ! "
-        tail += "video/x-raw,format=YUY2,width=(int)[2,32768,2],pixel-aspect-ratio=1/1 ! "
-        tail += f"matroskamux streamable=true ! fdsink fd={writing} sync=false"
+        tail = "! videoscale add-borders=false ! "
+        tail += "video/x-raw,width=(int)[2,32768,2],pixel-aspect-ratio=1/1 ! videoconvert ! "
+        tail += "video/x-raw,format=YUY2 ! matroskamux streamable=true ! "
+        tail += f"fdsink fd={writing} sync=false"
         try:
             self._child = subprocess.Popen(
                 [_LAUNCH, "-q", *words, *tail.split()],

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import stream
+from benchmarks import soak, stream
+from benchmarks.rtsp_camera import NEEDED_PACKAGES, can_serve
 from benchmarks.timing import summarise, time_in_turn
 from runtime.packaged import BUNDLE_DIR
 
@@ -179,3 +180,17 @@ def test_training_is_measured_in_both_precisions(monkeypatch):
     assert rows[0]["steps"] == 2
     assert rows[0]["images_per_second"] == pytest.approx(2000 / rows[0]["step_ms"], rel=0.01)
     assert "fp16 needs a CUDA GPU" in rows[1]["did_not_run"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_serve(), reason=f"needs Debian's {NEEDED_PACKAGES}")
+def test_a_short_soak_is_measured_and_a_kill_loses_little(tmp_path, capsys):
+    assert soak.main(["rtsp", "--minutes", "0.1", "--out", str(tmp_path / "soak.json")]) == 0
+    record = json.loads((tmp_path / "soak.json").read_text())
+    counts = record["frames"]
+    assert counts["read"] == counts["segmented"] + counts["dropped"] > 50
+    assert record["exceeded"] == []
+    assert record["memory_mib"]["warm"] > 50
+    capsys.readouterr()
+    assert soak.main(["kill", "--kills", "1"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["worst_lost_s"]) == {"mp4", "mcap"}

@@ -39,7 +39,7 @@ def children():
 def test_its_frames_are_those_of_the_pipeline(size_hw):
     height, width = size_hw
     red = "videotestsrc num-buffers=5 pattern=red ! "
-    red += f"video/x-raw,width={width},height={height},framerate=25/1"
+    red += f"video/x-raw,format=RGB,width={width},height={height},framerate=25/1"
     with open_pipeline("red", pipeline_words(red)) as source:
         frames = [source.read() for _ in range(5)]
         with pytest.raises(SourceError, match="red ended after 5 frames"):
