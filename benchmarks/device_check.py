@@ -2,18 +2,21 @@
 
 Every backend that starts here: load time, golden frame, latency, agreement with ONNX Runtime on the
 CPU over 32 frames, memory over 2,000 frames, with and without a CUDA graph. On a machine with a GPU
-also adaptation in fp32 and bf16, compiled and not. What did not run stands in the file with its
-reason.
+engines are built and run as well, and adaptation is timed in fp32 and bf16, compiled and not. What
+did not run stands in the file with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import resource
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from benchmarks.timing import summarise, time_call
 from runtime.backends import BACKENDS, Backend, open_backend, proved
+from runtime.bundle.engine_file import LIBRARIES
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.gpu import cuda_of_driver, find_gpu
@@ -38,10 +42,11 @@ WARM_UP_CALLS = 20
 # So that all backends fit into eight minutes, whatever the machine.
 MOST_S = 25.0
 REFERENCE = "onnxruntime"
+_WITH_GRAPHS = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
 WHEELS = """\
 wheels for a full check, on x86 with an NVIDIA GPU: onnxruntime-gpu (instead of onnxruntime), the
-torch of your CUDA, tensorrt or tensorrt-rtx-cu13, openvino, opencv-python-headless; on Jetson
-onnxruntime-gpu of JetPack's index"""
+torch of your CUDA, tensorrt and tensorrt-rtx-cu13 with cuda-bindings, openvino,
+opencv-python-headless; on Jetson onnxruntime-gpu of JetPack's index, and JetPack's TensorRT"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,17 +87,11 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         StreamError: the bundle is damaged, or ONNX Runtime does not start on the CPU.
     """
     manifest = read_manifest(args.bundle)
-    images = _frames(manifest.input_hw)
-    with open_backend(REFERENCE, args.bundle, manifest) as reference:
-        labels = [reference.infer(image) for image in images]
     chosen = args.backends.split(",") if args.backends else None
     if unknown := set(chosen or ()) - set(BACKENDS):
         raise StreamError(f"unknown backend {min(unknown)}; known: {', '.join(BACKENDS)}")
-    rows = []
-    for name, opener in _openers(args.bundle, manifest).items():
-        if chosen is None or name.partition(",")[0] in chosen:
-            rows.append({"backend": name, **_checked(opener, images, labels)})
-            print(_line(rows[-1]))
+    with _with_engines(args.bundle, chosen) as bundle_dir:
+        rows = _rows(bundle_dir, manifest, chosen)
     training = measure_training() if chosen is None else []
     for row in training:
         print(_training_line(row))
@@ -107,23 +106,59 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _rows(
+    bundle_dir: Path, manifest: Manifest, chosen: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """A row of each backend."""
+    images = _frames(manifest.input_hw)
+    with open_backend(REFERENCE, bundle_dir, manifest) as reference:
+        labels = [reference.infer(image) for image in images]
+    rows = []
+    for name, opener in _openers(bundle_dir, manifest).items():
+        if chosen is None or name.partition(",")[0] in chosen:
+            rows.append({"backend": name, **_checked(opener, images, labels)})
+            print(_line(rows[-1]))
+    return rows
+
+
 def _openers(bundle_dir: Path, manifest: Manifest) -> dict[str, Callable[[], Backend]]:
     """Every backend, and those that can without their CUDA graph."""
 
     def without_graph(name: str) -> Backend:
-        from runtime.backends import onnxruntime_gpu
-
-        opener = {"cuda": onnxruntime_gpu.open_cuda, "tensorrt": onnxruntime_gpu.open_tensorrt}
-        backend = opener[name](bundle_dir, manifest, cuda_graph=False)
-        return proved(backend, bundle_dir, manifest)
+        return proved(_open_without_graph(name, bundle_dir, manifest), bundle_dir, manifest)
 
     found: dict[str, Callable[[], Backend]] = {}
     for name in BACKENDS:
         found[name] = partial(open_backend, name, bundle_dir, manifest)
-        if name.startswith("onnxruntime-"):
-            short = name.removeprefix("onnxruntime-")
-            found[f"{name}, no CUDA graph"] = partial(without_graph, short)
+        if name in _WITH_GRAPHS:
+            found[f"{name}, no CUDA graph"] = partial(without_graph, name)
     return found
+
+
+def _open_without_graph(name: str, bundle_dir: Path, manifest: Manifest) -> Backend:
+    if name in LIBRARIES:
+        from runtime.backends.tensorrt import open_tensorrt_engine
+
+        return open_tensorrt_engine(name, bundle_dir, manifest, cuda_graph=False)
+    from runtime.backends import onnxruntime_gpu
+
+    cuda = name == "onnxruntime-cuda"
+    opener = onnxruntime_gpu.open_cuda if cuda else onnxruntime_gpu.open_tensorrt
+    return opener(bundle_dir, manifest, cuda_graph=False)
+
+
+@contextlib.contextmanager
+def _with_engines(bundle_dir: Path, chosen: Sequence[str] | None) -> Iterator[Path]:
+    """A copy of the bundle, with an engine of each chosen library that builds one here."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(bundle_dir, Path(folder) / "bundle"))
+        wanted = [name for name in LIBRARIES if chosen is None or name in chosen]
+        for library in wanted if find_gpu() is not None else ():
+            from export.engine.__main__ import main as build_engine
+
+            if build_engine([str(copy), "--library", library]) != 0:
+                print(f"no engine of {library} was built: the reason stands above")
+        yield copy
 
 
 def _frames(input_hw: tuple[int, int]) -> list[np.ndarray]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from export.engine.proof import multiplies
 from export.engine.request import EngineRequest, build_engine
 from export.errors import ExportError
 from runtime.bundle.engine_file import LIBRARIES, engine_paths
+from runtime.bundle.engine_layers import multiplies
 from runtime.bundle.manifest import read_manifest
 from runtime.errors import StreamError
 from runtime.output import print_error

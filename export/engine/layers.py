@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from export.engine.proof import Layer, multiplies
 from export.errors import ExportError
+from runtime.bundle.engine_layers import Layer, multiplies, parse_inspection
 
 if TYPE_CHECKING:  # TensorRT for RTX has the same interface; tests compare the names we use
     import tensorrt
@@ -55,7 +53,7 @@ def inspected_layers(trt: Any, messages: Any, engine: bytes) -> list[Layer]:
     """The layers of a built engine, as its inspector tells them; needs the GPU that it is for.
 
     Raises:
-        ExportError: the engine does not load.
+        ExportError: the engine does not load, or keeps no information.
     """
     loader: tensorrt.Runtime = trt.Runtime(messages)
     loaded = loader.deserialize_cuda_engine(engine)
@@ -63,37 +61,7 @@ def inspected_layers(trt: Any, messages: Any, engine: bytes) -> list[Layer]:
         raise ExportError(f"the engine that was just built does not load: {messages.reason()}")
     inspector = loaded.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return parse_inspection(text)
-
-
-# What the inspector's descriptions of formats hold: "Half" as well as "Channel major FP16 format".
-_FORMATS = {
-    "Half": "HALF",
-    "FP16": "HALF",
-    "Float": "FLOAT",
-    "FP32": "FLOAT",
-    "Int8": "INT8",
-    "BF16": "BF16",
-    "FP8": "FP8",
-}
-
-
-_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-
-
-def parse_inspection(text: str) -> list[Layer]:
-    """The engine inspector's JSON → layers; the type is that of a layer's first input.
-
-    Raises:
-        ExportError: it holds names alone.
-    """
-    layers = []
-    for layer in json.loads(text)["Layers"]:
-        if isinstance(layer, str):  # the engine was built without details
-            raise ExportError("the engine keeps no layer information; it cannot be proved")
-        ports = layer.get("Inputs") or layer.get("Outputs") or [{}]
-        described = ports[0].get("Format/Datatype", "")
-        found = next((name for key, name in _FORMATS.items() if key in described), described)
-        names = tuple(_ORIGIN.findall(layer.get("Metadata", ""))) or (layer["Name"],)
-        layers.append(Layer(names, layer["LayerType"].upper(), found))
-    return layers
+    try:
+        return parse_inspection(text)
+    except ValueError as error:
+        raise ExportError(str(error)) from None

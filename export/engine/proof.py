@@ -7,32 +7,11 @@ engine without a word (roboflow/rf-detr#1453).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from export.errors import ExportError
+from runtime.bundle.engine_layers import Layer, multiplies
 
-# Layers that multiply cost the time; their kinds in networks and engines hold one of these.
-_MULTIPLYING = ("CONV", "GEMM", "MATMUL", "MATRIX_MULTIPLY")
 _TYPES = {"fp32": "FLOAT", "fp16": "HALF", "int8": "INT8"}
-
-
-class Layer(NamedTuple):
-    """A layer of a network definition or an engine.
-
-    Attributes:
-        names: of the ONNX nodes that it came from.
-        kind: such as CONVOLUTION.
-        type: that it computes in: FLOAT, HALF, INT8 …
-    """
-
-    names: tuple[str, ...]
-    kind: str
-    type: str
-
-
-def multiplies(kind: str) -> bool:
-    """Whether layers of this kind are those that cost the time."""
-    return any(part in kind for part in _MULTIPLYING)
 
 
 def require_precision(layers: Sequence[Layer], precision: str, single: Iterable[str]) -> None:

@@ -2,9 +2,11 @@
 
 | name                     | library and device                           | in ``auto`` |
 |--------------------------|----------------------------------------------|-------------|
-| ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 1st         |
-| ``onnxruntime-cuda``     | ONNX Runtime's CUDA provider, NVIDIA GPU     | 2nd         |
-| ``onnxruntime``          | ONNX Runtime on the CPU                      | 3rd         |
+| ``tensorrt``             | TensorRT, on an engine that was built here   | 1st         |
+| ``tensorrt-rtx``         | TensorRT for RTX, on an engine for this GPU  | 2nd         |
+| ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 3rd         |
+| ``onnxruntime-cuda``     | ONNX Runtime's CUDA provider, NVIDIA GPU     | 4th         |
+| ``onnxruntime``          | ONNX Runtime on the CPU                      | 5th         |
 | ``openvino``             | OpenVINO on an x86 CPU                       | no: slower  |
 | ``opencv``               | cv2.dnn on the CPU                           | no: slower  |
 """
@@ -48,6 +50,18 @@ def _open_onnxruntime(bundle_dir: Path, manifest: Manifest, num_threads: int) ->
     return OnnxRuntimeBackend("onnxruntime", path, manifest, num_threads=num_threads)
 
 
+def _open_tensorrt(bundle_dir: Path, manifest: Manifest, _num_threads: int) -> Backend:
+    from runtime.backends.tensorrt import open_tensorrt_engine
+
+    return open_tensorrt_engine("tensorrt", bundle_dir, manifest)
+
+
+def _open_tensorrt_rtx(bundle_dir: Path, manifest: Manifest, _num_threads: int) -> Backend:
+    from runtime.backends.tensorrt import open_tensorrt_engine
+
+    return open_tensorrt_engine("tensorrt-rtx", bundle_dir, manifest)
+
+
 def _open_cuda(bundle_dir: Path, manifest: Manifest, _num_threads: int) -> Backend:
     _require("onnxruntime", "pip install onnxruntime-gpu")
     from runtime.backends.onnxruntime_gpu import open_cuda
@@ -77,13 +91,15 @@ def _open_opencv(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Back
 
 
 BACKENDS: dict[str, Opener] = {
+    "tensorrt": _open_tensorrt,
+    "tensorrt-rtx": _open_tensorrt_rtx,
     "onnxruntime-tensorrt": _open_ort_tensorrt,
     "onnxruntime-cuda": _open_cuda,
     "onnxruntime": _open_onnxruntime,
     "openvino": _open_openvino,
     "opencv": _open_opencv,
 }
-AUTO = ("onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime")
+AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime")
 
 
 def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: int = 0) -> Backend:

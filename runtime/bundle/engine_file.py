@@ -140,6 +140,7 @@ def require_loadable(
     bundle_dir: Path,
     record: EngineRecord,
     manifest: Manifest,
+    *,
     library_version: str,
     gpu: Gpu | None,
 ) -> None:

@@ -16,8 +16,8 @@ from export.bundle.write import export_bundle
 from export.engine import build as engine_build
 from export.engine.__main__ import main
 from export.engine.build import load_library
-from export.engine.layers import parse_inspection, typed_layers
-from export.engine.proof import Layer, require_precision
+from export.engine.layers import typed_layers
+from export.engine.proof import require_precision
 from export.engine.request import EngineRequest, _earlier_timings, build_engine, find_builder
 from export.engine.timing_cache import read_timing_cache, with_digest
 from export.errors import ExportError
@@ -33,6 +33,7 @@ from runtime.bundle.engine_file import (
     require_loadable,
     timing_cache_path,
 )
+from runtime.bundle.engine_layers import Layer, parse_inspection
 from runtime.bundle.manifest import file_sha256, read_manifest
 from runtime.diagnosis import bundle as bundle_doctor
 from runtime.errors import BackendUnavailable, StreamError
@@ -191,8 +192,6 @@ def test_the_inspectors_json_is_read():
     require_precision(found[1:], "fp16", ())
     with pytest.raises(ExportError, match=r"1 of 3 .* c1 \(INT8\)"):
         require_precision(found, "fp16", ("c1",))  # meant to be single, and is not
-    with pytest.raises(ExportError, match="no layer information"):
-        parse_inspection(json.dumps({"Layers": ["conv1"]}))
 
 
 def test_ctrl_c_stops_the_build_and_nothing_is_written(bundle, monkeypatch):
@@ -313,17 +312,17 @@ def test_an_engine_of_another_machine_says_all_that_differs(bundle):
     record = build_engine(bundle, RTX)
     manifest = read_manifest(bundle)
     here = Gpu("NVIDIA GeForce RTX 4090", "8.9")
-    require_loadable(bundle, record, manifest, record.library_version, here)
+    require_loadable(bundle, record, manifest, library_version=record.library_version, gpu=here)
     other = replace(manifest, sha256={**manifest.sha256, "model.onnx": "0" * 64})
     with pytest.raises(BackendUnavailable) as caught:
-        require_loadable(bundle, record, other, "1.8.0", Gpu("Orin", "8.7"))
+        require_loadable(bundle, record, other, library_version="1.8.0", gpu=Gpu("Orin", "8.7"))
     text = str(caught.value)
     assert f"version {record.library_version}, here 1.8.0" in text
     assert "compute capability of the GPU 8.9, here 8.7" in text
     assert "here 000000000000" in text
     assert f"python -m export.engine {bundle} --library tensorrt-rtx" in text
     with pytest.raises(BackendUnavailable, match=r"8\.9, here none"):
-        require_loadable(bundle, record, manifest, record.library_version, None)
+        require_loadable(bundle, record, manifest, library_version=record.library_version, gpu=None)
 
 
 def edited(**changes):

@@ -12,11 +12,13 @@ import pytest
 
 from export.engine import build as engine_build
 from export.engine import layers as engine_layers
+from runtime.backends import tensorrt as backend_module
 
 # A call of each file, which a type checker has to find missing when it is renamed.
 SOURCES = {
     Path(engine_build.__file__): "builder.create_builder_config",
     Path(engine_layers.__file__): "loader.deserialize_cuda_engine",
+    Path(backend_module.__file__): "loader.deserialize_cuda_engine",
 }
 ROOT = Path(engine_build.__file__).parents[2]
 

@@ -16,15 +16,15 @@ class Doubling(Backend):
 
     name, library, provider, precision = "doubling", "none", "CPU", "fp32"
 
-    def __init__(self, max_batch=1, wait_s=0.0):
-        self.max_batch, self._wait_s = max_batch, wait_s
+    def __init__(self, max_batch=1):
+        self.max_batch, self.may_begin = max_batch, threading.Event()
         self.batches, self.threads, self.closed = [], set(), False
 
     def outputs(self, image):
         return {"label_map": image * 2}
 
     def batch_outputs(self, images):
-        time.sleep(self._wait_s)
+        assert self.may_begin.wait(10)
         self.batches.append(len(images))
         self.threads.add(threading.get_ident())
         if any(image.max() == 13 for image in images):
@@ -35,6 +35,12 @@ class Doubling(Backend):
         self.closed = True
 
 
+def ready():
+    backend = Doubling()
+    backend.may_begin.set()
+    return backend
+
+
 def ask(shared, values, found):
     for value in values:
         found.append(int(shared.outputs(np.full((2, 2), value, np.uint8))["label_map"][0, 0]))
@@ -42,7 +48,7 @@ def ask(shared, values, found):
 
 @pytest.mark.parametrize("max_batch", [1, 3])
 def test_each_thread_gets_its_own_answers(max_batch):
-    backend = Doubling(max_batch, wait_s=0.002)
+    backend = Doubling(max_batch)
     with SharedModel(backend) as shared:
         found = {number: [] for number in range(4)}
         threads = [
@@ -50,6 +56,9 @@ def test_each_thread_gets_its_own_answers(max_batch):
         ]
         for thread in threads:
             thread.start()
+        while len(shared._waiting) < 3:  # the fourth is with the model
+            time.sleep(0.001)
+        backend.may_begin.set()
         for thread in threads:
             thread.join()
     assert found == {n: [2 * value for value in range(n, 12, 4)] for n in found}
@@ -67,7 +76,7 @@ def test_the_most_at_once_can_be_limited():
 
 
 def test_a_failure_reaches_who_asked_and_the_next_is_answered():
-    with SharedModel(Doubling()) as shared:
+    with SharedModel(ready()) as shared:
         with pytest.raises(RuntimeError, match="13"):
             ask(shared, [13], [])
         ask(shared, [4], found := [])
@@ -75,7 +84,7 @@ def test_a_failure_reaches_who_asked_and_the_next_is_answered():
 
 
 def test_a_closed_model_rejects():
-    shared = SharedModel(Doubling())
+    shared = SharedModel(ready())
     shared.close()
     with pytest.raises(BackendUnavailable, match="doubling is closed"):
         ask(shared, [1], [])
