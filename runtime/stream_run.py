@@ -13,6 +13,7 @@ from functools import partial
 from runtime.backends import Backend
 from runtime.bundle.manifest import Manifest
 from runtime.errors import StreamError
+from runtime.hardware import ThrottlingWatch
 from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
 from runtime.sinks import Sink
@@ -140,12 +141,14 @@ def run_all(runs: Sequence[StreamRun]) -> None:
 def _reporter(runs: Sequence[StreamRun]) -> Callable[[], None]:
     """Logs the figures every few seconds."""
     next_s = time.monotonic() + REPORT_EVERY_S
+    throttling = ThrottlingWatch(logger.warning)
 
     def report() -> None:
         nonlocal next_s
         if time.monotonic() < next_s:
             return
         next_s += REPORT_EVERY_S
+        throttling.look()
         for run in runs:
             name = f"{run.name}: " if len(runs) > 1 else ""
             logger.info("%s%s", name, run.pipeline.report().line())

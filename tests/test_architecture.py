@@ -43,6 +43,7 @@ ROOMS = {
             "files",
             "frames",
             "gpu",
+            "hardware",
             "packaged",
             "buffer",
             "stats",

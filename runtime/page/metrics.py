@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from runtime.bundle.labels import LabelSpace
 from runtime.frames import Segmentation
+from runtime.hardware import Hardware, read_hardware
 from runtime.sources.base import Source
 from runtime.sources.watchdog import State
 from runtime.stats import Snapshot
@@ -94,6 +95,7 @@ class StreamMetrics:
         yield from self._counters()
         yield from self._gauges()
         yield from self._of_backend()
+        yield from _of_hardware(read_hardware())
 
     def _counters(self) -> Iterator[Metric]:
         figures = {stream.name: stream.snapshot() for stream in self._streams}
@@ -140,3 +142,20 @@ class StreamMetrics:
             yield GaugeMetricFamily(
                 "sfda_edge_golden_agreement", "Share of the golden frame's labels", value=agreement
             )
+
+
+def _of_hardware(hardware: Hardware) -> Iterator[Metric]:
+    """Temperatures, clocks, power and throttling, where the machine shows them."""
+    figures = (
+        ("temperature_celsius", "Of each thermal zone", hardware.temperatures_c, 1.0),
+        ("clock_hertz", "Of processor cores and GPU", hardware.clocks_mhz, 1e6),
+        ("clock_limit_hertz", "Highest clock allowed now", hardware.most_mhz, 1e6),
+        ("power_watts", "Of each rail with a sensor", hardware.power_w, 1.0),
+        ("throttling_ratio", "How far a part is slowed down", hardware.throttling, 1.0),
+    )
+    for metric, text, values, factor in figures:
+        if values:
+            family = GaugeMetricFamily(f"sfda_edge_{metric}", text, labels=["part"])
+            for part, value in values.items():
+                family.add_metric([part], value * factor)
+            yield family

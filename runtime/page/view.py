@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from runtime.frames import Segmentation
+from runtime.hardware import read_hardware
 from runtime.images import resize_image
 from runtime.overlay import Overlay
 from runtime.page.metrics import StreamMetrics
@@ -100,6 +101,7 @@ class LiveView:
             "damaged": self.source.damaged,
             "age_ms": None if result is None else round(result.frame.age_ms, 1),
             **self.snapshot().record(),
+            "hardware": read_hardware().record(),
         }
 
     @property

@@ -197,6 +197,7 @@ async function showFigures() {
     for (const [stage, value] of Object.entries(status.stage_ms)) {
       rows.push([`${stage}, p50 / p99 ms`, `${value.p50.toFixed(1)} / ${value.p99.toFixed(1)}`]);
     }
+    rows.push(...hardwareRows(status.hardware));
     const list = element("figures");
     list.replaceChildren(...rows.flatMap(([name, value]) => {
       const term = document.createElement("dt");
@@ -210,6 +211,19 @@ async function showFigures() {
       text("note", `no new frame for ${(status.age_ms / 1000).toFixed(1)} s`);
     }
   } catch { /* the WebSocket says that the device is away */ }
+}
+
+function hardwareRows(hardware) {
+  const rows = [];
+  const warmest = Object.entries(hardware.temperatures_c ?? {}).sort((a, b) => b[1] - a[1])[0];
+  if (warmest) rows.push([`warmest: ${warmest[0]}`, `${warmest[1].toFixed(0)} °C`]);
+  for (const [part, watts] of Object.entries(hardware.power_w ?? {})) {
+    rows.push([`power: ${part}`, `${watts.toFixed(1)} W`]);
+  }
+  for (const [part, share] of Object.entries(hardware.throttling ?? {})) {
+    if (share > 0) rows.push([`slowed down: ${part}`, `${(100 * share).toFixed(0)} %`]);
+  }
+  return rows;
 }
 
 function save(blob, name) {
