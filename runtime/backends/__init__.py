@@ -6,8 +6,8 @@
 | ``tensorrt-rtx``         | TensorRT for RTX, on an engine for this GPU  | 2nd         |
 | ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 3rd         |
 | ``onnxruntime-cuda``     | ONNX Runtime's CUDA provider, NVIDIA GPU     | 4th         |
-| ``onnxruntime``          | ONNX Runtime on the CPU                      | 5th         |
-| ``openvino``             | OpenVINO on an x86 CPU                       | no: slower  |
+| ``openvino``             | OpenVINO on an x86 CPU                       | 5th         |
+| ``onnxruntime``          | ONNX Runtime on the CPU                      | 6th         |
 | ``opencv``               | cv2.dnn on the CPU                           | no: slower  |
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def _open_ort_tensorrt(bundle_dir: Path, manifest: Manifest, _num_threads: int) 
 
 
 def _open_openvino(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        raise BackendUnavailable(f"openvino: on x86 only, this machine is {platform.machine()}")
     _require("openvino", "pip install 'sfda-edge[openvino]'")
     from runtime.backends.openvino import OpenVinoBackend
 
@@ -95,11 +98,20 @@ BACKENDS: dict[str, Opener] = {
     "tensorrt-rtx": _open_tensorrt_rtx,
     "onnxruntime-tensorrt": _open_ort_tensorrt,
     "onnxruntime-cuda": _open_cuda,
-    "onnxruntime": _open_onnxruntime,
     "openvino": _open_openvino,
+    "onnxruntime": _open_onnxruntime,
     "opencv": _open_opencv,
 }
-AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime")
+# OpenVINO, where it is installed, before ONNX Runtime: on two cores it streamed ESPNetv2 1.8 times
+# as fast, and the light network 0.96 times (benchmarks/results/README.md).
+AUTO = (
+    "tensorrt",
+    "tensorrt-rtx",
+    "onnxruntime-tensorrt",
+    "onnxruntime-cuda",
+    "openvino",
+    "onnxruntime",
+)
 
 
 def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: int = 0) -> Backend:

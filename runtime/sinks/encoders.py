@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.errors import SinkError
 from runtime.sources.av_source import has_av, load_av
+from runtime.sources.capture import load_opencv
 
 logger = logging.getLogger(__name__)
 # What the codecs in OpenCV's own wheels can write; their licence leaves H.264 out.
@@ -70,27 +71,28 @@ class Codec:
 
     Attributes:
         name: FFmpeg's.
-        given: layout of the pictures that are given.
-        stored: layout in the file.
+        stored: layout of the pixels in the file.
+        from_rgb: OpenCV's name of the conversion; None for pictures that have it already.
         options: FFmpeg's.
         multiple: height and width are cut to multiples of it.
     """
 
     name: str
-    given: str
     stored: str
+    from_rgb: str | None
     options: dict[str, str]
     multiple: int
 
 
+# OpenCV makes 4:2:0 of RGB in a quarter of the time that FFmpeg's own conversion takes.
 H264 = Codec(
     "libx264",
-    given="rgb24",
     stored="yuv420p",
+    from_rgb="COLOR_RGB2YUV_I420",
     options={"preset": "ultrafast", "tune": "zerolatency", "crf": "23"},
     multiple=2,  # as 4:2:0 needs
 )
-FFV1 = Codec("ffv1", given="gray", stored="gray", options={"level": "3"}, multiple=1)
+FFV1 = Codec("ffv1", stored="gray", from_rgb=None, options={"level": "3"}, multiple=1)
 
 
 class AvEncoder:
@@ -100,6 +102,7 @@ class AvEncoder:
         self, path: Path, size_hw: tuple[int, int], fps: float, codec: Codec = H264
     ) -> None:
         self._av, self._path, self._last, self._codec = load_av(), path, -1, codec
+        self._cv2 = load_opencv()
         self._cut_hw = tuple(side // codec.multiple * codec.multiple for side in size_hw)
         options = _CONTAINERS[path.suffix.lower()]
         try:
@@ -118,9 +121,10 @@ class AvEncoder:
     def write(self, picture: np.ndarray, time_s: float) -> None:
         """Encode one picture, and have it on disk."""
         height, width = self._cut_hw
-        frame = self._av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(picture[:height, :width]), self._codec.given
-        )
+        pixels = np.ascontiguousarray(picture[:height, :width])
+        if self._codec.from_rgb is not None:
+            pixels = self._cv2.cvtColor(pixels, getattr(self._cv2, self._codec.from_rgb))
+        frame = self._av.VideoFrame.from_ndarray(pixels, self._codec.stored)
         self._last = max(self._last + 1, round(time_s * _CLOCK_HZ))
         frame.pts, frame.time_base = self._last, Fraction(1, _CLOCK_HZ)
         try:

@@ -185,7 +185,7 @@ def test_a_replay_that_differs_is_exit_code_1(recording, monkeypatch, capsys):
         lambda self, image: {"label_map": right(self, image)["label_map"] + (image[0, 0, 0] > 0)},
     )
     monkeypatch.setattr("runtime.backends.golden_agreement", lambda _backend, _golden: 1.0)
-    assert stream.main([f"replay:{recording}"]) == 1
+    assert stream.main([f"replay:{recording}", "--backend", "onnxruntime"]) == 1
     assert "different: " in capsys.readouterr().out
 
 

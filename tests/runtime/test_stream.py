@@ -49,7 +49,7 @@ def test_camera0_without_a_camera_is_exit_code_2(in_empty_folder, capsys):
         (["streetsynth", "--bundle", "nowhere"], "is not a bundle"),
         (
             ["streetsynth", "--backend", "magic"],
-            "unknown backend 'magic'; known: auto, onnxruntime",
+            "unknown backend 'magic'; known: auto, tensorrt",
         ),
         (["streetsynth", "--save", "out.gif"], "use one of .mp4"),
         (["streetsynth", "--save", "no/such/out.mp4"], "does not exist"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,13 +102,25 @@ def test_a_bundle_without_a_golden_frame_still_runs_and_says_so(bundle):
 
 
 @no_gpu
-def test_auto_says_why_it_passes_over_what_does_not_start(caplog):
+def test_auto_says_why_it_passes_over_what_does_not_start(caplog, monkeypatch):
     caplog.set_level("INFO")
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     with opened("auto", BUNDLE_DIR) as backend:
         assert backend.name == "onnxruntime"
     reasons = [message for message in caplog.messages if "passed over" in message]
     assert [reason.split()[1] for reason in reasons] == list(AUTO[: AUTO.index("onnxruntime")])
-    assert all("no NVIDIA GPU" in reason for reason in reasons)
+    assert all("no NVIDIA GPU" in reason for reason in reasons[:-1])
+    assert "openvino does not start" in reasons[-1]
+
+
+@no_gpu
+def test_auto_prefers_openvino_on_x86_only(monkeypatch):
+    pytest.importorskip("openvino")
+    with opened("auto", BUNDLE_DIR) as backend:
+        assert backend.name == "openvino"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with opened("auto", BUNDLE_DIR) as backend:
+        assert backend.name == "onnxruntime"
 
 
 @no_gpu

@@ -1,0 +1,271 @@
+"""python -m benchmarks.efficiency: what reading, drawing and saving cost beside the model.
+
+On one 720p video, in alternating rounds of one run:
+
+    engine                 the model's calls on frames that are decoded and resized already
+    engine, spinning       the same while idle threads wait in a loop, as ONNX Runtime's default is
+    stream                 file to label map, every frame
+    stream, video          with overlay and H.264
+    plain loop             OpenCV reads and resizes, ONNX Runtime runs, one after the other
+    plain loop, video      with colours blended and OpenCV's mp4v
+    stream on openvino, opencv   the same stream on other libraries
+
+Then the age of frames of a live source at 80 % of the stream's rate, and the processor time of a
+frame outside the model, with a model that takes none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.efficiency_parts import (
+    NoModel,
+    PacedSource,
+    count_decoded,
+    plain_loop,
+    write_video,
+)
+from benchmarks.hardware import machine_line, machine_record
+from benchmarks.records import output_file, write_record
+from benchmarks.timing import time_call
+from runtime.arguments import natural, positive
+from runtime.backends import Backend, open_backend
+from runtime.backends.ort_session import open_session
+from runtime.bundle.manifest import Manifest, read_manifest
+from runtime.errors import StreamError
+from runtime.images import resize_image
+from runtime.output import print_error, start_output
+from runtime.overlay import Overlay
+from runtime.packaged import BUNDLE_DIR
+from runtime.pipeline import Pipeline
+from runtime.sinks.video import VideoSink
+from runtime.sources.grammar import open_source
+
+VIDEO_HW, VIDEO_FPS = (720, 1280), 30
+OTHERS = ("openvino", "opencv")
+_LIVE_SHARE = 0.8
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.efficiency",
+        description="Measure what a stream costs beside its model.",
+    )
+    parser.add_argument("--bundle", type=Path, default=BUNDLE_DIR, metavar="DIR")
+    parser.add_argument("--frames", type=positive, default=150, help="of a round (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
+    parser.add_argument("--threads", type=natural, default=0, help="of one inference (automatic)")
+    parser.add_argument("--out", type=output_file, metavar="FILE.json", help="write a record")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    start_output()
+    args = build_parser().parse_args(arguments)
+    try:
+        record = measure(args)
+    except StreamError as error:
+        print_error(error)
+        return 2
+    print(text(record))
+    if args.out is not None:
+        write_record(args.out, record)
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All rounds, then the live source and the processor time.
+
+    Raises:
+        StreamError: the bundle is damaged, or a library does not start.
+    """
+    manifest = read_manifest(args.bundle)
+    machine = machine_record()
+    with tempfile.TemporaryDirectory() as name:
+        bench = _Bench(args, manifest, Path(name))
+        try:
+            rates = bench.rates(args.rounds)
+            live = bench.live(statistics.median(rates["stream"]))
+            processor = bench.processor_ms()
+        finally:
+            bench.close()
+    height, width = manifest.input_hw
+    return {
+        "bundle": manifest.provenance.get("architecture", str(args.bundle)),
+        "size": f"{width}x{height}",
+        "video": f"{VIDEO_HW[1]}x{VIDEO_HW[0]}",
+        "backend": bench.line,
+        "frames_per_round": args.frames,
+        "per_second": {name: round(statistics.median(each), 2) for name, each in rates.items()},
+        "ratio_to_engine": {name: _ratios(each, rates["engine"]) for name, each in rates.items()},
+        "live": live,
+        "processor_ms_per_frame": processor,
+        "machine": machine,
+    }
+
+
+def _ratios(rates: list[float], engine: list[float]) -> dict[str, Any]:
+    """Median and all ratios to the engine of the same round."""
+    ratios = [rate / alone for rate, alone in zip(rates, engine, strict=True)]
+    return {
+        "median": round(statistics.median(ratios), 4),
+        "rounds": [round(ratio, 4) for ratio in ratios],
+    }
+
+
+class _Bench:
+    """The video, the backends and what is measured with them."""
+
+    def __init__(self, args: argparse.Namespace, manifest: Manifest, folder: Path) -> None:
+        self._frames, self._manifest, self._folder = args.frames, manifest, folder
+        self._video = folder / "720p.mp4"
+        write_video(self._video, VIDEO_HW, VIDEO_FPS, num_frames=args.frames)
+        self._backend = open_backend("onnxruntime", args.bundle, manifest, args.threads)
+        self.line = self._backend.line()
+        self._others: dict[str, Backend] = {}
+        for name in OTHERS:
+            try:
+                self._others[name] = open_backend(name, args.bundle, manifest, args.threads)
+            except StreamError as error:
+                print(f"{name} is not measured: {error}", file=sys.stderr)
+        self._model = args.bundle / manifest.model_file
+        self._default_session = open_session(self._model, args.threads)
+        self._entry = self._default_session.get_inputs()[0].name
+        self._threads = args.threads
+        with open_source(str(self._video)) as source:
+            frames = iter(source.read, None)
+            self._images = [resize_image(f.image, manifest.input_hw) for f in frames if f]
+
+    def close(self) -> None:
+        """Free the backends."""
+        for backend in (self._backend, *self._others.values()):
+            backend.close()
+
+    def rates(self, rounds: int) -> dict[str, list[float]]:
+        """Frames a second of each row, one for each round."""
+        rows: dict[str, Callable[[], float]] = {
+            "engine": partial(self._engine, self._backend.outputs),
+            "engine, spinning": partial(self._engine, self._spinning),
+            "stream": partial(self._stream, self._backend),
+            "stream, video": partial(self._stream, self._backend, video="ours.mp4"),
+            "plain loop": self._plain,
+            "plain loop, video": partial(self._plain, video="plain.mp4"),
+        }
+        for name, backend in self._others.items():
+            rows[f"stream on {name}"] = partial(self._stream, backend)
+        found: dict[str, list[float]] = {name: [] for name in rows}
+        for number in range(rounds):
+            for name, row in rows.items():
+                found[name].append(row())
+            shown = ", ".join(f"{name} {rates[-1]:.1f}" for name, rates in found.items())
+            print(f"round {number + 1} of {rounds}: {shown} frames/s", file=sys.stderr)
+        return found
+
+    def _engine(self, run: Callable[[np.ndarray], Any]) -> float:
+        for image in self._images[:3]:
+            run(image)
+        start_s = time.perf_counter()
+        for image in self._images:
+            run(image)
+        return len(self._images) / (time.perf_counter() - start_s)
+
+    def _spinning(self, image: np.ndarray) -> Any:
+        return self._default_session.run(None, {self._entry: image[None]})
+
+    def _stream(self, backend: Backend, video: str = "") -> float:
+        with open_source(str(self._video)) as source:
+            pipeline = Pipeline(source, backend, self._manifest.input_hw)
+            overlay = Overlay(self._manifest.label_space)
+            path = self._folder / video
+            sinks = [VideoSink(path, overlay, source.fps, live=False)] if video else []
+            pipeline.run(sinks)
+            for sink in sinks:
+                sink.close()
+        return pipeline.snapshot().fps
+
+    def _plain(self, video: str = "") -> float:
+        return plain_loop(
+            self._video,
+            self._model,
+            self._manifest,
+            threads=self._threads,
+            out=self._folder / video if video else None,
+        )
+
+    def live(self, stream_rate: float) -> dict[str, Any]:
+        """Age of frames at a rate that can be sustained, beside the engine's time."""
+        rate = _LIVE_SHARE * stream_rate
+        alone = [time_call(partial(self._backend.outputs, image)) for image in self._images]
+        source = PacedSource(self._video, rate)
+        pipeline = Pipeline(source, self._backend, self._manifest.input_hw)
+        pipeline.run()
+        source.close()
+        age_ms, engine_ms = pipeline.snapshot().stage_ms["age"][0], float(np.median(alone))
+        return {
+            "frames_a_second": round(rate, 2),
+            "engine_p50_ms": round(engine_ms, 3),
+            "age_p50_ms": round(age_ms, 3),
+            "ratio": round(age_ms / engine_ms, 4),
+            "dropped": pipeline.frames_dropped,
+        }
+
+    def processor_ms(self) -> dict[str, float]:
+        """Processor time of a frame, all threads: decoding, converting, and the rest."""
+        decoding = _processor_ms(partial(count_decoded, self._video, convert=False))
+        converting = _processor_ms(partial(count_decoded, self._video, convert=True))
+        whole = _processor_ms(self._stream_without_model)
+        return {
+            "decoding": round(decoding, 3),
+            "to RGB": round(converting - decoding, 3),
+            "resize, threads, queues": round(whole - converting, 3),
+            "outside model and decoding": round(whole - decoding, 3),
+        }
+
+    def _stream_without_model(self) -> int:
+        with open_source(str(self._video)) as source:
+            pipeline = Pipeline(source, NoModel(self._manifest), self._manifest.input_hw)
+            pipeline.run()
+        return pipeline.frames_read
+
+
+def _processor_ms(work: Callable[[], int], times: int = 5) -> float:
+    """Median processor time of a frame."""
+    found = []
+    for _ in range(times):
+        start_s = time.process_time()
+        count = work()
+        found.append(1000 * (time.process_time() - start_s) / count)
+    return statistics.median(found)
+
+
+def text(record: dict[str, Any]) -> str:
+    """The record for a terminal."""
+    lines = [f"{record['bundle']}, {record['size']} from {record['video']}, {record['backend']}"]
+    for name, rate in record["per_second"].items():
+        ratio = record["ratio_to_engine"][name]
+        rounds = ", ".join(f"{100 * one:.1f}" for one in ratio["rounds"])
+        lines.append(f"{name:<20} {rate:7.1f} frames/s  {100 * ratio['median']:6.1f} % ({rounds})")
+    live = record["live"]
+    lines.append(
+        f"live at {live['frames_a_second']:.1f} frames/s: age p50 {live['age_p50_ms']:.1f} ms, "
+        f"engine {live['engine_p50_ms']:.1f} ms, ratio {live['ratio']:.2f}"
+    )
+    parts = record["processor_ms_per_frame"].items()
+    lines.append("processor, ms a frame: " + ", ".join(f"{n} {v:.2f}" for n, v in parts))
+    return "\n".join([*lines, machine_line(record["machine"])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What ``benchmarks.efficiency`` compares a stream with: a plain loop, a pace, no model at all."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from runtime.backends import Backend
+from runtime.bundle.manifest import LABEL_MAP, Manifest
+from runtime.errors import SourceError
+from runtime.frames import LazyImage
+from runtime.packaged import CLIP
+from runtime.sources.av_source import AvSource, load_av
+from runtime.sources.containers import FILES
+from runtime.sources.video_file import video_frames
+
+
+def write_video(path: Path, size_hw: tuple[int, int], fps: int, *, num_frames: int) -> None:
+    """The packaged clip, enlarged and repeated, as H.264 with B-frames as cameras' files have."""
+    import cv2
+
+    av = load_av()
+    height, width = size_hw
+    images = [
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        for image in video_frames(CLIP)
+    ]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "fast", "crf": "23"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(images[index % len(images)], "rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def plain_loop(
+    video: Path, model: Path, manifest: Manifest, *, threads: int, out: Path | None
+) -> float:
+    """Frames a second of the loop that a tutorial shows: one step after the other.
+
+    Args:
+        video: to read.
+        model: the bundle's graph, which answers with the label map.
+        manifest: of the bundle.
+        threads: of one inference; 0 for ONNX Runtime's choice.
+        out: where blended pictures go, as mp4v; None for none.
+    """
+    import cv2
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    entry, table = session.get_inputs()[0].name, manifest.label_space.colour_table()
+    height, width = manifest.input_hw
+    capture = cv2.VideoCapture(str(video))
+    size = tuple(
+        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    writer = None
+    if out is not None:
+        writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
+    session.run([LABEL_MAP], {entry: np.zeros((1, height, width, 3), np.uint8)})
+    count, start_s = 0, time.perf_counter()
+    while True:
+        there, frame = capture.read()
+        if not there:
+            break
+        image = cv2.cvtColor(cv2.resize(frame, (width, height)), cv2.COLOR_BGR2RGB)
+        labels = session.run([LABEL_MAP], {entry: image[None]})[0][0]
+        if writer is not None:
+            large = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+            writer.write(cv2.addWeighted(frame, 0.5, table[large][..., ::-1], 0.5, 0))
+        count += 1
+    rate = count / (time.perf_counter() - start_s)
+    capture.release()
+    if writer is not None:
+        writer.release()
+    return rate
+
+
+def count_decoded(video: Path, convert: bool) -> int:
+    """Decode a video; number of frames.
+
+    Args:
+        video: to read.
+        convert: to RGB as well.
+    """
+    count = 0
+    with (
+        AvSource(str(video), str(video), FILES, live=not convert) as source,
+        contextlib.suppress(SourceError),  # a live source has no end
+    ):
+        while source.read() is not None:
+            count += 1
+    return count
+
+
+class PacedSource(AvSource):
+    """A file that is read as a live source, at a rate."""
+
+    def __init__(self, video: Path, rate: float) -> None:
+        super().__init__(str(video), str(video), FILES, live=True)
+        self._period_s, self._next_s = 1 / rate, time.monotonic()
+
+    def _next_image(self) -> np.ndarray | LazyImage | None:
+        time.sleep(max(0.0, self._next_s - time.monotonic()))
+        captured_ns = time.monotonic_ns()
+        self._next_s += self._period_s
+        try:
+            image = super()._next_image()
+        except SourceError:  # the end, which a live source has not
+            return None
+        self._captured_ns = captured_ns  # the file's own times are of another rate
+        return image
+
+
+class NoModel(Backend):
+    """Answers with the same label map each time."""
+
+    name, library, provider, precision = "none", "none", "none", "fp32"
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._outputs = {LABEL_MAP: np.zeros(manifest.input_hw, np.uint8)}
+
+    def outputs(self, _image: np.ndarray) -> dict[str, np.ndarray]:
+        """The same for every image."""
+        return self._outputs
