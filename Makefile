@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast coverage lint typecheck docs format hooks clean
+.PHONY: test-python310 test-arm test-camera soak
 
 demo: $(VENV)/user.stamp
 	$(BIN)/sfda-edge demo --out demo
@@ -34,6 +35,26 @@ lint: $(VENV)/dev.stamp
 typecheck: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+# What needs another machine, or hours. The scripts name the Debian packages that they need.
+PYTHON310 ?= python3.10
+test-python310:
+	$(PYTHON310) -m venv .venv-310
+	.venv-310/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[runtime-cpu,opencv-headless,video,serve,record]' \
+	  pytest pytest-xdist hypothesis onnx
+	OMP_NUM_THREADS=1 .venv-310/bin/python -m pytest -n 2 --dist loadfile tests/runtime
+
+test-arm: $(VENV)/dev.stamp
+	PYTHON=$(BIN)/python tests/machines/arm.sh
+
+test-camera: $(VENV)/dev.stamp
+	tests/machines/camera.sh
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.soak file --out soak-file.json
+	$(BIN)/python -m benchmarks.soak rtsp --out soak-rtsp.json
+	$(BIN)/python -m benchmarks.soak kill --out soak-kill.json
+
 docs: $(VENV)/dev.stamp
 	$(PYTEST) tests/test_docs.py
 
@@ -57,4 +78,4 @@ $(VENV)/dev.stamp: $(VENV)/user.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-310

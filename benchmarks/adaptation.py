@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
+from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_error, start_output
 from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
 RECIPES = "bn,tent,maxsquare,selftrain,sfda,sfda-no-patches,sfda-no-generator,multiview"
 ACCURACY_FILE = Path("benchmarks/results/adaptation-accuracy.json")

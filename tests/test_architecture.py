@@ -42,6 +42,7 @@ ROOMS = {
             "credentials",
             "files",
             "frames",
+            "glibc_malloc",
             "gpu",
             "hardware",
             "packaged",

@@ -19,7 +19,7 @@ WHEELS = (
 
 
 def look() -> list[Finding]:
-    """The flavour, and whether cameras, videos, GStreamer and windows work."""
+    """The flavour, and whether cameras, videos and windows work."""
     flavour, findings = one_flavour("opencv", WHEELS)
     try:
         cv2 = importlib.import_module("cv2")
@@ -46,12 +46,6 @@ def judge(build_information: str, has_display: bool) -> list[Finding]:
     """What the text of ``cv2.getBuildInformation`` says of video and windows."""
     findings = [
         _video(build_information, "FFMPEG", "videos and network streams", "pip's wheels have it."),
-        _video(
-            build_information,
-            "GStreamer",
-            "pipelines, CSI cameras and hardware decoding",
-            "pip's wheels never have it (opencv/opencv-python#530); use JetPack's OpenCV.",
-        ),
     ]
     window = re.search(r"^\s*GUI:\s*(\S+)", build_information, re.MULTILINE)
     if not window or window[1].upper() == "NONE":

@@ -23,7 +23,9 @@ from runtime.sources.base import Source
 from runtime.sources.containers import GSTREAMER
 from runtime.sources.settings import SourceSettings
 
-_LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
+LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
+# What gives the pictures of cameras on the board: on a Jetson, and on a Raspberry Pi.
+CSI_ELEMENTS = ("nvarguscamerasrc", "libcamerasrc")
 _END_S = 1.0
 _MOST_SAID = 4096
 
@@ -38,8 +40,8 @@ def open_pipeline(name: str, words: Sequence[str]) -> Source:
     Raises:
         SourceError: GStreamer or PyAV is not installed, or the pipeline gives no picture.
     """
-    if shutil.which(_LAUNCH) is None:
-        raise SourceError(f"{name} needs {_LAUNCH}: apt install gstreamer1.0-tools")
+    if not has_launch():
+        raise SourceError(f"{name} needs {LAUNCH}: apt install gstreamer1.0-tools")
     if not has_av():
         raise SourceError(missing_package(name, ModuleNotFoundError(name="av"), "video"))
     return GStreamerSource(name, words)
@@ -71,10 +73,11 @@ def csi_words(number: int, settings: SourceSettings) -> list[str]:
         size += f",width={settings.size_hw[1]},height={settings.size_hw[0]}"
     if settings.fps is not None:
         size += f",framerate={round(settings.fps * 1000)}/1000"
-    if _knows("nvarguscamerasrc"):
-        words = f"nvarguscamerasrc sensor-id={number} ! video/x-raw(memory:NVMM){size} ! nvvidconv"
-    elif _knows("libcamerasrc") and number == 0:
-        words = f"libcamerasrc ! video/x-raw{size}"
+    jetson, raspberry = CSI_ELEMENTS
+    if knows(jetson):
+        words = f"{jetson} sensor-id={number} ! video/x-raw(memory:NVMM){size} ! nvvidconv"
+    elif knows(raspberry) and number == 0:
+        words = f"{raspberry} ! video/x-raw{size}"
     else:
         raise SourceError(
             f"csi{number}: this GStreamer has no nvarguscamerasrc, which JetPack brings, and no "
@@ -83,7 +86,13 @@ def csi_words(number: int, settings: SourceSettings) -> list[str]:
     return words.split()
 
 
-def _knows(element: str) -> bool:
+def has_launch() -> bool:
+    """Whether GStreamer's program is installed."""
+    return shutil.which(LAUNCH) is not None
+
+
+def knows(element: str) -> bool:
+    """Whether GStreamer has an element of this name."""
     if shutil.which(_INSPECT) is None:
         return False
     return subprocess.run([_INSPECT, "--exists", element], capture_output=True).returncode == 0
@@ -103,7 +112,7 @@ class GStreamerSource(AvSource):
         tail += f"fdsink fd={writing} sync=false"
         try:
             self._child = subprocess.Popen(
-                [_LAUNCH, "-q", *words, *tail.split()],
+                [LAUNCH, "-q", *words, *tail.split()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,

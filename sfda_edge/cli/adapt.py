@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result
 from sfda_edge.cli import options
 from sfda_edge.errors import CheckpointError
-from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 

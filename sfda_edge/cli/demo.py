@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result
 from sfda_edge.cli import options
 from sfda_edge.errors import RunError
-from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from runtime.stats import Snapshot

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result
 from sfda_edge.cli import options
-from sfda_edge.runs.glibc_malloc import keep_freed_memory
 
 
 def add(commands: Any) -> None:
