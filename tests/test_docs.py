@@ -20,7 +20,9 @@ from benchmarks import before_after, data_parallel, device_check, engines, graph
 from benchmarks import stream as stream_benchmark
 from export.engine import __main__ as engine
 from runtime import doctor, stream
+from runtime.config import read_config
 from runtime.packaged import BUNDLE_DIR, CLIP
+from runtime.stream_arguments import add_arguments
 from sfda_edge.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +62,9 @@ ONLY_PARSED = {
     "--method sfda": "takes minutes; tests/sfda_edge/methods has it",
     "--profile jetpack6": "tests/export has every profile",
     "recipe.toml": "needs a run of that name",
+    "bundle-2026-12": "needs a second bundle",
+    "drive.mcap": "needs a recording; tests/runtime/test_replay.py makes one",
+    "stream.toml": "needs cameras; tests/runtime/test_config.py runs such files",
 }
 # What makes a command short: the same code on fewer and smaller images.
 SHORTER = {
@@ -240,3 +245,20 @@ def test_the_makefile_has_what_contributing_names():
     for target in re.findall(r"^    make ([\w-]+)", text, re.MULTILINE):
         command = ["make", "--dry-run", "--directory", str(ROOT), target]
         subprocess.run([*command, f"PYTHON={sys.executable}"], check=True, capture_output=True)
+
+
+def test_the_configuration_of_the_docs_is_one(tmp_path):
+    page = (ROOT / "docs" / "device.md").read_text(encoding="utf-8")
+    block = re.search(r"^    bundle = .*?(?=^\S)", page, re.MULTILINE | re.DOTALL)[0]
+    path = tmp_path / "stream.toml"
+    path.write_text(re.sub(r"^    ", "", block, flags=re.MULTILINE))
+    front, rear = read_config(path, add_arguments)
+    assert (front.name, rear.name) == ("front", "rear")
+    assert (front.size, front.on_loss, rear.size) == ((720, 1280), "hold", None)
+
+
+def test_every_flag_of_a_stream_is_in_the_docs():
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("runtime.md", "device.md"))
+    flags = {flag for flag in stream.build_parser()._option_string_actions if flag[:2] == "--"}
+    missing = {flag for flag in flags - {"--help"} if flag not in pages}
+    assert not missing

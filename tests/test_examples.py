@@ -50,10 +50,10 @@ def stream_metrics(monkeypatch, three_classes):
     """The text that a running stream serves, on a machine with all sensors."""
     metrics = pytest.importorskip("runtime.page.metrics", reason="extra serve")
     from runtime.frames import Frame, Segmentation
-    from runtime.sources.base import Source
+    from runtime.sources.base import ImageSource
     from runtime.stats import StreamStats
 
-    class Camera(Source):
+    class Camera(ImageSource):
         name = "camera0"
 
         def _next_image(self):

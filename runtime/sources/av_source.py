@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.errors import SourceError
 from runtime.frames import GRID_PX, LazyImage
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.sources.containers import FfmpegLimits
 from runtime.sources.stream_clock import StreamClock
 
@@ -26,7 +26,7 @@ _JPEG_RANGE = 2
 _FROM_LIMITED = np.clip((np.arange(256) - 16) * 255 / 219, 0, 255).astype(np.uint8)
 
 
-class AvSource(Source):
+class AvSource(ImageSource):
     """An opened container's first video.
 
     Frames that the decoder marks as damaged are left out and counted.

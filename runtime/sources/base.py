@@ -54,8 +54,8 @@ class Source(Closing, ABC):
         """Let a ``read`` that waits, in another thread, return."""
 
     @abstractmethod
-    def _next_image(self) -> np.ndarray | LazyImage | None:
-        """The next (H, W, 3) uint8 RGB image, or None at the end."""
+    def _frame(self) -> Frame | None:
+        """The next frame, or None at the end."""
 
     def read(self) -> Frame | None:
         """The next frame, or None at the end.
@@ -84,6 +84,14 @@ class Source(Closing, ABC):
 
     def _release(self) -> None:
         """Free what is held; may be called twice."""
+
+
+class ImageSource(Source):
+    """A source that gives images; they are numbered here, and what was missing is said."""
+
+    @abstractmethod
+    def _next_image(self) -> np.ndarray | LazyImage | None:
+        """The next (H, W, 3) uint8 RGB image, or None at the end."""
 
     def _frame(self) -> Frame | None:
         image = self._next_image()

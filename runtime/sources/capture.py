@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import SourceError
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 
 logger = logging.getLogger(__name__)
 # OpenCV hands this environment variable's ``key;value|key;value`` to FFmpeg.
@@ -22,7 +22,7 @@ _environment = threading.Lock()
 _MOST_DAMAGED_IN_A_ROW = 100
 
 
-class CaptureSource(Source):
+class CaptureSource(ImageSource):
     """An opened capture.
 
     Args:

@@ -9,11 +9,11 @@ import numpy as np
 
 from runtime.errors import SourceError
 from runtime.images import ImageError, list_images, read_image
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource, Source
 from runtime.sources.capture import load_opencv
 
 
-class ImagesSource(Source):
+class ImagesSource(ImageSource):
     """Image files, in order."""
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:

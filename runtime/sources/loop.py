@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from runtime.frames import Frame
 from runtime.sources.base import Source
 
@@ -47,9 +45,6 @@ class LoopingSource(Source):
         self._damaged_before = self.damaged
         self._began_s = self._last_s + (1 / self.fps if self.fps else 0.0)
         self._source = self._open()
-
-    def _next_image(self) -> np.ndarray:
-        raise AssertionError("frames come from the file's own source")
 
     def interrupt(self) -> None:
         """Let a ``read`` that waits return."""

@@ -135,12 +135,8 @@ class ReconnectingSource(Source):
         """What it is doing, judged by our clock."""
         return self.watchdog.state
 
-    def read(self) -> Frame | None:
-        """The next frame, for which it may wait for hours; None after ``interrupt``.
-
-        Raises:
-            SourceError: no attempt is left.
-        """
+    def _frame(self) -> Frame | None:
+        """The next frame, for which it may wait for hours; None after ``interrupt``."""
         while not self._interrupted.is_set():
             frame = self._frame_or_reconnect()
             if frame is not None:
@@ -153,12 +149,9 @@ class ReconnectingSource(Source):
         self.watchdog.ended()
         return None
 
-    def _next_image(self) -> None:
-        raise AssertionError("frames keep their time of capture: see read")
-
     def _frame_or_reconnect(self) -> Frame | None:
         """A frame, or None once the source was opened again or the reader is interrupted."""
-        waited_s = 0.0
+        began_s = time.monotonic()
         while not self._interrupted.is_set():
             try:
                 frame = self._connection.frame(_LOOK_S)
@@ -166,8 +159,7 @@ class ReconnectingSource(Source):
                     return frame
                 reason = "the stream ended"
             except TimeoutError:
-                waited_s += _LOOK_S
-                if waited_s < self._limits.lost_s:
+                if time.monotonic() - began_s < self._limits.lost_s:
                     continue
                 reason = f"no frame for {self._limits.lost_s:g} s"
             except Exception as error:  # a library's own, too: this source is opened again
@@ -208,12 +200,11 @@ class ReconnectingSource(Source):
 
     def _failure_to_open(self) -> str | None:
         """Wait for the new connection; why it is not open, or None."""
-        waited_s = 0.0
-        while waited_s < _OPEN_S and not self._interrupted.is_set():
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < _OPEN_S and not self._interrupted.is_set():
             try:
                 opened = self._connection.source(_LOOK_S)
             except TimeoutError:
-                waited_s += _LOOK_S
                 continue
             except Exception as error:  # a library's own, too: this source is tried again
                 return str(error)
@@ -242,4 +233,7 @@ class ReconnectingSource(Source):
     def close(self) -> None:
         """Let go of the source; a library that hangs is left to the process's end."""
         self.interrupt()
+        super().close()
+
+    def _release(self) -> None:
         self._connection.abandon(_CLOSE_S)

@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.errors import SourceError, missing_package
 from runtime.files import require_regular
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.sources.capture import load_opencv
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ CUT_OFF = "cut off"  # no topic: the end of a file without its end
 _MOST_RECORD_BYTES = 256 << 20
 
 
-class ReplaySource(Source):
+class ReplaySource(ImageSource):
     """Every recorded frame, in order; a recording that was cut off ends where it was cut.
 
     Raises:

@@ -91,7 +91,7 @@ def test_no_buffers_at_all_are_stale_then_lost_and_it_comes_back():
         came = []
         reader = threading.Thread(target=lambda: came.append(source.read()), daemon=True)
         reader.start()
-        seen, end_s = set(), time.monotonic() + 12
+        seen, end_s = set(), time.monotonic() + 25
         while time.monotonic() < end_s and State.LOST not in seen:
             seen.add(source.state)
             time.sleep(0.1)

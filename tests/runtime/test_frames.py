@@ -8,7 +8,7 @@ import pytest
 from runtime.frames import GRID_PX, Frame, LazyImage
 from runtime.pipeline import Pipeline
 from runtime.sources.av_source import AvSource
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.sources.containers import FILES
 
 av = pytest.importorskip("av")
@@ -27,7 +27,7 @@ def test_an_image_is_converted_once_and_only_when_it_is_used():
     np.testing.assert_array_equal(frame.sample(), image[::GRID_PX, ::GRID_PX])
 
 
-class Fast(Source):
+class Fast(ImageSource):
     """200 frames a second, which count their conversions."""
 
     live, name = True, "fast"

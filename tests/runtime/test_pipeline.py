@@ -7,13 +7,13 @@ import pytest
 from runtime.errors import SourceError, StreamError
 from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.sources.watchdog import State
 
 SIZE_HW = (4, 6)
 
 
-class Scripted(Source):
+class Scripted(ImageSource):
     """Frames whose pixels are their number; may pause, fail, or never end."""
 
     def __init__(self, count, live=False, pause_s=0.0, error=None):

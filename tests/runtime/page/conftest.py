@@ -13,7 +13,7 @@ import pytest
 
 from runtime.frames import Frame, Segmentation
 from runtime.overlay import Overlay
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.stats import StreamStats
 
 BACKEND = {
@@ -48,7 +48,7 @@ def get():
     return fetch
 
 
-class Camera(Source):
+class Camera(ImageSource):
     """Its state is what the test says."""
 
     name, live, reconnects = "rtsp://…@camera/1", True, 3

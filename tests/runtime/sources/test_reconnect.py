@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from runtime.errors import SourceError
-from runtime.sources.base import Source
+from runtime.sources.base import ImageSource
 from runtime.sources.reconnect import ReconnectingSource, waits_s
 from runtime.sources.watchdog import State, WatchdogLimits
 
 QUICK = WatchdogLimits(stale_s=0.1, lost_s=0.3)
 
 
-class Camera(Source):
+class Camera(ImageSource):
     """Gives some frames, then does what it is told."""
 
     def __init__(self, frames, then):
