@@ -30,25 +30,37 @@ def keep_freed_memory() -> bool:
     )
 
 
-def share_arenas() -> bool:
-    """Let all threads allocate from two arenas: a stream's memory stays bounded.
+def return_freed_memory() -> bool:
+    """Give free memory back to the kernel, which glibc keeps in pieces between blocks in use.
 
-    By default each new thread may get an arena of its own, which keeps what it once held; a camera
-    that is lost and opened again starts new threads each time.
+    A camera that was lost and opened again leaves 1.3 MiB of such pieces each time; thirty losses
+    took a stream from 160 to 206 MiB. It takes milliseconds.
 
     Returns:
         False where there is no glibc.
     """
-    return _set((_ARENA_MAX, 2))
+    glibc = _glibc()
+    if glibc is None:
+        return False
+    glibc.malloc_trim(0)
+    return True
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.mallopt and library.malloc_trim else None
+    except (OSError, AttributeError):
+        return None  # another C library, such as musl
 
 
 def _set(*settings: tuple[int, int]) -> bool:
     """Call before the first thread, which has its arena by then."""
-    if not sys.platform.startswith("linux"):
+    glibc = _glibc()
+    if glibc is None:
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False  # another C library, such as musl
-    taken = [mallopt(parameter, value) == 1 for parameter, value in settings]
+    taken = [glibc.mallopt(parameter, value) == 1 for parameter, value in settings]
     return all(taken)

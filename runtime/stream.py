@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.errors import ConfigError, StreamError
-from runtime.glibc_malloc import share_arenas
 from runtime.output import leave, print_error, print_result, start_log, start_output
 from runtime.outputs import open_page, open_sinks, require_other_files
 from runtime.stream_arguments import add_arguments, build_parser, flags_beside_config
@@ -87,7 +86,6 @@ def stream(args: argparse.Namespace) -> int:
     from runtime.bundle.manifest import read_manifest
     from runtime.stream_run import run_all
 
-    share_arenas()
     each = _arguments_of_each(args)
     process = each[0]
     bundle_dir = choose_bundle(process.bundle)

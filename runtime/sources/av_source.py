@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,7 @@ class AvSource(ImageSource):
         self._clock = StreamClock()
         self._frames = self._decoded(stream)
 
-    def _decoded(self, stream: Any) -> Iterator[Any]:
+    def _decoded(self, stream: Any) -> Generator[Any, None, None]:
         """Frames in order; each notes when it was captured, or came."""
         damaged_in_a_row = 0
         for packet in self._container.demux(stream):
@@ -129,6 +129,10 @@ class AvSource(ImageSource):
         return LazyImage(partial(_converted, frame), sample)
 
     def _release(self) -> None:
+        # The generator holds the decoder, and this object in a circle: Python would find it so late
+        # that a camera which comes and goes filled the memory.
+        self._frames.close()
+        self._frames = _no_frames()
         self._container.close()
 
 
@@ -149,6 +153,10 @@ def _brightness(frame: Any) -> np.ndarray:
     if frame.format.name in _FULL_RANGE or frame.color_range == _JPEG_RANGE:
         return values
     return _FROM_LIMITED[values]
+
+
+def _no_frames() -> Generator[Any, None, None]:
+    yield from ()
 
 
 def has_av() -> bool:

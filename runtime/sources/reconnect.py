@@ -12,6 +12,7 @@ from dataclasses import replace
 from runtime.buffer import Buffer
 from runtime.errors import SourceError
 from runtime.frames import Frame
+from runtime.glibc_malloc import return_freed_memory
 from runtime.sources.base import Source
 from runtime.sources.watchdog import State, Watchdog, WatchdogLimits
 
@@ -193,6 +194,7 @@ class ReconnectingSource(Source):
                 return
             if failure is None:
                 self.reconnects += 1
+                return_freed_memory()
                 return
             reason = failure
             self.watchdog.lost(reason)

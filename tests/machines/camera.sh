@@ -42,13 +42,13 @@ for name in dev proc sys; do /bin/busybox mount --bind /\$name /host/\$name; don
 cd /host
 /bin/busybox chroot /host /usr/bin/env HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
   PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=2 SFDA_EDGE_CAMERA=vivid /bin/sh -c \
-  'cd $HERE && .venv/bin/python -m pytest -p no:cacheprovider --basetemp /tmp/pytest -rs -x --tb=short tests/machines/test_camera.py; echo "exit code \$?"'
+  'cd $HERE && .venv/bin/python -m pytest -p no:cacheprovider --basetemp /tmp/pytest -rs -v --tb=short tests/machines/test_camera.py; echo "exit code \$?"'
 /bin/busybox poweroff -f
 INIT
 chmod +x "$INIT/init"
 (cd "$INIT" && find . | cpio --quiet -o -H newc | gzip -1 > "$WORK/initrd")
 
-timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nographic -no-reboot \
+timeout 420 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nographic -no-reboot \
   -kernel "$WORK/kernel/boot/vmlinuz-$VERSION" -initrd "$WORK/initrd" \
   -append "console=ttyS0 quiet loglevel=3 panic=-1" -nic none \
   -virtfs local,path=/,mount_tag=hostroot,security_model=none,readonly=on,multidevs=remap \
