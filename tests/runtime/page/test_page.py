@@ -120,3 +120,34 @@ def test_a_device_that_goes_away_is_shown(page, stream):
     stream.gone = True  # what fails to load from now on is no fault of the page
     stream.server.close()
     until(page, "() => document.getElementById('state').textContent === 'disconnected'")
+
+
+def test_one_page_shows_the_source_that_is_chosen(browser, two_streams):
+    front, rear = two_streams
+    page, end = browser.new_page(), threading.Event()
+
+    def feed():
+        while not end.wait(0.05):
+            front.add(label=1)
+            rear.add(label=2)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        page.goto(front.server.url)
+        until(page, "() => document.getElementById('share-1')?.textContent === '75.0 %'")
+        assert page.locator("#streams option").all_text_contents() == ["front", "rear left"]
+        page.select_option("#streams", "rear left")
+        until(page, "() => document.getElementById('share-2')?.textContent === '75.0 %'")
+        until(page, "() => document.getElementById('share-1')?.textContent === '0.0 %'")
+        assert page.text_content("#state") == "live"
+        page.wait_for_timeout(1500)  # the first picture's WebSocket has ended, and that is no loss
+        assert page.text_content("#state") == "live"
+    finally:
+        end.set()
+        feeder.join()
+        page.close()
+
+
+def test_a_single_source_needs_no_list(page):
+    assert page.locator("#streams").is_hidden()

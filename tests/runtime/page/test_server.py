@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -11,6 +12,8 @@ import time
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runtime.errors import SinkError
 
@@ -212,6 +215,26 @@ def test_each_of_several_streams_has_its_own_pictures_and_figures(get, two_strea
     frames = next(one for one in families if one.name == "sfda_edge_frames").samples
     segmented = {s.labels["source"]: s.value for s in frames if s.labels["outcome"] == "segmented"}
     assert segmented == {"front": 1, "rear left": 2}
+
+
+MESSAGES = st.one_of(
+    st.text(max_size=200),
+    st.binary(max_size=200),
+    st.sampled_from(["NEXT", "next ", '{"next": 1}', b"next", "x" * 5000]),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(MESSAGES)
+def test_whatever_a_viewer_sends_the_page_goes_on(stream, message):
+    stream.add(label=2)
+    with contextlib.suppress(ConnectionClosed), live(stream) as viewer:
+        viewer.send(message)
+        if message != "next":
+            viewer.recv(timeout=10)
+            raise AssertionError(f"{message!r} was answered")
+    with live(stream) as viewer:
+        assert next_of(viewer)[0]["shares"] == [0.25, 0.0, 0.75]
 
 
 def test_a_stream_that_is_not_there_has_no_live_picture(stream):

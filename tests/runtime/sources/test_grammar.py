@@ -1,11 +1,16 @@
+import contextlib
 import functools
 import http.server
+import os
+import re
 import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.errors import SourceError
@@ -128,3 +133,28 @@ def test_what_is_wrong_with_a_file_that_loops_is_said(in_empty_folder):
     (in_empty_folder / "damaged" / "0.png").write_bytes(b"no image")
     with open_source("damaged", SourceSettings(loop=True)) as source, pytest.raises(SourceError):
         source.read()
+
+
+WORDS = st.one_of(
+    st.text(max_size=30),
+    st.from_regex(r"(camera|csi|replay:|/dev/video|/dev/v4l/by-id/|\.\./)[\w./*%\x00-]{0,12}"),
+    st.sampled_from(["", ".", "*", "replay:", "/dev/null", "/dev/zero", "replay:/dev/zero", "~"]),
+)
+
+
+@given(WORDS, st.booleans())
+def test_any_text_is_a_source_or_an_error(tmp_path_factory, text, loop):
+    """Addresses and pipelines have tests of their own: they would be opened."""
+    assume(not re.match("gst:|(rtsps?|https?)://", text, re.IGNORECASE))
+    folder = tmp_path_factory.mktemp("any")
+    before = Path.cwd()
+    os.chdir(folder)  # contextlib.chdir is of Python 3.11
+    try:
+        with (
+            contextlib.suppress(SourceError),
+            open_source(text, SourceSettings(loop=loop)) as source,
+        ):
+            assert source.name
+    finally:
+        os.chdir(before)
+    assert not list(folder.iterdir())
