@@ -16,7 +16,16 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import adaptation as adaptation_benchmark
-from benchmarks import before_after, data_parallel, device_check, engines, graph, precisions
+from benchmarks import (
+    before_after,
+    data_parallel,
+    device_check,
+    efficiency,
+    engines,
+    graph,
+    precisions,
+    soak,
+)
 from benchmarks import stream as stream_benchmark
 from export.engine import __main__ as engine
 from runtime import doctor, stream
@@ -42,6 +51,8 @@ PARSERS = {
     "python -m benchmarks.before_after": before_after.build_parser,
     "python -m benchmarks.data_parallel": data_parallel.build_parser,
     "python -m benchmarks.device_check": device_check.build_parser,
+    "python -m benchmarks.efficiency": efficiency.build_parser,
+    "python -m benchmarks.soak": soak.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }
 # Commands that other tests or CI run, or that need what no test machine has.
