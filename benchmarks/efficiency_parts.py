@@ -94,10 +94,12 @@ def count_decoded(video: Path, convert: bool) -> int:
     """
     count = 0
     with (
-        AvSource(str(video), str(video), FILES, live=not convert) as source,
+        AvSource(str(video), str(video), FILES, live=True) as source,
         contextlib.suppress(SourceError),  # a live source has no end
     ):
-        while source.read() is not None:
+        while (frame := source.read()) is not None:
+            if convert:
+                frame.image  # noqa: B018 - converted when it is asked for
             count += 1
     return count
 

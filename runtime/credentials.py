@@ -9,13 +9,18 @@ _URL = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})([^\s'\"]*@)?([^\s'\"?#]*)([?#][
 # ``user:password@host`` without its scheme, or with a scheme that was mistyped.
 _BARE = re.compile(r"[^\s'\":@]+:(?!/)[^\s'\"]*@(?=[\w\[])")
 # Some cameras want them in the path: ``/user=admin&password=x&channel=1``.
-_NAMED = re.compile(r"\b(user(?:name)?|pass(?:word|wd)?|pwd|token)=[^&\s'\"]+", re.I)
+# GStreamer's elements want ``user-id`` and ``user-pw``, perhaps in quotes.
+_NAMED = re.compile(
+    r"\b((?:user|proxy)-(?:id|pw)|user(?:name)?|pass(?:word|wd|phrase)?|pwd|token|api-?key)"
+    r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^&\s'\"]+)",
+    re.I,
+)
 
 
 def without_credentials(url: str) -> str:
     """The URL without user, password, query and fragment, which may hold tokens."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not separator or not re.fullmatch(r"[\w+.-]+", scheme):  # no URL, but may hold one
         return hide_credentials(url)
     secret, at, rest = rest.rpartition("@")
     clean = re.split(r"[?#]", _NAMED.sub(r"\1=…", rest), maxsplit=1)

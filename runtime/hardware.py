@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _SYS = Path("/sys")
+# What cooling devices that slow something down are called, on x86, Jetson and other boards.
+_SLOWING = ("processor", "cpufreq", "devfreq", "powerclamp", "throttle", "hot-surface")
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,12 @@ def _rails(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def _throttling(folder: Path) -> Iterator[tuple[str, float]]:
-    """How far each cooling device slows its part down; fans cool without."""
+    """How far each cooling device slows its part down; fans, displays and others do not."""
     for device in sorted(folder.glob("cooling_device*")):
         now, most = _number(device / "cur_state"), _number(device / "max_state")
         name = _name(device / "type")
-        if now is not None and most and "fan" not in name:
-            yield f"{name} {device.name.removeprefix('cooling_device')}", now / most
+        if now is not None and most and any(word in name.lower() for word in _SLOWING):
+            yield f"{name} {device.name.removeprefix('cooling_device')}", max(0.0, now / most)
 
 
 class ThrottlingWatch:

@@ -26,7 +26,10 @@ _FILES = ("save", "labels", "record", "jsonl", "trace")
 
 def expanded(name: Path | str) -> Path:
     """A file's name; codes of strftime in it stand for the time now, ``%%`` for a ``%``."""
-    return Path(time.strftime(str(name)) if "%" in str(name) else name)
+    try:
+        return Path(time.strftime(str(name)) if "%" in str(name) else name)
+    except ValueError as error:  # a null byte, or a code that strftime does not know
+        raise SinkError(f"{str(name)!r} is no name for a file: {error}") from None
 
 
 def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) -> None:
@@ -40,7 +43,7 @@ def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) ->
         SinkError: one would.
     """
     inputs = [("bundle", bundle_dir)]
-    inputs += [("source", Path(args.source.removeprefix("replay:"))) for args in each]
+    inputs += [("source", _read_path(args.source)) for args in each]
     taken: dict[Path, str] = {}
     for args in each:
         for flag, path in _outputs(args):
@@ -52,6 +55,12 @@ def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) ->
                     f"{flag} and {taken[path]} need different files, {path} comes twice"
                 )
             taken[path] = flag
+
+
+def _read_path(source: str) -> Path:
+    """The file or folder that a source reads, if it reads one."""
+    path = Path(source.removeprefix("replay:"))
+    return path.parent if "*" in path.name else path  # a pattern's images lie in its folder
 
 
 def _outputs(args: argparse.Namespace) -> list[tuple[str, Path]]:
@@ -110,6 +119,18 @@ def open_page(
         run.sinks.append(view)
 
 
+def tell_service_manager(runs: Sequence[StreamRun], stack: contextlib.ExitStack) -> None:
+    """Give each run a sink that tells systemd, where systemd started us and wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        from runtime.sinks.service import Service, ServiceSink
+
+        service = Service(address, [run.name for run in runs])
+        for run in runs:
+            run.sinks.append(ServiceSink(service, run.name))
+            stack.callback(run.sinks[-1].close)
+
+
 def open_sinks(
     run: StreamRun, manifest: Manifest, *, backend: Backend, stack: contextlib.ExitStack
 ) -> list[Sink]:
@@ -121,7 +142,6 @@ def open_sinks(
     from runtime.overlay import Overlay
     from runtime.sinks.jsonl import ResultLines
     from runtime.sinks.replay_check import ReplayCheck
-    from runtime.sinks.service import ServiceSink
     from runtime.sinks.window import WindowSink
     from runtime.sources.replay import ReplaySource
 
@@ -131,8 +151,6 @@ def open_sinks(
     makers: list[Callable[[], Sink]] = []
     if args.show:
         makers.append(lambda: WindowSink(overlay))
-    if "NOTIFY_SOCKET" in os.environ:
-        makers.append(lambda: ServiceSink(os.environ["NOTIFY_SOCKET"]))
     makers += _file_makers(run, manifest, overlay=overlay, lines=lines)
     if isinstance(source := run.source, ReplaySource):
         makers.append(lambda: ReplayCheck(source))

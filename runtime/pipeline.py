@@ -128,9 +128,7 @@ class Pipeline:
         Raises:
             StreamError: the source or the model failed.
         """
-        blank = np.zeros((*self._input_hw, 3), np.uint8)
-        for _ in range(WARM_UP_RUNS):
-            self._backend.outputs(blank)
+        self._warm_up()
         self.stats.start()
         threads = [
             threading.Thread(target=self._read, name="reader", daemon=True),
@@ -148,6 +146,25 @@ class Pipeline:
             for thread in threads:
                 # A camera that hangs in the driver is left to the process's end.
                 thread.join(_JOIN_S)
+
+    def _warm_up(self) -> None:
+        """The first runs of a model allocate, and are slow.
+
+        Raises:
+            BackendUnavailable: it fails.
+        """
+        blank = np.zeros((*self._input_hw, 3), np.uint8)
+        try:
+            for _ in range(WARM_UP_RUNS):
+                self._backend.outputs(blank)
+        except StreamError:
+            raise
+        except Exception as error:  # of a library; they have no common base
+            raise self._failed_model(error) from None
+
+    def _failed_model(self, error: Exception) -> BackendUnavailable:
+        reason = str(error).partition("\n")[0]
+        return BackendUnavailable(f"{self._backend.name} fails: {reason}")
 
     def _read(self) -> None:
         """Reader thread: source → frames."""
@@ -179,8 +196,7 @@ class Pipeline:
         except StreamError as error:  # handed to the caller's thread
             self._results.close(error)
         except Exception as error:  # of a library; they have no common base
-            reason = str(error).partition("\n")[0]
-            self._results.close(BackendUnavailable(f"{self._backend.name} fails: {reason}"))
+            self._results.close(self._failed_model(error))
 
     @property
     def _stopping(self) -> bool:
@@ -193,7 +209,7 @@ class Pipeline:
         timing = {"read": read_ms, "queue": self._stage("queue", frame, frame.captured_ns)}
         try:
             start_ns = time.monotonic_ns()
-            image = resize_image(frame.image, self._input_hw)
+            image = self._resized(frame)
             timing["resize"] = self._stage("resize", frame, start_ns)
             start_ns = time.monotonic_ns()
             outputs = self._backend.outputs(image)
@@ -209,6 +225,19 @@ class Pipeline:
             health=outputs.get("health"),
             state=frame.state,
         )
+
+    def _resized(self, frame: Frame) -> np.ndarray:
+        """At the model's size; a live source's frame is converted only here.
+
+        Raises:
+            SourceError: it cannot be.
+        """
+        try:
+            return resize_image(frame.image, self._input_hw)
+        except Exception as error:  # of a decoder; they have no common base
+            raise SourceError(
+                f"{self._source.name}: frame {frame.index} cannot be converted: {error}"
+            ) from None
 
     def _delivered(self, tick: Callable[[], None]) -> Generator[Segmentation, None, None]:
         """The caller's thread: results as they come, timed until the caller asks for the next."""

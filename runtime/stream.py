@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import ConfigError, StreamError
 from runtime.output import leave, print_error, print_result, start_log, start_output
-from runtime.outputs import open_page, open_sinks, require_other_files
+from runtime.outputs import (
+    expanded,
+    open_page,
+    open_sinks,
+    require_other_files,
+    tell_service_manager,
+)
 from runtime.stream_arguments import add_arguments, build_parser, flags_beside_config
 from runtime.trace import TraceFile
 
@@ -88,6 +94,7 @@ def stream(args: argparse.Namespace) -> int:
 
     each = _arguments_of_each(args)
     process = each[0]
+    start_log(process.log_format)  # which a file may change
     bundle_dir = choose_bundle(process.bundle)
     require_other_files(each, bundle_dir)
     if process.cpus is not None:
@@ -101,13 +108,18 @@ def stream(args: argparse.Namespace) -> int:
         )
         height, width = manifest.input_hw
         logger.info("%s, %dx%d", backend.line(), width, height)
-        trace = None if process.trace is None else stack.enter_context(TraceFile(process.trace))
+        trace = (
+            None
+            if process.trace is None
+            else stack.enter_context(TraceFile(expanded(process.trace)))
+        )
         runs = [
             _open_run(one, stack, backend=backend, manifest=manifest, stop=stop, trace=trace)
             for one in each
         ]
         if process.serve is not None:
             open_page(runs, backend, process.serve, stack)
+        tell_service_manager(runs, stack)
         # Those that empty a file come last: by then all else is known to open.
         for run in runs:
             run.sinks += open_sinks(run, manifest, backend=backend, stack=stack)
@@ -150,6 +162,9 @@ def _open_model(
     from runtime.backends.shared import SharedModel
 
     backend = open_backend(args.backend, bundle_dir, manifest, args.threads)
+    most = backend.max_batch if shared else 1
+    if args.batch is not None and args.batch > most:
+        logger.warning("--batch %d: it will be %d; docs/device.md says why", args.batch, most)
     return SharedModel(backend, args.batch) if shared else backend
 
 

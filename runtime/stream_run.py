@@ -18,6 +18,7 @@ from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
 from runtime.sinks import Sink
 from runtime.sinks.replay_check import ReplayCheck
+from runtime.sinks.service import ServiceSink
 from runtime.sinks.window import WindowClosed
 from runtime.sources.base import Source
 from runtime.sources.settings import SourceSettings
@@ -61,7 +62,7 @@ class StreamRun:
         self.name = args.name or source.name
         self.args, self.source, self.label_space = args, source, manifest.label_space
         self.sinks: list[Sink] = []
-        self.failure: StreamError | OSError | None = None
+        self.failure: Exception | None = None
         self.pipeline = Pipeline(
             source,
             backend,
@@ -88,9 +89,13 @@ class StreamRun:
         """The same for a thread: a failure is logged and kept, the other runs go on."""
         try:
             self.run()
-        except (StreamError, OSError) as error:
-            self.failure = error
-            logger.error("%s ended: %s", self.name, error)
+        except Exception as error:  # a library's own, too: it must not end with exit code 0
+            known = isinstance(error, StreamError | OSError)
+            self.failure = error if known else StreamError(f"{type(error).__name__}: {error}")
+            logger.error("%s ended: %s", self.name, self.failure, exc_info=not known)
+        for sink in self.sinks:
+            if isinstance(sink, ServiceSink):  # the others' frames go on feeding the watchdog
+                sink.close()
 
     def summary(self, with_name: bool) -> str:
         """Figures of the whole run, for people."""

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ class TraceFile(Closing):
         self._path, self._lock = path, threading.Lock()
         self._tracks: dict[tuple[str, str], int] = {}
         self._flushed_s = time.monotonic()
+        self._begun = False
         try:
-            self._file = path.open("w", encoding="utf-8")
-            self._file.write("[\n")
+            self._file = path.open(
+                "a", encoding="utf-8"
+            )  # an earlier trace stays until the first span
         except OSError as error:
             raise SinkError(f"cannot write {path}: {error.strerror}") from None
 
@@ -59,6 +62,7 @@ class TraceFile(Closing):
         with self._lock:
             if self._file.closed:
                 return
+            self._begin()
             at = {"name": stage, "cat": source, "pid": os.getpid()}
             at |= {"tid": self._track(source, lane), "args": {"frame": frame}}
             if stage in _WAITS:
@@ -68,7 +72,13 @@ class TraceFile(Closing):
                 self._write({**at, "ph": "X", "ts": begin_us, "dur": length_us})
             if time.monotonic() - self._flushed_s > _FLUSH_EVERY_S:
                 self._flushed_s = time.monotonic()
-                self._file.flush()
+                self._guarded(self._file.flush)
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._guarded(lambda: self._file.truncate(0))
+            self._guarded(lambda: self._file.write("[\n"))
 
     def _track(self, source: str, lane: str) -> int:
         """The number of a line in the picture; its name is written when it is new."""
@@ -81,8 +91,11 @@ class TraceFile(Closing):
         return track
 
     def _write(self, event: dict[str, Any]) -> None:
+        self._guarded(lambda: self._file.write(json.dumps(event) + ",\n"))
+
+    def _guarded(self, write: Callable[[], object]) -> None:
         try:
-            self._file.write(json.dumps(event) + ",\n")
+            write()
         except OSError as error:
             self._discard()
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
@@ -101,7 +114,8 @@ class TraceFile(Closing):
             if self._file.closed:
                 return
             try:
-                self._file.write("{}]\n")
+                if self._begun:
+                    self._file.write("{}]\n")
                 self._file.close()
             except OSError as error:
                 self._discard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def open_session(
         BackendUnavailable: ONNX Runtime rejects the model, or a provider does not start.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = num_threads or _fewer_threads()
     options.log_severity_level = 3  # errors; warnings there are about its own graph passes
     options.add_session_config_entry(*EXACT_INT8)
     options.add_session_config_entry("session.force_spinning_stop", str(int(not spin)))
@@ -57,3 +58,14 @@ def open_session(
         raise BackendUnavailable(
             f"ONNX Runtime {onnxruntime.__version__} rejects {name}: {reason}"
         ) from None
+
+
+def _fewer_threads() -> int:
+    """As many as this process may use, where those are not all: ONNX Runtime counts the machine's.
+
+    Its own choice, 0, pins a thread to each core of the machine, whatever the process is kept to.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or allowed) else 0

@@ -61,21 +61,22 @@ def open_tensorrt_engine(
     require_loadable(bundle_dir, record, manifest, library_version=_version(trt), gpu=gpu)
     engine = engine_paths(bundle_dir, name)[0].read_bytes()
     cuda = open_cuda_driver()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(cuda.close)
         backend = TensorRtBackend(name, trt, cuda, engine=engine, manifest=manifest)
-    except BaseException:
-        cuda.close()
-        raise
-    backend.provider = gpu.name
-    backend.precision = backend.inspected() or record.precision
-    if cuda_graph and cuda.has_graphs:
-        try:
-            backend.record_graph()
-        except BackendUnavailable as error:
-            logger.warning("%s runs without a CUDA graph: %s", name, error)
-    graph = ", CUDA graph" if backend.replays else ""
-    backend.library = f"{name} {record.library_version}, {cuda.name}{graph}"
-    return backend
+        stack.callback(backend.close)  # first the engine, then the memory
+        backend.provider = gpu.name
+        backend.precision = backend.inspected() or record.precision
+        if cuda_graph and cuda.has_graphs:
+            try:
+                backend.record_graph()
+            except BackendUnavailable as error:
+                logger.warning("%s runs without a CUDA graph: %s", name, error)
+        graph = ", CUDA graph" if backend.replays else ""
+        backend.library = f"{name} {record.library_version}, {cuda.name}{graph}"
+        stack.pop_all()
+        return backend
+    raise AssertionError("an exit stack swallows no exception")
 
 
 def _version(library: Any) -> str:
@@ -109,22 +110,35 @@ class TensorRtBackend(Backend):
         self.name, self.library, self.provider, self.precision = name, name, "GPU", ""
         self._trt, self._cuda, self._names = trt, cuda, manifest.outputs
         self.replays = False
-        messages = trt.Logger(trt.Logger.ERROR)
-        with cuda.current():
-            loader: tensorrt.Runtime = trt.Runtime(messages)
+        self._host: dict[str, np.ndarray] = {}
+        self._address: dict[str, int] = {}
+        try:
+            self._load(engine, manifest)
+        except BaseException:
+            self._free_engine()  # before its stream and its memory
+            raise
+
+    def _load(self, engine: bytes, manifest: Manifest) -> None:
+        messages = self._trt.Logger(self._trt.Logger.ERROR)
+        with self._cuda.current():
+            loader: tensorrt.Runtime = self._trt.Runtime(messages)
+            self._loader = loader
             loaded = loader.deserialize_cuda_engine(engine)
             if loaded is None:
-                raise BackendUnavailable(f"{name}: the engine does not load here; build it again")
-            self._loader, self._engine = loader, loaded
-            self._context: tensorrt.IExecutionContext = loaded.create_execution_context()
-            self._host: dict[str, np.ndarray] = {}
-            self._address: dict[str, int] = {}
+                raise BackendUnavailable(
+                    f"{self.name}: the engine does not load here; build it again"
+                )
+            self._engine = loaded
+            context = loaded.create_execution_context()
+            if context is None:
+                raise BackendUnavailable(f"{self.name}: the GPU has no memory left for the engine")
+            self._context: tensorrt.IExecutionContext = context
             names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
             self._input = self._input_of(names, manifest)
             for tensor in [self._input, *(each for each in names if each != self._input)]:
                 self._place(tensor)
         if missing := set(manifest.outputs) - self._host.keys():
-            raise BackendUnavailable(f"{name}: the engine has no output '{min(missing)}'")
+            raise BackendUnavailable(f"{self.name}: the engine has no output '{min(missing)}'")
 
     def _input_of(self, names: list[str], manifest: Manifest) -> str:
         """The input, set to one image.
@@ -204,9 +218,12 @@ class TensorRtBackend(Backend):
 
     def close(self) -> None:
         """Free the engine, then the memory and the context."""
-        if not hasattr(self, "_context"):
-            return
-        with self._cuda.current():
-            del self._context, self._engine, self._loader
-        self._host.clear()
+        self._free_engine()
         self._cuda.close()
+
+    def _free_engine(self) -> None:
+        if "_loader" in self.__dict__:
+            with self._cuda.current():
+                for held in ("_context", "_engine", "_loader"):
+                    self.__dict__.pop(held, None)
+        self._host.clear()

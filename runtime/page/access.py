@@ -107,7 +107,9 @@ class Guard:
             if given is None or connection.scope["type"] == "websocket":
                 return None
             # The token leaves the address, which histories and screenshots keep.
-            response = RedirectResponse(connection.url.path, 303)
+            rest = connection.url.remove_query_params("token")
+            query = f"?{rest.query}" if rest.query else ""
+            response = RedirectResponse(f"{rest.path}{query}", 303)
             response.set_cookie(_COOKIE, token, httponly=True, samesite="strict")
             return response
         return PlainTextResponse("a token is needed: ?token=…, or Authorization: Bearer …", 403)

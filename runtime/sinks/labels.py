@@ -10,6 +10,7 @@ from runtime.sinks import Sink
 from runtime.sinks.video import FrameTimes
 
 _VIDEO = ".mkv"
+_LOSSY = (".mp4", ".avi", ".mov", ".webm", ".m4v")  # nobody means a folder by these
 
 
 def open_label_sink(path: Path, fps: float | None, live: bool) -> Sink:
@@ -23,7 +24,11 @@ def open_label_sink(path: Path, fps: float | None, live: bool) -> Sink:
     Raises:
         SinkError: it cannot be written, or PyAV is missing for a video.
     """
+    if path.suffix.lower() in _LOSSY:
+        raise SinkError(f"--labels {path}: name a folder, or a lossless video {path.stem}{_VIDEO}")
     if path.suffix.lower() == _VIDEO:
+        if not path.parent.is_dir():
+            raise SinkError(f"cannot write {path}: the folder {path.parent} does not exist")
         return LabelVideoSink(path, FrameTimes(fps, live))
     return LabelImagesSink(path)
 

@@ -1,10 +1,11 @@
-"""Tell systemd that the stream runs: ready with the first result, alive with each frame."""
+"""Tell systemd that the streams run: ready with the first results, alive with each one's frames."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import threading
 import time
 
 from runtime.frames import Segmentation
@@ -12,42 +13,85 @@ from runtime.frames import Segmentation
 _MOST_WAIT_S = 0.1
 
 
-class ServiceSink:
+class Service:
     """Notifies the service manager that started this process (sd_notify's protocol).
 
-    The watchdog is fed by frames: a stream whose camera is lost for longer than ``WatchdogSec`` is
-    restarted. Results that stand for missing frames do not count.
+    The watchdog is fed by frames of every source: when one is lost for longer than ``WatchdogSec``,
+    the process is started again. Results that stand for missing frames do not count, and a source
+    that has ended is no longer waited for.
 
     Args:
         address: of the manager's socket, from NOTIFY_SOCKET; ``@`` for an abstract one.
+        names: of the sources.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, names: list[str]) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(_MOST_WAIT_S)  # a manager that does not listen holds nothing up
         self._every_s = int(os.environ.get("WATCHDOG_USEC", "0")) * 1e-6 / 4
-        self._state, self._fed_s = "", 0.0
+        self._lock = threading.Lock()
+        self._states = dict.fromkeys(names, "")
+        self._waits_for = set(names)
+        self._ready, self._fed_s = False, 0.0
 
-    def write(self, result: Segmentation) -> None:
-        """Feed the watchdog, at most four times in its period, and tell a change of state."""
-        if result.state != self._state:
-            ready = "" if self._state else "READY=1\n"
-            self._state = result.state
-            self._send(f"{ready}STATUS=the source is {result.state}")
-        if result.repeated:
-            return
-        now_s = time.monotonic()
-        if self._every_s and now_s - self._fed_s >= self._every_s:
+    def state(self, name: str, state: str) -> None:
+        """A source has a result in this state."""
+        with self._lock:
+            if self._states[name] == state:
+                return
+            self._states[name] = state
+            if not all(self._states.values()):
+                return
+            ready = "" if self._ready else "READY=1\n"
+            self._ready = True
+            many = len(self._states) > 1
+            told = ", ".join(
+                f"{name} is {found}" if many else f"the source is {found}"
+                for name, found in self._states.items()
+            )
+            self._send(f"{ready}STATUS={told}")
+
+    def frame(self, name: str) -> None:
+        """A source has a new frame; the watchdog is fed four times in its period at most."""
+        with self._lock:
+            self._waits_for.discard(name)
+            now_s = time.monotonic()
+            if self._waits_for or not self._every_s or now_s - self._fed_s < self._every_s:
+                return
             self._fed_s = now_s
+            self._waits_for = {one for one, state in self._states.items() if state != "ended"}
             self._send("WATCHDOG=1")
 
-    def close(self) -> None:
-        """The stream ends."""
-        self._send("STOPPING=1")
-        self._socket.close()
+    def ended(self, name: str) -> None:
+        """A source has ended; with the last one, all ends."""
+        with self._lock:
+            self._waits_for.discard(name)
+            self._states[name] = "ended"
+            if all(state == "ended" for state in self._states.values()):
+                self._send("STOPPING=1")
+                self._socket.close()
 
     def _send(self, text: str) -> None:
         # A manager that went away is no reason to stop a stream.
         with contextlib.suppress(OSError):
             self._socket.sendto(text.encode(), self._address)
+
+
+class ServiceSink:
+    """Tells the service manager of one source."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self._service, self._name, self._ended = service, name, False
+
+    def write(self, result: Segmentation) -> None:
+        """Tell of the state, and of a new frame."""
+        self._service.state(self._name, result.state)
+        if not result.repeated:
+            self._service.frame(self._name)
+
+    def close(self) -> None:
+        """The source ends."""
+        if not self._ended:
+            self._ended = True
+            self._service.ended(self._name)

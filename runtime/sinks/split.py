@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ from runtime.sinks import Sink
 class SplitSink:
     """Writes to one sink after the other.
 
-    A file is begun with the first result after its time has come. While the name would be that of a
-    file that is there, such as in the hour that a clock is set back, the old one goes on: nothing
-    is overwritten.
+    A file is begun with the first result after its time has come, if its name is another one by
+    then. Nothing is overwritten: a name that is there, as after a restart within the hour or in the
+    hour that a clock is set back, gets a number.
 
     Args:
         name: the name of a file that is begun now.
@@ -36,7 +37,8 @@ class SplitSink:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._make, self._period_s, self._clock = name, make, period_s, clock
-        self._sink = make(name())
+        self._named = name()
+        self._sink = make(_free(self._named))
         self._next_s = clock() + period_s
 
     def write(self, result: Segmentation) -> None:
@@ -45,12 +47,22 @@ class SplitSink:
         Raises:
             SinkError: it cannot be written.
         """
-        if self._clock() >= self._next_s and not (path := self._name()).exists():
+        if self._clock() >= self._next_s and (named := self._name()) != self._named:
             self._sink.close()
-            self._sink = self._make(path)
+            self._named = named
+            self._sink = self._make(_free(named))
             self._next_s = self._clock() + self._period_s
         self._sink.write(result)
 
     def close(self) -> None:
         """Finish the last file."""
         self._sink.close()
+
+
+def _free(path: Path) -> Path:
+    """The path, or with the first number from 2 that nothing has."""
+    numbers = itertools.count(2)
+    found = path
+    while found.exists():
+        found = path.with_name(f"{path.stem}-{next(numbers)}{path.suffix}")
+    return found

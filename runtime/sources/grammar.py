@@ -26,7 +26,7 @@ from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
 from runtime.sources.folder import open_folder, open_pattern
-from runtime.sources.gstreamer import csi_words, open_pipeline, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
 from runtime.sources.loop import LoopingSource
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource
@@ -52,6 +52,8 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
             f"{', '.join(settings.of_camera)}: only a camera can be asked; "
             f"'{without_credentials(spec)}' is none"
         )
+    if settings.loop and (spec.startswith("replay:") or _of_stream(spec) is not None):
+        raise SourceError(f"--loop is for videos and images, not for {without_credentials(spec)}")
     if (opener := _of_stream(spec)) is not None:
         return ReconnectingSource(opener, settings.limits, settings.reconnect)
     if settings.loop:
@@ -66,7 +68,7 @@ def _of_camera(spec: str, settings: SourceSettings) -> Callable[[], Source] | No
         return lambda: open_camera(spec, device, settings)
     if csi := _CSI.fullmatch(spec):
         words = csi_words(int(csi.group(1)), settings)
-        return lambda: open_pipeline(spec, words)
+        return PipelineOpener(spec, words)
     return None
 
 
@@ -74,7 +76,7 @@ def _of_stream(spec: str) -> Callable[[], Source] | None:
     """What opens a stream that has no end; None when it is none."""
     if spec.startswith(_GST):
         words = pipeline_words(spec.removeprefix(_GST))
-        return lambda: open_pipeline(hide_credentials(spec), words)
+        return PipelineOpener(hide_credentials(spec), words)
     if URL.match(spec) and not is_file(spec):
         return lambda: open_url(spec)
     return None

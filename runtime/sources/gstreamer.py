@@ -12,9 +12,9 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from runtime.credentials import hide_credentials
 from runtime.errors import SourceError, missing_package
@@ -27,24 +27,41 @@ LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
 # What gives the pictures of cameras on the board: on a Jetson, and on a Raspberry Pi.
 CSI_ELEMENTS = ("nvarguscamerasrc", "libcamerasrc")
 _END_S = 1.0
-_MOST_SAID = 4096
+_MOST_LINES = 40
 
 
-def open_pipeline(name: str, words: Sequence[str]) -> Source:
-    """A pipeline whose last element gives raw video.
+class PipelineOpener:
+    """Opens a pipeline whose last element gives raw video, again and again.
 
     Args:
         name: for people.
         words: of the pipeline, as gst-launch takes them; no shell reads them.
-
-    Raises:
-        SourceError: GStreamer or PyAV is not installed, or the pipeline gives no picture.
     """
-    if not has_launch():
-        raise SourceError(f"{name} needs {LAUNCH}: apt install gstreamer1.0-tools")
-    if not has_av():
-        raise SourceError(missing_package(name, ModuleNotFoundError(name="av"), "video"))
-    return GStreamerSource(name, words)
+
+    def __init__(self, name: str, words: Sequence[str]) -> None:
+        self._name, self._words = name, words
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> Source:
+        """Start the child.
+
+        Raises:
+            SourceError: GStreamer or PyAV is not installed, or the pipeline gives no picture.
+        """
+        if not has_launch():
+            raise SourceError(f"{self._name} needs {LAUNCH}: apt install gstreamer1.0-tools")
+        if not has_av():
+            raise SourceError(missing_package(self._name, ModuleNotFoundError(name="av"), "video"))
+        return GStreamerSource(self._name, self._words, self._keep)
+
+    def _keep(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def interrupt(self) -> None:
+        """End a child that is still opening: it would keep the camera when we are gone."""
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
 
 
 def pipeline_words(text: str) -> list[str]:
@@ -68,6 +85,8 @@ def csi_words(number: int, settings: SourceSettings) -> list[str]:
     Raises:
         SourceError: this GStreamer knows no such cameras.
     """
+    if settings.pixel_format is not None:
+        raise SourceError(f"csi{number}: --format is for cameras on USB; leave it out")
     size = ""
     if settings.size_hw is not None:
         size += f",width={settings.size_hw[1]},height={settings.size_hw[0]}"
@@ -101,9 +120,12 @@ def knows(element: str) -> bool:
 class GStreamerSource(AvSource):
     """The frames of a child process."""
 
-    def __init__(self, name: str, words: Sequence[str]) -> None:
-        # It may hold more than the pipe would, and is looked at when the pipeline has failed.
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+    def __init__(
+        self,
+        name: str,
+        words: Sequence[str],
+        started: Callable[[subprocess.Popen[bytes]], None] = lambda _child: None,
+    ) -> None:
         reading, writing = os.pipe()
         # YUY2 pads rows of an odd width, which nobody behind the multiplexer knows.
         tail = "! videoscale add-borders=false ! "
@@ -114,13 +136,18 @@ class GStreamerSource(AvSource):
             self._child = subprocess.Popen(
                 [LAUNCH, "-q", *words, *tail.split()],
                 stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=[writing],
+                start_new_session=True,  # Ctrl-C is for us, who end it in order
             )
         finally:
             os.close(writing)
-        self._pipe = reading
+        started(self._child)
+        self._pipe: int | None = reading
+        self._said: deque[str] = deque(maxlen=_MOST_LINES)
+        self._listener = threading.Thread(target=self._listen, name="gstreamer", daemon=True)
+        self._listener.start()
         too_late = threading.Timer(GSTREAMER.open_s or 0, self.interrupt)
         too_late.start()
         try:
@@ -132,13 +159,19 @@ class GStreamerSource(AvSource):
         finally:
             too_late.cancel()
 
+    def _listen(self) -> None:
+        """Keep the last lines that GStreamer says; it must not wait for a reader."""
+        if self._child.stdout is not None:
+            for line in self._child.stdout:
+                if text := line.decode(errors="replace").strip():
+                    self._said.append(text)
+
     def _last_words(self) -> str:
         """What GStreamer has said of its failure."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(_END_S)
-        self._said.seek(0)
-        text = self._said.read(_MOST_SAID).decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        self._listener.join(_END_S)
+        lines = list(self._said)
         errors = [line for line in lines if "ERROR" in line or "erroneous" in line]
         late = f"nothing within {GSTREAMER.open_s:g} s"
         return hide_credentials((errors or lines or [late])[0])
@@ -151,11 +184,14 @@ class GStreamerSource(AvSource):
     def _end_child(self) -> None:
         self.interrupt()
         self._child.wait()
-        self._said.close()
-        with contextlib.suppress(OSError):
+        self._listener.join(_END_S)
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        if self._pipe is not None:
             os.close(self._pipe)
+            self._pipe = None
 
     def _release(self) -> None:
-        if not self._said.closed:
+        if self._pipe is not None:
             super()._release()
             self._end_child()

@@ -83,8 +83,10 @@ class _Connection:
         """Let the thread close the source as soon as its library returns; wait so long for it."""
         self._opened.discard()
         self._frames.discard()
-        if self._source is not None:
-            self._source.interrupt()
+        # A source that is open, or what opens it, may hold a child process.
+        for held in (self._source, self._open):
+            if (interrupt := getattr(held, "interrupt", None)) is not None:
+                interrupt()
         self._thread.join(wait_s)
 
     @property

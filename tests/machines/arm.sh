@@ -11,7 +11,7 @@ PORT=18080
 
 mkdir -p "$WORK"
 if [ ! -x "$ROOT/usr/bin/python3" ]; then
-  rm -rf "$ROOT"
+  rm -rf --one-file-system "$ROOT"
   mmdebstrap --quiet --variant=extract --arch=arm64 \
     --include=python3-minimal,python3,libgl1,ca-certificates bookworm "$ROOT"
 fi
@@ -34,7 +34,13 @@ fi
 mkdir -p "$ROOT/proc" "$ROOT/dev" "$ROOT/tmp"
 mountpoint -q "$ROOT/proc" || mount -t proc proc "$ROOT/proc"
 mountpoint -q "$ROOT/dev" || mount --bind /dev "$ROOT/dev"
-trap 'umount "$ROOT/proc" "$ROOT/dev"' EXIT
+STREAM=
+clean() {
+  [ -z "$STREAM" ] || kill "$STREAM" 2> /dev/null || true
+  wait || true
+  umount "$ROOT/proc" "$ROOT/dev"
+}
+trap clean EXIT
 
 # The root has no env or timeout of its own.
 export PYTHONPATH=/opt/site OMP_NUM_THREADS=1 LC_ALL=C.UTF-8
@@ -45,8 +51,9 @@ inside -m runtime.stream streetsynth --frames 3 --threads 1 --jsonl /tmp/arm.jso
 test "$(wc -l < "$ROOT/tmp/arm.jsonl")" = 3
 
 # The page: a stream that goes on while it is asked.
-inside -m runtime.stream streetsynth --loop --threads 1 \
+timeout 300 chroot "$ROOT" /usr/bin/python3 -m runtime.stream streetsynth --loop --threads 1 \
   --serve 127.0.0.1:$PORT > "$WORK/stream.log" 2>&1 &
+STREAM=$!
 for _ in $(seq 240); do
   if curl -sf "http://127.0.0.1:$PORT/readyz" > /dev/null; then break; fi
   sleep 1
@@ -54,7 +61,8 @@ done
 curl -sf "http://127.0.0.1:$PORT/" | grep -q '<title>sfda-edge</title>'
 curl -sf "http://127.0.0.1:$PORT/metrics" | grep 'sfda_edge_frames_total{.*segmented'
 curl -sf "http://127.0.0.1:$PORT/status" | grep -o '"state":"[a-z]*"'
-pkill -TERM -f "runtime.stream streetsynth --loop" || true
-wait || true
+kill -TERM "$STREAM"
+wait "$STREAM" || true
+STREAM=
 tail -n 8 "$WORK/stream.log"
 echo "Arm: passed"

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -218,3 +220,34 @@ def test_two_sources_cannot_write_one_file(config, capsys):
     """)
     assert stream.main(["--config", str(path)]) == 2
     assert "--save and --save need different files, out.mp4 comes twice" in capsys.readouterr().err
+
+
+def test_the_log_format_of_the_file_is_used(in_empty_folder, config):
+    path = config('log-format = "json"\n[[source]]\nfrom = "streetsynth"\nframes = 2')
+    command = [sys.executable, "-m", "runtime.stream", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert all(json.loads(line)["level"] == "INFO" for line in done.stderr.splitlines())
+
+
+def test_an_unexpected_failure_of_one_source_is_no_success(config, capsys, monkeypatch, logged):
+    from runtime.backends.shared import SharedModel
+
+    right = SharedModel.outputs
+    calls = []
+
+    def outputs(self, image):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("CUDA out of memory")
+        return right(self, image)
+
+    monkeypatch.setattr(SharedModel, "outputs", outputs)
+    text = 'frames = 3\n[[source]]\nname = "a"\nfrom = "streetsynth"\n'
+    path = config(text + '[[source]]\nname = "b"\nfrom = "streetsynth"')
+    assert stream.main(["--config", str(path)]) == 2
+    assert "fails: CUDA out of memory" in capsys.readouterr().err
+
+
+def test_a_batch_that_will_not_be_is_said(config, logged):
+    assert stream.main(["streetsynth", "--frames", "1", "--batch", "4"]) == 0
+    assert any("--batch 4: it will be 1" in message for message in logged.messages)

@@ -95,3 +95,19 @@ def test_log_lines_and_errors_go_through_it(capsys):
     record = logging.LogRecord("x", 20, "", 0, "open %s", ("rtsp://a:hunter2@cam",), None)
     for formatter in (_PrintableFormatter("%(message)s"), _JsonFormatter()):
         assert "hunter2" not in formatter.format(record)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gst:rtspsrc location=rtsp://cam/1 user-id=admin user-pw=hunter2 ! decodebin",
+        'gst:rtspsrc location=rtsp://cam/1 user-pw="hunter2 long" ! decodebin',
+        "gst:souphttpsrc proxy-id=me proxy-pw=hunter2 location=http://cam",
+        "gst:rtspsrc location=rtsp://me:hunter2@cam/1 ! fakesink",
+        "gst:x api-key = hunter2",
+    ],
+)
+def test_a_pipelines_own_words_for_a_password_are_hidden(text):
+    assert "hunter2" not in hide_credentials(text)
+    assert "hunter2" not in without_credentials(text)
+    assert text.split()[0] in hide_credentials(text)

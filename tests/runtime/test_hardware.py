@@ -94,3 +94,14 @@ def test_throttling_is_said_once_when_it_begins_and_once_when_it_ends():
         "the machine is slowed down by gpu-throttle; the warmest part has 85 °C",
         "the machine is no longer slowed down; the warmest part has 85 °C",
     ]
+
+
+def test_fans_and_displays_slow_nothing_down(tmp_path):
+    for number, (kind, now) in enumerate(
+        [("Fan", 1), ("LCD", 3), ("TCC Offset", 1), ("Processor", 2), ("intel_powerclamp", -1)]
+    ):
+        folder = tmp_path / f"class/thermal/cooling_device{number}"
+        folder.mkdir(parents=True)
+        for name, value in (("type", kind), ("cur_state", now), ("max_state", 10)):
+            (folder / name).write_text(str(value))
+    assert read_hardware(tmp_path).throttling == {"Processor 3": 0.2, "intel_powerclamp 4": 0.0}

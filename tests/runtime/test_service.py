@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime import stream
+from runtime.sinks.service import Service, ServiceSink
 
 UNIT = Path(__file__).parents[2] / "examples/sfda-edge-stream.service"
 
@@ -80,3 +81,24 @@ def test_systemd_finds_no_fault_with_the_unit(tmp_path):
     unit.write_text(text.replace("User=sfda-edge", "User=root"))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_source_feeds_the_watchdog(manager):
+    service = Service(str(manager.getsockname()), ["front", "rear"])
+    sinks = {name: ServiceSink(service, name) for name in ("front", "rear")}
+    service._every_s = 1e-9
+    service.state("front", "live")
+    assert heard(manager) == [], "not ready before the last source"
+    service.state("rear", "live")
+    assert heard(manager) == ["READY=1\nSTATUS=front is live, rear is live"]
+    for _ in range(3):
+        service.frame("front")
+    assert heard(manager) == [], "the rear camera hangs"
+    service.frame("rear")
+    assert heard(manager) == ["WATCHDOG=1"]
+    sinks["rear"].close()
+    service.frame("front")
+    assert heard(manager) == ["WATCHDOG=1"], "one that has ended is not waited for"
+    sinks["front"].close()
+    sinks["front"].close()
+    assert heard(manager) == ["STOPPING=1"]

@@ -13,7 +13,7 @@ from PIL import Image
 from runtime import stream
 from runtime.errors import SinkError
 from runtime.frames import Frame, Segmentation
-from runtime.images import read_label_map
+from runtime.images import read_image, read_label_map
 from runtime.overlay import Overlay
 from runtime.sinks import encoders
 from runtime.sinks.labels import open_label_sink
@@ -215,10 +215,20 @@ def test_a_new_file_is_begun_in_time_and_none_is_overwritten(tmp_path):
     sink.close()
     found = {path.name: path.read_text().split() for path in sorted(tmp_path.iterdir())}
     assert found == {
+        "00-2.txt": ["10"],
         "00.txt": ["0", "1", "2", "3"],
         "01.txt": ["4", "5", "6", "7"],
-        "02.txt": ["8", "9", "10"],
+        "02.txt": ["8", "9"],
     }
+
+
+def test_a_restart_begins_a_file_of_its_own(tmp_path):
+    for count in range(3):
+        sink = SplitSink(lambda: tmp_path / "drive-10.txt", Noting, period_s=60)
+        sink.write(result(count))
+        sink.close()
+    found = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
+    assert found == {"drive-10.txt": ["0"], "drive-10-2.txt": ["1"], "drive-10-3.txt": ["2"]}
 
 
 def test_split_files_need_changing_names(in_empty_folder, capsys):
@@ -259,6 +269,18 @@ def test_labels_that_cannot_be_written_are_an_error(in_empty_folder):
     Path("file").touch()
     with pytest.raises(SinkError, match="cannot make file"):
         open_label_sink(Path("file"), None, live=True)
+    with pytest.raises(SinkError, match=r"name a folder, or a lossless video out\.mkv"):
+        open_label_sink(Path("out.mp4"), None, live=True)
+    with pytest.raises(SinkError, match="the folder missing does not exist"):
+        open_label_sink(Path("missing/out.mkv"), None, live=True)
+
+
+def test_labels_do_not_go_among_the_images_of_a_pattern(in_empty_folder, capsys):
+    Path("drive").mkdir()
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save("drive/00000000.png")
+    assert stream.main(["drive/*.png", "--labels", "drive"]) == 2
+    assert "--labels drive is in the source, drive; name another file" in capsys.readouterr().err
+    assert read_image(Path("drive/00000000.png")).shape == (24, 32, 3)
 
 
 def test_sinks_share_one_drawing(three_classes):

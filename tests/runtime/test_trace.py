@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,13 @@ def test_a_full_disk_is_an_error(tmp_path, full_disk):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(SinkError, match="No such file"):
         TraceFile(tmp_path / "no" / "trace.json")
+
+
+def test_a_source_that_does_not_open_leaves_the_last_trace(in_empty_folder):
+    Path("trace-2026.json").write_text("earlier")
+    assert stream.main(["nowhere.mp4", "--trace", "trace-2026.json"]) == 2
+    assert Path("trace-2026.json").read_text() == "earlier"
+    name = "trace-%Y.json"
+    assert stream.main(["streetsynth", "--frames", "1", "--trace", name]) == 0
+    assert {path.name for path in Path().iterdir()} == {"trace-2026.json", time.strftime(name)}
+    assert events_of(Path(time.strftime(name)).read_text())

@@ -19,6 +19,7 @@ let paused = false;
 let recorder = null;
 let stream = null; // name of the chosen one; null for the first
 let socket = null;
+let generation = 0;
 
 function text(id, value) { element(id).textContent = value; }
 
@@ -31,13 +32,20 @@ function setState(state) {
 const asked = (path) => (stream === null ? path : `${path}?source=${encodeURIComponent(stream)}`);
 
 async function begin() {
+  const mine = ++generation; // a later choice of a source makes this one void
+  let found;
   try {
-    facts = await (await fetch(asked("facts"))).json();
+    const response = await fetch(asked("facts"));
+    if (response.status === 404) stream = null; // the device was started with other sources
+    found = await response.json();
   } catch {
+    if (mine !== generation) return;
     setState("disconnected");
-    setTimeout(begin, 1000);
+    setTimeout(() => { if (mine === generation) begin(); }, 1000);
     return;
   }
+  if (mine !== generation) return;
+  facts = found;
   text("source", facts.source);
   const golden = facts.backend.golden_agreement;
   const agreement = golden === null ? "no golden frame" : `golden frame ${(100 * golden).toFixed(2)} %`;
@@ -96,19 +104,21 @@ function connect() {
   opened.binaryType = "arraybuffer";
   opened.addEventListener("open", () => opened.send("next"));
   opened.addEventListener("message", async (event) => {
+    if (socket !== opened) { opened.close(); return; }
     try {
       const message = await decode(event.data);
       if (socket !== opened) return;
       if (!paused) { last = message; draw(message); }
       remember(message.header);
     } finally {
-      if (opened.readyState === WebSocket.OPEN) opened.send("next");
+      if (socket === opened && opened.readyState === WebSocket.OPEN) opened.send("next");
     }
   });
   opened.addEventListener("close", () => {
     if (socket !== opened) return;
     setState("disconnected");
-    setTimeout(begin, 1000);
+    const mine = generation;
+    setTimeout(() => { if (mine === generation) begin(); }, 1000);
   });
 }
 

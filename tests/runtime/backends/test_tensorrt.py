@@ -301,3 +301,27 @@ def test_without_a_driver_the_real_library_is_an_error():
         pytest.skip("this machine has a GPU")
     with pytest.raises(BackendUnavailable, match="CUDA: cuInit"):
         BindingsCuda(driver)
+
+
+def test_a_gpu_without_memory_for_the_engine_is_an_error_that_auto_passes_over(bundle, monkeypatch):
+    folder, manifest, gpu = bundle()
+    trt = sys.modules["tensorrt"]
+    loads = trt.Runtime.deserialize_cuda_engine
+
+    def without_memory(self, engine):
+        loaded = loads(self, engine)
+        loaded.create_execution_context = lambda: None
+        return loaded
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", without_memory)
+    with pytest.raises(BackendUnavailable, match="no memory left for the engine"):
+        open_backend("tensorrt", folder, manifest)
+    assert gpu.held == []
+
+
+def test_whatever_fails_after_loading_frees_all(bundle, monkeypatch):
+    folder, manifest, gpu = bundle()
+    monkeypatch.setattr(TensorRtBackend, "inspected", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_tensorrt_engine("tensorrt", folder, manifest)
+    assert gpu.held == []

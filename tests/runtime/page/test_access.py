@@ -51,6 +51,8 @@ def test_nothing_is_answered_without_the_token(get, outside, path):
 def test_the_token_moves_from_the_address_to_a_cookie(get, outside):
     response = get(outside, f"/?token={TOKEN}")
     assert (response.status, response.headers["location"]) == (303, "/")
+    response = get(outside, f"/stream.mjpg?source=rear&token={TOKEN}")
+    assert response.headers["location"] == "/stream.mjpg?source=rear"
     cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie

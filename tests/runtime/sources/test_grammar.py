@@ -158,3 +158,12 @@ def test_any_text_is_a_source_or_an_error(tmp_path_factory, text, loop):
     finally:
         os.chdir(before)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["replay:drive.mcap", "rtsp://me:hunter2@cam/1", "gst:videotestsrc"]
+)
+def test_only_what_ends_can_loop(text):
+    with pytest.raises(SourceError, match="--loop is for videos and images") as raised:
+        open_source(text, SourceSettings(loop=True))
+    assert "hunter2" not in str(raised.value)

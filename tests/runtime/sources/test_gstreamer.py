@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from runtime.errors import SourceError
 from runtime.sources.grammar import open_source
-from runtime.sources.gstreamer import csi_words, open_pipeline, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
+from runtime.sources.reconnect import _Connection
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import State, WatchdogLimits
 
@@ -40,7 +41,7 @@ def test_its_frames_are_those_of_the_pipeline(size_hw):
     height, width = size_hw
     red = "videotestsrc num-buffers=5 pattern=red ! "
     red += f"video/x-raw,format=RGB,width={width},height={height},framerate=25/1"
-    with open_pipeline("red", pipeline_words(red)) as source:
+    with PipelineOpener("red", pipeline_words(red))() as source:
         frames = [source.read() for _ in range(5)]
         with pytest.raises(SourceError, match="red ended after 5 frames"):
             source.read()
@@ -149,3 +150,34 @@ def test_no_pipeline_is_an_error():
     for text in ("", "  ", "'"):
         with pytest.raises(SourceError, match="gst:"):
             open_source(f"gst:{text}", SourceSettings())
+
+
+@needs_gstreamer
+def test_a_child_that_is_still_opening_does_not_outlive_us():
+    silent = "fakesrc is-live=true ! fakesink videotestsrc num-buffers=0"
+    opener = PipelineOpener("silent", pipeline_words(silent))
+    connection = _Connection(opener)
+    end_s = time.monotonic() + 5
+    while not children() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert children()
+    connection.abandon(3)
+    assert not connection.hangs
+    assert not children()
+
+
+@needs_gstreamer
+def test_the_error_is_found_behind_much_talk(monkeypatch, tmp_path):
+    program = tmp_path / "gst-launch-1.0"
+    lines = "for i in $(seq 3000); do echo talk $i; done; echo ERROR: no camera; exit 1"
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SourceError, match="gives no picture: ERROR: no camera"):
+        open_source("gst:videotestsrc", SourceSettings())
+
+
+def test_what_a_board_cannot_be_asked_is_an_error(board):
+    board("nvarguscamerasrc")
+    with pytest.raises(SourceError, match="--format is for cameras on USB"):
+        csi_words(0, SourceSettings(pixel_format="MJPG"))
