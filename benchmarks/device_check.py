@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.device_training import measure_training
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from benchmarks.timing import summarise, time_call
@@ -92,7 +91,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         raise StreamError(f"unknown backend {min(unknown)}; known: {', '.join(BACKENDS)}")
     with _with_engines(args.bundle, chosen) as bundle_dir:
         rows = _rows(bundle_dir, manifest, chosen)
-    training = measure_training() if chosen is None else []
+    training = _training() if chosen is None else []
     for row in training:
         print(_training_line(row))
     gpu = find_gpu()
@@ -104,6 +103,16 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         "cuda_of_driver": cuda_of_driver(),
         "machine": machine_record(),
     }
+
+
+def _training() -> list[dict[str, Any]]:
+    """Rows of training; a device has no torch."""
+    try:
+        from benchmarks.device_training import measure_training
+    except ModuleNotFoundError as error:
+        reason = f"{error}: pip install 'sfda-edge[adapt]'"
+        return [{"precision": "in any precision", "compiled": False, "did_not_run": reason}]
+    return measure_training()
 
 
 def _rows(
@@ -154,10 +163,14 @@ def _with_engines(bundle_dir: Path, chosen: Sequence[str] | None) -> Iterator[Pa
         copy = Path(shutil.copytree(bundle_dir, Path(folder) / "bundle"))
         wanted = [name for name in LIBRARIES if chosen is None or name in chosen]
         for library in wanted if find_gpu() is not None else ():
-            from export.engine.__main__ import main as build_engine
+            print(f"building an engine of {library}")
+            try:
+                from export.engine.__main__ import main as build_engine
 
-            if build_engine([str(copy), "--library", library]) != 0:
-                print(f"no engine of {library} was built: the reason stands above")
+                if build_engine([str(copy), "--library", library]) != 0:
+                    print(f"no engine of {library} was built: the reason stands above")
+            except ModuleNotFoundError as error:
+                print(f"no engine of {library} was built: {error}")
         yield copy
 
 

@@ -74,8 +74,11 @@ def _arguments(
             "[[source]]"
         )
     tokens: list[str] = []
+    here = parser.where
     for key, value in {**common, **table}.items():
+        parser.where = here if key in table else str(path)
         tokens += _tokens(parser, key, value)
+    parser.where = here
     args = parser.parse_args([*tokens, "--", where])
     args.name = name
     return args
@@ -87,7 +90,9 @@ def _tokens(parser: _ConfigParser, key: str, value: Any) -> list[str]:
     # The public way to ask a parser what it knows is to parse.
     action = parser._option_string_actions.get(flag)
     if action is None or key in _NOT_IN_A_FILE:
-        parser.error(f"unknown key '{key}'; keys are the flags of --help without their dashes")
+        parser.error(
+            f"unknown key '{key}'; keys are flags of --help, such as on-loss for --on-loss"
+        )
     if isinstance(value, bool):
         if action.nargs not in (0, "?"):
             parser.error(f"{key} is {str(value).lower()}, a value is needed")

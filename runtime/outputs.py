@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 _FILES = ("save", "labels", "record", "jsonl", "trace")
 
 
-def expanded(name: Path | str) -> Path:
-    """A file's name; codes of strftime in it stand for the time now, ``%%`` for a ``%``."""
+def expanded(name: Path | str, later_s: float = 0.0) -> Path:
+    """A file's name; codes of strftime in it stand for the time now, ``%%`` for a ``%``.
+
+    Args:
+        name: as it was given.
+        later_s: for a time so much later.
+
+    Raises:
+        SinkError: no file can have this name.
+    """
+    at = time.localtime(time.time() + later_s)
     try:
-        return Path(time.strftime(str(name)) if "%" in str(name) else name)
+        return Path(time.strftime(str(name), at) if "%" in str(name) else name)
     except ValueError as error:  # a null byte, or a code that strftime does not know
         raise SinkError(f"{str(name)!r} is no name for a file: {error}") from None
 
@@ -45,16 +54,47 @@ def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) ->
     inputs = [("bundle", bundle_dir)]
     inputs += [("source", _read_path(args.source)) for args in each]
     taken: dict[Path, str] = {}
+    if sum(args.jsonl == "-" for args in each) > 1:
+        raise SinkError("--jsonl - is for one source; give each of several a file of its own")
     for args in each:
+        _require_changing_names(args)
         for flag, path in _outputs(args):
             for what, read in inputs:
                 if _is_or_holds(read, path):
                     raise SinkError(f"{flag} {path} is in the {what}, {read}; name another file")
             if path in taken and not (flag == "--trace" and taken[path] == "--trace"):
                 raise SinkError(
-                    f"{flag} and {taken[path]} need different files, {path} comes twice"
+                    f"{flag} and {taken[path]} need different files, {path} comes twice: name "
+                    "another, for each of several sources one"
                 )
             taken[path] = flag
+
+
+def _require_changing_names(args: argparse.Namespace) -> None:
+    """With ``--split-minutes``, the next file must have another name.
+
+    Raises:
+        SinkError: it would not, or there is nothing to split.
+    """
+    if args.split_minutes is None:
+        return
+    split = [
+        (f"--{flag}", name)
+        for flag in _FILES
+        if flag != "trace" and (name := getattr(args, flag)) is not None and name != "-"
+    ]
+    if not split:
+        raise SinkError("--split-minutes: there is no file to split; add --record, --save, …")
+    for flag, name in split:
+        if expanded(name) == expanded(name, 60 * args.split_minutes):
+            raise SinkError(
+                f"--split-minutes {args.split_minutes:g}: {flag} {name} would have the same name "
+                f"then; add codes of the time, such as {_with_time(Path(name))}"
+            )
+
+
+def _with_time(name: Path) -> Path:
+    return name.with_name(f"{name.stem}-%Y%m%d-%H%M%S{name.suffix}")
 
 
 def _read_path(source: str) -> Path:
@@ -147,7 +187,7 @@ def open_sinks(
 
     args = run.args
     overlay = Overlay(run.label_space, caption=backend.caption())
-    lines = ResultLines(run.label_space, backend.record())
+    lines = ResultLines(run.name, run.label_space, backend.record())
     makers: list[Callable[[], Sink]] = []
     if args.show:
         makers.append(lambda: WindowSink(overlay))
@@ -196,8 +236,6 @@ def _file_makers(
             continue
         if args.split_minutes is None or name == "-":
             makers.append(partial(make, expanded(name)))
-        elif "%" not in str(name):
-            raise SinkError(f"--split-minutes needs codes such as %H%M in the name {name}")
         else:
             named = partial(expanded, name)
             makers.append(partial(SplitSink, named, make, period_s=60 * args.split_minutes))
@@ -209,5 +247,4 @@ def _recording(path: Path, overlay: Overlay, manifest: Manifest, lines: ResultLi
         from runtime.sinks.mcap import McapSink
     except ModuleNotFoundError as error:
         raise SinkError(missing_package("--record", error, "record")) from None
-    facts = {"model_sha256": manifest.sha256[manifest.model_file], **lines.backend}
-    return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=facts)
+    return McapSink(path, overlay, input_hw=manifest.input_hw, lines=lines, facts=lines.backend)

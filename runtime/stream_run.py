@@ -59,7 +59,9 @@ class StreamRun:
         stop: threading.Event,
         trace: TraceFile | None,
     ) -> None:
-        self.name = args.name or source.name
+        if args.name:
+            source.rename(args.name)
+        self.name = source.name
         self.args, self.source, self.label_space = args, source, manifest.label_space
         self.sinks: list[Sink] = []
         self.failure: Exception | None = None

@@ -36,7 +36,7 @@ class TraceFile(Closing):
         self._path, self._lock = path, threading.Lock()
         self._tracks: dict[tuple[str, str], int] = {}
         self._flushed_s = time.monotonic()
-        self._begun = False
+        self._begun, self._separator = False, "[\n"
         try:
             self._file = path.open(
                 "a", encoding="utf-8"
@@ -78,7 +78,6 @@ class TraceFile(Closing):
         if not self._begun:
             self._begun = True
             self._guarded(lambda: self._file.truncate(0))
-            self._guarded(lambda: self._file.write("[\n"))
 
     def _track(self, source: str, lane: str) -> int:
         """The number of a line in the picture; its name is written when it is new."""
@@ -91,7 +90,8 @@ class TraceFile(Closing):
         return track
 
     def _write(self, event: dict[str, Any]) -> None:
-        self._guarded(lambda: self._file.write(json.dumps(event) + ",\n"))
+        before, self._separator = self._separator, ",\n"
+        self._guarded(lambda: self._file.write(before + json.dumps(event)))
 
     def _guarded(self, write: Callable[[], object]) -> None:
         try:
@@ -115,7 +115,7 @@ class TraceFile(Closing):
                 return
             try:
                 if self._begun:
-                    self._file.write("{}]\n")
+                    self._file.write("]\n")
                 self._file.close()
             except OSError as error:
                 self._discard()

@@ -145,6 +145,7 @@ def proved(backend: Backend, bundle_dir: Path, manifest: Manifest) -> Backend:
     """
     try:
         require_precision(backend, manifest.precision)
+        backend.model_sha256 = manifest.sha256.get(manifest.model_file, "")
         golden = read_golden(bundle_dir, manifest)
         backend.agreement = None if golden is None else golden_agreement(backend, golden)
     except BaseException:

@@ -21,6 +21,7 @@ class Backend(Closing, ABC):
         precision: what the layers compute in, as found out.
         agreement: share of the golden frame's labels that are as exported; None without one.
         max_batch: images that it can take at once.
+        model_sha256: of the bundle's graph; empty before the backend is proved.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Backend(Closing, ABC):
     precision: str
     agreement: float | None = None
     max_batch: int = 1
+    model_sha256: str = ""
 
     @abstractmethod
     def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -49,6 +51,7 @@ class Backend(Closing, ABC):
             "library": self.library,
             "provider": self.provider,
             "precision": self.precision,
+            "model_sha256": self.model_sha256,
             "golden_agreement": None if self.agreement is None else round(self.agreement, 6),
         }
 

@@ -45,7 +45,7 @@ class SharedModel(Backend):
         self._backend = backend
         self.name, self.library = backend.name, backend.library
         self.provider, self.precision = backend.provider, backend.precision
-        self.agreement = backend.agreement
+        self.agreement, self.model_sha256 = backend.agreement, backend.model_sha256
         self.max_batch = min(backend.max_batch, max_batch or backend.max_batch)
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()

@@ -128,6 +128,10 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except (FileNotFoundError, NotADirectoryError):
+        if not bundle_dir.exists():
+            raise ManifestError(
+                f"{bundle_dir} does not exist; name a bundle, or make one with sfda-edge export"
+            ) from None
         raise ManifestError(
             f"{bundle_dir} is not a bundle: it has no {MANIFEST_FILE}; make one with "
             "sfda-edge export"

@@ -19,12 +19,13 @@ class ResultLines:
     """Makes the record of a result, for files and recordings.
 
     Args:
+        source: name of the source.
         label_space: names of the classes.
         backend: what runs the model, as ``Backend.record`` says; it stands in every record.
     """
 
-    def __init__(self, label_space: LabelSpace, backend: dict[str, Any]) -> None:
-        self._names, self.backend = label_space.names, backend
+    def __init__(self, source: str, label_space: LabelSpace, backend: dict[str, Any]) -> None:
+        self._source, self._names, self.backend = source, label_space.names, backend
 
     def record(self, result: Segmentation) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -36,6 +37,7 @@ class ResultLines:
         }
         return {
             "schema": SCHEMA,
+            "source": self._source,
             "frame": result.frame.index,
             "captured_ns": result.frame.captured_ns,
             "age_ms": round(result.frame.age_ms, 3),

@@ -50,6 +50,10 @@ class Source(Closing, ABC):
         """What the source is doing now."""
         return State.ENDED if self._ended else State.LIVE
 
+    def rename(self, name: str) -> None:
+        """Call it by the user's own name from now on."""
+        self.name = name
+
     def interrupt(self) -> None:
         """Let a ``read`` that waits, in another thread, return."""
 

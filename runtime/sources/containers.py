@@ -42,5 +42,12 @@ NETWORK = FfmpegLimits(
 )
 # What a child process writes into a pipe.
 GSTREAMER = FfmpegLimits(
-    (("protocol_whitelist", "pipe"), ("format_whitelist", "matroska,webm")), open_s=8.0
+    (
+        ("protocol_whitelist", "pipe"),
+        ("format_whitelist", "matroska,webm"),
+        # The header says all; a camera of 5 frames a second took 5 s to be probed.
+        ("analyzeduration", "1"),
+        ("fpsprobesize", "0"),
+    ),
+    open_s=8.0,
 )

@@ -155,7 +155,10 @@ class GStreamerSource(AvSource):
         except SourceError:
             said = self._last_words()
             self._end_child()
-            raise SourceError(f"{name} gives no picture: {said}") from None
+            raise SourceError(
+                f"{name} gives no picture: {said}. A pipeline ends with raw video and without a "
+                "sink; try it with gst-launch-1.0 PIPELINE ! videoconvert ! autovideosink"
+            ) from None
         finally:
             too_late.cancel()
 

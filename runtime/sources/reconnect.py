@@ -230,6 +230,11 @@ class ReconnectingSource(Source):
         self.watchdog.lost(f"{len(self._abandoned)} earlier connections hang in their library")
         return True
 
+    def rename(self, name: str) -> None:
+        """Call it by the user's own name from now on."""
+        super().rename(name)
+        self.watchdog.rename(name)
+
     def interrupt(self) -> None:
         """Let ``read`` return at once."""
         self._interrupted.set()

@@ -85,6 +85,10 @@ class Watchdog:
         self._said_s = 0.0
         self.entered: Counter[State] = Counter({State.OPENING: 1})
 
+    def rename(self, name: str) -> None:
+        """Log under this name."""
+        self._name = name
+
     @property
     def state(self) -> State:
         """The state now."""

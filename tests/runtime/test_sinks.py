@@ -231,16 +231,25 @@ def test_a_restart_begins_a_file_of_its_own(tmp_path):
     assert found == {"drive-10.txt": ["0"], "drive-10-2.txt": ["1"], "drive-10-3.txt": ["2"]}
 
 
-def test_split_files_need_changing_names(in_empty_folder, capsys):
-    command = ["streetsynth", "--frames", "2", "--jsonl", "out.jsonl", "--split-minutes", "1"]
-    assert stream.main(command) == 2
-    assert "--split-minutes needs codes such as %H%M in the name out.jsonl" in (
-        capsys.readouterr().err
-    )
-    command[4] = "out-%Y.jsonl"
-    assert stream.main(command) == 0
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jsonl", "out.jsonl"], r"--jsonl out\.jsonl would have the same name then; add codes"),
+        (["--jsonl", "out-%Y.jsonl"], r"such as out-%Y-%Y%m%d-%H%M%S\.jsonl"),
+        (["--jsonl", "-"], "there is no file to split"),
+        ([], "there is no file to split"),
+    ],
+)
+def test_split_files_need_changing_names(in_empty_folder, capsys, words, message):
+    assert stream.main(["streetsynth", "--frames", "2", "--split-minutes", "1", *words]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_split_files_have_the_times_of_their_beginning(in_empty_folder):
+    command = ["streetsynth", "--frames", "2", "--split-minutes", "0.05"]
+    assert stream.main([*command, "--jsonl", "out-%H%M%S.jsonl"]) == 0
     (only,) = in_empty_folder.iterdir()
-    assert re.fullmatch(r"out-\d{4}\.jsonl", only.name)
+    assert re.fullmatch(r"out-\d{6}\.jsonl", only.name)
 
 
 @pytest.mark.parametrize("name", ["labels", "labels.mkv"])

@@ -61,7 +61,7 @@ def test_what_a_kill_between_two_moves_left_is_put_back(bundle):
     before = read_manifest(bundle)
     shutil.copytree(bundle, bundle.with_name(".bundle.sfda-edge-new"))
     bundle.rename(bundle.with_name(".bundle.sfda-edge-old"))
-    with pytest.raises(ManifestError, match="is not a bundle"):
+    with pytest.raises(ManifestError, match="does not exist"):
         read_manifest(bundle)
     with pytest.raises(ParityError, match="another graph"), replacing(bundle):
         raise ParityError("another graph")
