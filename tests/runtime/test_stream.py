@@ -46,7 +46,7 @@ def test_camera0_without_a_camera_is_exit_code_2(in_empty_folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["streetsynth", "--bundle", "nowhere"], "is not a bundle"),
+        (["streetsynth", "--bundle", "nowhere"], "nowhere does not exist"),
         (
             ["streetsynth", "--backend", "magic"],
             "unknown backend 'magic'; known: auto, tensorrt",
