@@ -465,7 +465,7 @@ def test_the_command_prints_what_it_proved(trt, bundle, capsys):
     assert main([str(bundle), *flags]) == 0
     assert "34 CONVOLUTION HALF" in capsys.readouterr().out
     assert main([str(bundle / "nowhere"), *flags]) == 2
-    assert "is not a bundle" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_stubs_for_type_checkers_are_no_library(monkeypatch):
