@@ -42,7 +42,7 @@ for name in dev proc sys; do /bin/busybox mount --bind /\$name /host/\$name; don
 cd /host
 /bin/busybox chroot /host /usr/bin/env HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
   PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=2 SFDA_EDGE_CAMERA=vivid /bin/sh -c \
-  'cd $HERE && .venv/bin/python -m pytest -p no:cacheprovider --basetemp /tmp/pytest -rs -v --tb=short tests/machines/test_camera.py; echo "exit code \$?"'
+  'cd $HERE && .venv/bin/python tests/machines/in_camera_machine.py; echo "exit code \$?"'
 /bin/busybox poweroff -f
 INIT
 chmod +x "$INIT/init"
