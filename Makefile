@@ -40,8 +40,10 @@ PYTHON310 ?= python3.10
 test-python310:
 	$(PYTHON310) -m venv .venv-310
 	.venv-310/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[runtime-cpu,opencv-headless,video,serve,record]' \
-	  pytest pytest-xdist hypothesis onnx
+	  --constraint constraints.txt \
+	  --editable '.[adapt,export,runtime-cpu,opencv-headless,video,serve,record]' \
+	  pytest pytest-xdist hypothesis
+	.venv-310/bin/sfda-edge demo --out demo-310
 	OMP_NUM_THREADS=1 .venv-310/bin/python -m pytest -n 2 --dist loadfile tests/runtime
 
 test-arm: $(VENV)/dev.stamp
@@ -78,4 +80,4 @@ $(VENV)/dev.stamp: $(VENV)/user.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-310
+	rm -rf $(VENV) .venv-310 demo-310

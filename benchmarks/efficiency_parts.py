@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -92,16 +91,10 @@ def count_decoded(video: Path, convert: bool) -> int:
         video: to read.
         convert: to RGB as well.
     """
-    count = 0
-    with (
-        AvSource(str(video), str(video), FILES, live=True) as source,
-        contextlib.suppress(SourceError),  # a live source has no end
-    ):
-        while (frame := source.read()) is not None:
-            if convert:
-                frame.image  # noqa: B018 - converted when it is asked for
-            count += 1
-    return count
+    with AvSource(str(video), str(video), FILES, live=False) as source:
+        # The decoder's own frames: ``read`` of a file converts each one.
+        frames = iter(source.read, None) if convert else source._frames
+        return sum(1 for _ in frames)
 
 
 class PacedSource(AvSource):

@@ -36,11 +36,6 @@ class Hardware:
     power_w: dict[str, float] = field(default_factory=dict)
     throttling: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def throttled(self) -> tuple[str, ...]:
-        """The cooling devices that slow something down."""
-        return tuple(sorted(name for name, share in self.throttling.items() if share > 0))
-
     def record(self) -> dict[str, Any]:
         """Plain values for JSON; only what there is."""
         figures = vars(self).items()
@@ -53,10 +48,9 @@ class Hardware:
 
 def read_hardware(sys_dir: Path = _SYS) -> Hardware:
     """Read all figures; a few milliseconds."""
-    zones = _numbered(sys_dir / "class/thermal", "thermal_zone*", "temp", 1e-3)
     clocks, most = _clocks(sys_dir)
     return Hardware(
-        temperatures_c=zones,
+        temperatures_c=_temperatures(sys_dir / "class/thermal"),
         clocks_mhz=clocks,
         most_mhz=most,
         power_w=dict(_rails(sys_dir / "class/hwmon")),
@@ -79,14 +73,13 @@ def _name(path: Path) -> str:
     return path.parent.name
 
 
-def _numbered(folder: Path, pattern: str, value: str, factor: float) -> dict[str, float]:
-    """A value of each entry by its type; entries of one type get their numbers."""
+def _temperatures(folder: Path) -> dict[str, float]:
+    """Degrees of each thermal zone by its type; further ones of a type get their numbers."""
     found: dict[str, float] = {}
-    for entry in sorted(folder.glob(pattern)):
-        number = _number(entry / value)
-        if number is not None:
-            name = _name(entry / "type")
-            found[name if name not in found else f"{name} {entry.name}"] = number * factor
+    for zone in sorted(folder.glob("thermal_zone*")):
+        if (number := _number(zone / "temp")) is not None:
+            name = _name(zone / "type")
+            found[name if name not in found else f"{name} {zone.name}"] = number * 1e-3
     return found
 
 
@@ -135,23 +128,20 @@ class ThrottlingWatch:
 
     Args:
         say: takes the message.
-        read: reads the figures.
+        sys_dir: where the kernel shows its figures.
     """
 
-    def __init__(
-        self, say: Callable[[str], None], read: Callable[[], Hardware] = read_hardware
-    ) -> None:
-        self._say, self._read = say, read
-        self._before: tuple[str, ...] = ()
+    def __init__(self, say: Callable[[str], None], sys_dir: Path = _SYS) -> None:
+        self._say, self._thermal = say, sys_dir / "class/thermal"
+        self._before: list[str] = []
 
     def look(self) -> None:
-        """Compare with the last look."""
-        hardware = self._read()
-        now, before = hardware.throttled, self._before
-        self._before = now
+        """Compare with the last look. Temperatures are read only if there is something to say."""
+        now = sorted(name for name, share in _throttling(self._thermal) if share > 0)
+        before, self._before = self._before, now
         if now == before:
             return
-        warmest = max(hardware.temperatures_c.values(), default=None)
+        warmest = max(_temperatures(self._thermal).values(), default=None)
         at = "" if warmest is None else f"; the warmest part has {warmest:.0f} °C"
         if now:
             self._say(f"the machine is slowed down by {', '.join(now)}{at}")

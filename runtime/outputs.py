@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
     from runtime.stream_run import StreamRun
 
 _FILES = ("save", "labels", "record", "jsonl", "trace")
+# The beginning of every unit of time: a name that changes from here on changes whenever we start.
+_NEW_YEAR = datetime(2026, 1, 1)
 
 
-def expanded(name: Path | str, later_s: float = 0.0) -> Path:
-    """A file's name; codes of strftime in it stand for the time now, ``%%`` for a ``%``.
+def expanded(name: Path | str, at: datetime | None = None) -> Path:
+    """A file's name; codes of strftime in it stand for a time, ``%%`` for a ``%``.
 
     Args:
         name: as it was given.
-        later_s: for a time so much later.
+        at: the time; None for now.
 
     Raises:
         SinkError: no file can have this name.
     """
-    at = time.localtime(time.time() + later_s)
+    moment = (at or datetime.now()).timetuple()
     try:
-        return Path(time.strftime(str(name), at) if "%" in str(name) else name)
+        return Path(time.strftime(str(name), moment) if "%" in str(name) else name)
     except ValueError as error:  # a null byte, or a code that strftime does not know
         raise SinkError(f"{str(name)!r} is no name for a file: {error}") from None
 
@@ -85,8 +88,9 @@ def _require_changing_names(args: argparse.Namespace) -> None:
     ]
     if not split:
         raise SinkError("--split-minutes: there is no file to split; add --record, --save, …")
+    later = _NEW_YEAR + timedelta(minutes=args.split_minutes)
     for flag, name in split:
-        if expanded(name) == expanded(name, 60 * args.split_minutes):
+        if expanded(name, _NEW_YEAR) == expanded(name, later):
             raise SinkError(
                 f"--split-minutes {args.split_minutes:g}: {flag} {name} would have the same name "
                 f"then; add codes of the time, such as {_with_time(Path(name))}"

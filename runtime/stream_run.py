@@ -134,7 +134,9 @@ def run_all(runs: Sequence[StreamRun]) -> None:
     if len(runs) == 1:
         runs[0].run(report)
         return
-    threads = [threading.Thread(target=run.run_beside_others, name=run.name) for run in runs]
+    threads = [
+        threading.Thread(target=run.run_beside_others, name=run.name, daemon=True) for run in runs
+    ]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

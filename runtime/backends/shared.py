@@ -10,6 +10,8 @@ import numpy as np
 from runtime.backends.base import Backend
 from runtime.errors import BackendUnavailable
 
+_JOIN_S = 1.5
+
 
 class _Request:
     """An image, and in time its outputs or an error."""
@@ -93,6 +95,3 @@ class SharedModel(Backend):
             self._closed = True
             self._changed.notify()
         self._thread.join(_JOIN_S)
-
-
-_JOIN_S = 1.5

@@ -7,7 +7,9 @@ from pathlib import Path
 from runtime.errors import SinkError, missing_package
 from runtime.frames import Segmentation
 from runtime.sinks import Sink
+from runtime.sinks.encoders import FFV1, AvEncoder
 from runtime.sinks.video import FrameTimes
+from runtime.sources.av_source import has_av
 
 _VIDEO = ".mkv"
 _LOSSY = (".mp4", ".avi", ".mov", ".webm", ".m4v")  # nobody means a folder by these
@@ -57,9 +59,8 @@ class LabelImagesSink:
         """
         if result.repeated:
             return
-        png = self._cv2.imencode(".png", result.label_map, [self._cv2.IMWRITE_PNG_COMPRESSION, 1])[
-            1
-        ]
+        fast = [self._cv2.IMWRITE_PNG_COMPRESSION, 1]
+        _, png = self._cv2.imencode(".png", result.label_map, fast)
         path = self._folder / f"{result.frame.index:08d}.png"
         part = path.with_suffix(".part")  # a kill leaves no half of a map under its name
         try:
@@ -76,15 +77,10 @@ class LabelVideoSink:
     """Writes FFV1 in Matroska, grey: every pixel comes back as it was."""
 
     def __init__(self, path: Path, times: FrameTimes) -> None:
-        try:
-            from runtime.sinks.encoders import FFV1, AvEncoder
-            from runtime.sources.av_source import load_av
-
-            load_av()
-        except ModuleNotFoundError as error:
-            raise SinkError(missing_package(f"--labels {path}", error, "video")) from None
-        self._path, self._times, self._make = path, times, AvEncoder
-        self._codec = FFV1
+        if not has_av():
+            missing = ModuleNotFoundError(name="av")
+            raise SinkError(missing_package(f"--labels {path}", missing, "video"))
+        self._path, self._times = path, times
         self._encoder: AvEncoder | None = None
 
     def write(self, result: Segmentation) -> None:
@@ -97,10 +93,8 @@ class LabelVideoSink:
             return
         time_s = self._times.since_first(result)
         if self._encoder is None:
-            hw = result.label_map.shape[:2]
-            self._encoder = self._make(
-                self._path, (hw[0], hw[1]), self._times.fps, codec=self._codec
-            )
+            height, width = result.label_map.shape
+            self._encoder = AvEncoder(self._path, (height, width), self._times.fps, codec=FFV1)
         self._encoder.write(result.label_map, time_s)
 
     def close(self) -> None:

@@ -41,16 +41,20 @@ class Service:
             if self._states[name] == state:
                 return
             self._states[name] = state
-            if not all(self._states.values()):
-                return
-            ready = "" if self._ready else "READY=1\n"
-            self._ready = True
-            many = len(self._states) > 1
-            told = ", ".join(
-                f"{name} is {found}" if many else f"the source is {found}"
-                for name, found in self._states.items()
-            )
-            self._send(f"{ready}STATUS={told}")
+            self._tell()
+
+    def _tell(self) -> None:
+        """Send all states, once every source has one; with the first time that we are ready."""
+        if not all(self._states.values()):
+            return
+        ready = "" if self._ready else "READY=1\n"
+        self._ready = True
+        many = len(self._states) > 1
+        told = ", ".join(
+            f"{name} is {found}" if many else f"the source is {found}"
+            for name, found in self._states.items()
+        )
+        self._send(f"{ready}STATUS={told}")
 
     def frame(self, name: str) -> None:
         """A source has a new frame; the watchdog is fed four times in its period at most."""
@@ -71,6 +75,8 @@ class Service:
             if all(state == "ended" for state in self._states.values()):
                 self._send("STOPPING=1")
                 self._socket.close()
+            else:
+                self._tell()  # the others may have waited for this one
 
     def _send(self, text: str) -> None:
         # A manager that went away is no reason to stop a stream.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.labels.class_map import ClassMap
@@ -32,12 +32,12 @@ class ModelSpec:
     architecture: str
     label_space: LabelSpace
     input_hw: tuple[int, int]
-    _: KW_ONLY
-    mean: Channels = IMAGENET_MEAN
-    std: Channels = IMAGENET_STD
-    class_map: ClassMap | None = None
-    bgr: bool = False
-    feature_layer: str | None = None
+    # By name only. KW_ONLY would say it once, but msgspec cannot read it on Python 3.10.
+    mean: Channels = field(default=IMAGENET_MEAN, kw_only=True)
+    std: Channels = field(default=IMAGENET_STD, kw_only=True)
+    class_map: ClassMap | None = field(default=None, kw_only=True)
+    bgr: bool = field(default=False, kw_only=True)
+    feature_layer: str | None = field(default=None, kw_only=True)
 
     @property
     def output_space(self) -> LabelSpace:

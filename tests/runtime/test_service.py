@@ -97,8 +97,18 @@ def test_every_source_feeds_the_watchdog(manager):
     service.frame("rear")
     assert heard(manager) == ["WATCHDOG=1"]
     sinks["rear"].close()
+    assert heard(manager) == ["STATUS=front is live, rear is ended"]
     service.frame("front")
     assert heard(manager) == ["WATCHDOG=1"], "one that has ended is not waited for"
     sinks["front"].close()
     sinks["front"].close()
     assert heard(manager) == ["STOPPING=1"]
+
+
+def test_a_source_that_fails_before_its_first_result_leaves_the_others_ready(manager):
+    service = Service(str(manager.getsockname()), ["front", "rear"])
+    service.state("front", "live")
+    assert heard(manager) == []
+    ServiceSink(service, "rear").close()
+    assert heard(manager) == ["READY=1\nSTATUS=front is live, rear is ended"]
+    ServiceSink(service, "front").close()

@@ -245,6 +245,24 @@ def test_split_files_need_changing_names(in_empty_folder, capsys, words, message
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("name", "minutes", "changes"),
+    [
+        ("%H%M.mcap", 60, True),
+        ("%H.mcap", 60, True),
+        ("%H.mcap", 30, False),  # between ten and half past ten; from half past on it would
+        ("%M.mcap", 60, False),  # the same minute of the next hour
+        ("%Y%m%d.mcap", 60, False),
+        ("%Y%m%d.mcap", 24 * 60, True),
+        ("100%%.mcap", 60, False),
+    ],
+)
+def test_whether_a_name_changes_does_not_depend_on_the_time_of_day(name, minutes, changes, capsys):
+    command = ["nowhere.mp4", "--record", name, "--split-minutes", str(minutes)]
+    assert stream.main(command) == 2
+    assert ("would have the same name" in capsys.readouterr().err) != changes
+
+
 def test_split_files_have_the_times_of_their_beginning(in_empty_folder):
     command = ["streetsynth", "--frames", "2", "--split-minutes", "0.05"]
     assert stream.main([*command, "--jsonl", "out-%H%M%S.jsonl"]) == 0
