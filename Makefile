@@ -42,7 +42,7 @@ test-python310:
 	.venv-310/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt \
 	  --editable '.[adapt,export,runtime-cpu,opencv-headless,video,serve,record]' \
-	  pytest pytest-xdist hypothesis
+	  pytest pytest-timeout pytest-xdist hypothesis
 	.venv-310/bin/sfda-edge demo --out demo-310
 	OMP_NUM_THREADS=1 .venv-310/bin/python -m pytest -n 2 --dist loadfile tests/runtime
 

@@ -17,14 +17,16 @@ class Doubling(Backend):
     name, library, provider, precision = "doubling", "none", "CPU", "fp32"
 
     def __init__(self, max_batch=1):
-        self.max_batch, self.may_begin = max_batch, threading.Event()
+        self.max_batch = max_batch
+        self.began, self.may_go_on = threading.Event(), threading.Event()
         self.batches, self.threads, self.closed = [], set(), False
 
     def outputs(self, image):
         return {"label_map": image * 2}
 
     def batch_outputs(self, images):
-        assert self.may_begin.wait(10)
+        self.began.set()
+        assert self.may_go_on.wait(10)
         self.batches.append(len(images))
         self.threads.add(threading.get_ident())
         if any(image.max() == 13 for image in images):
@@ -37,7 +39,7 @@ class Doubling(Backend):
 
 def ready():
     backend = Doubling()
-    backend.may_begin.set()
+    backend.may_go_on.set()
     return backend
 
 
@@ -54,11 +56,13 @@ def test_each_thread_gets_its_own_answers(max_batch):
         threads = [
             threading.Thread(target=ask, args=(shared, range(n, 12, 4), found[n])) for n in found
         ]
-        for thread in threads:
+        threads[0].start()
+        assert backend.began.wait(10)  # the first image is with the model, alone
+        for thread in threads[1:]:
             thread.start()
-        while len(shared._waiting) < 3:  # the fourth is with the model
+        while len(shared._waiting) < 3:
             time.sleep(0.001)
-        backend.may_begin.set()
+        backend.may_go_on.set()
         for thread in threads:
             thread.join()
     assert found == {n: [2 * value for value in range(n, 12, 4)] for n in found}

@@ -7,7 +7,7 @@ import pytest
 from runtime.bundle.manifest import read_manifest
 from sfda_edge.cli import main as cli
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
