@@ -54,6 +54,8 @@ def read_config(
         )
     parser = _ConfigParser(prog=str(path))
     add_arguments(parser)
+    parser.where = str(path)
+    parser.parse_args(_tokens(parser, common))  # what is wrong above the sources is in none of them
     return _named_once(path, [_arguments(path, parser, common, table) for table in tables])
 
 
@@ -73,19 +75,17 @@ def _arguments(
             f"{parser.where}: {', '.join(misplaced)} is of all sources; write it above the first "
             "[[source]]"
         )
-    tokens: list[str] = []
-    here = parser.where
-    for key, value in {**common, **table}.items():
-        parser.where = here if key in table else str(path)
-        tokens += _tokens(parser, key, value)
-    parser.where = here
-    args = parser.parse_args([*tokens, "--", where])
+    args = parser.parse_args([*_tokens(parser, {**common, **table}), "--", where])
     args.name = name
     return args
 
 
-def _tokens(parser: _ConfigParser, key: str, value: Any) -> list[str]:
-    """A setting as words of a command line."""
+def _tokens(parser: _ConfigParser, settings: dict[str, Any]) -> list[str]:
+    """Settings as words of a command line."""
+    return [token for key, value in settings.items() for token in _words(parser, key, value)]
+
+
+def _words(parser: _ConfigParser, key: str, value: Any) -> list[str]:
     flag = f"--{key}"
     # The public way to ask a parser what it knows is to parse.
     action = parser._option_string_actions.get(flag)

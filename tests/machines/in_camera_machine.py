@@ -7,6 +7,7 @@ import pytest
 
 from runtime.output import leave
 
+# Of that machine's file system only /tmp can be written.
 ARGUMENTS = ["-p", "no:cacheprovider", "--basetemp", "/tmp/pytest", "-rs", "--tb=short"]
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import stream
+from runtime.backends.shared import SharedModel
 from runtime.config import OF_PROCESS, read_config
 from runtime.errors import ConfigError
+from runtime.sinks.labels import LabelImagesSink
 from runtime.stream_arguments import add_arguments, build_parser
 from runtime.toml_file import tomllib
 
@@ -64,7 +66,8 @@ SOURCE = '[[source]]\nfrom = "camera0"\n'
         ("[source]\nfrom = 'camera0'", "lists no source"),
         ("[[source]]\nname = 'a'", "needs a source, such as from"),
         (SOURCE + "name = 3", "name is 3, a text is needed"),
-        ("colour = 3\n" + SOURCE, "unknown key 'colour'"),
+        ("colour = 3\n" + SOURCE, r"stream\.toml: unknown key 'colour'"),
+        ("size = '640'\n" + SOURCE, r"stream\.toml: size: expected WIDTHxHEIGHT"),
         ("config = 'a'\n" + SOURCE, "unknown key 'config'"),
         ("help = true\n" + SOURCE, "unknown key 'help'"),
         ("on_loss = 'hold'\n" + SOURCE, "unknown key 'on_loss'"),
@@ -229,23 +232,29 @@ def test_the_log_format_of_the_file_is_used(in_empty_folder, config):
     assert all(json.loads(line)["level"] == "INFO" for line in done.stderr.splitlines())
 
 
-def test_an_unexpected_failure_of_one_source_is_no_success(config, capsys, monkeypatch, logged):
-    from runtime.backends.shared import SharedModel
+@pytest.mark.parametrize(
+    ("owner", "name", "said"),
+    [
+        (SharedModel, "outputs", "fails: CUDA out of memory"),
+        (LabelImagesSink, "write", "RuntimeError: CUDA out of memory"),
+    ],
+)
+def test_an_unexpected_failure_of_one_source_is_no_success(
+    in_empty_folder, config, capsys, monkeypatch, logged, owner, name, said
+):
+    right, calls = getattr(owner, name), []
 
-    right = SharedModel.outputs
-    calls = []
-
-    def outputs(self, image):
+    def fails_at_the_third(self, argument):
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("CUDA out of memory")
-        return right(self, image)
+        return right(self, argument)
 
-    monkeypatch.setattr(SharedModel, "outputs", outputs)
-    text = 'frames = 3\n[[source]]\nname = "a"\nfrom = "streetsynth"\n'
-    path = config(text + '[[source]]\nname = "b"\nfrom = "streetsynth"')
+    monkeypatch.setattr(owner, name, fails_at_the_third)
+    text = 'frames = 3\n[[source]]\nname = "a"\nfrom = "streetsynth"\nlabels = "a"\n'
+    path = config(text + '[[source]]\nname = "b"\nfrom = "streetsynth"\nlabels = "b"')
     assert stream.main(["--config", str(path)]) == 2
-    assert "fails: CUDA out of memory" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_a_batch_that_will_not_be_is_said(config, logged):

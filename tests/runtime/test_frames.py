@@ -7,6 +7,7 @@ import pytest
 
 from runtime.frames import GRID_PX, Frame, LazyImage
 from runtime.pipeline import Pipeline
+from runtime.sources import av_source
 from runtime.sources.av_source import AvSource
 from runtime.sources.base import ImageSource
 from runtime.sources.containers import FILES
@@ -78,10 +79,14 @@ def video(request, tmp_path):
     return path
 
 
-def test_the_sample_is_the_brightness_of_the_image(video):
+def test_the_sample_is_the_brightness_of_the_image(video, monkeypatch):
+    convert, converted = av_source._converted, []
+    monkeypatch.setattr(av_source, "_converted", lambda f: converted.append(1) or convert(f))
     with AvSource("clip", str(video), FILES, live=True) as source:
         frame = source.read()
+    assert not converted, "a live source's frame is converted when it is used"
     sample = frame.sample()
+    assert bool(converted) == (sample.ndim == 3)
     grid = frame.image[::GRID_PX, ::GRID_PX]
     grey = sample if sample.ndim == 2 else sample.mean(-1)
     np.testing.assert_allclose(grey, grid.mean(-1), atol=6)

@@ -280,7 +280,7 @@ def test_label_maps_come_back_as_they_were(in_empty_folder, name):
     for index, label_map in enumerate(maps):
         one = replace(result(index), label_map=label_map)
         sink.write(one)
-        sink.write(replace(one, repeated=True))  # has none of its own
+        sink.write(replace(one, label_map=255 - label_map, repeated=True))  # not its own
     sink.close()
     if name.endswith(".mkv"):
         with av.open(name) as container:

@@ -80,7 +80,11 @@ def test_a_dynamic_batch_is_streamed_image_by_image(tmp_path, request_, frames):
     export_bundle(replace(request_, dynamic_batch=True), tmp_path / "bundle")
     manifest = read_manifest(tmp_path / "bundle")
     with open_backend("onnxruntime", tmp_path / "bundle", manifest) as backend:
-        assert backend.infer(frames[0]).shape == manifest.input_hw
+        alone = [backend.infer(frame) for frame in frames[:3]]
+        together = [found["label_map"] for found in backend.batch_outputs(frames[:3])]
+    assert alone[0].shape == manifest.input_hw
+    assert (alone[0] != alone[1]).any(), "the order can be seen"
+    np.testing.assert_array_equal(together, alone)
     assert "uint8 RGB, (N, 96, 192, 3)" in (tmp_path / "bundle" / "card.md").read_text()
 
 

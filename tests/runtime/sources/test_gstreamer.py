@@ -66,6 +66,7 @@ def test_a_child_that_crashes_or_hangs_is_started_again(blow):
         for _ in range(5):
             source.read()
         (first,) = children()
+        assert os.getsid(first) == first, "a Ctrl-C in the terminal is for us alone"
         os.kill(first, blow)
         start_s = time.monotonic()
         while source.reconnects == 0:
