@@ -6,6 +6,7 @@ On one 720p video, in alternating rounds of one run:
     engine, spinning       the same while idle threads wait in a loop, as ONNX Runtime's default is
     stream                 file to label map, every frame
     stream, video          with overlay and H.264
+    …, spinning            the same two on such threads
     plain loop             OpenCV reads and resizes, ONNX Runtime runs, one after the other
     plain loop, video      with colours blended and OpenCV's mp4v
     stream on openvino, opencv   the same stream on other libraries
@@ -31,6 +32,7 @@ import numpy as np
 from benchmarks.efficiency_parts import (
     NoModel,
     PacedSource,
+    SpinningThreads,
     count_decoded,
     plain_loop,
     write_video,
@@ -40,7 +42,6 @@ from benchmarks.records import output_file, write_record
 from benchmarks.timing import time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
-from runtime.backends.ort_session import open_session
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.images import resize_image
@@ -141,8 +142,7 @@ class _Bench:
             except StreamError as error:
                 print(f"{name} is not measured: {error}", file=sys.stderr)
         self._model = args.bundle / manifest.model_file
-        self._default_session = open_session(self._model, args.threads)
-        self._entry = self._default_session.get_inputs()[0].name
+        self._spinning = SpinningThreads(self._model, manifest, args.threads)
         self._threads = args.threads
         with open_source(str(self._video)) as source:
             frames = iter(source.read, None)
@@ -157,9 +157,11 @@ class _Bench:
         """Frames a second of each row, one for each round."""
         rows: dict[str, Callable[[], float]] = {
             "engine": partial(self._engine, self._backend.outputs),
-            "engine, spinning": partial(self._engine, self._spinning),
+            "engine, spinning": partial(self._engine, self._spinning.outputs),
             "stream": partial(self._stream, self._backend),
+            "stream, spinning": partial(self._stream, self._spinning),
             "stream, video": partial(self._stream, self._backend, video="ours.mp4"),
+            "stream, video, spinning": partial(self._stream, self._spinning, video="ours.mp4"),
             "plain loop": self._plain,
             "plain loop, video": partial(self._plain, video="plain.mp4"),
         }
@@ -180,9 +182,6 @@ class _Bench:
         for image in self._images:
             run(image)
         return len(self._images) / (time.perf_counter() - start_s)
-
-    def _spinning(self, image: np.ndarray) -> Any:
-        return self._default_session.run(None, {self._entry: image[None]})
 
     def _stream(self, backend: Backend, video: str = "") -> float:
         with open_source(str(self._video)) as source:
@@ -256,7 +255,7 @@ def text(record: dict[str, Any]) -> str:
     for name, rate in record["per_second"].items():
         ratio = record["ratio_to_engine"][name]
         rounds = ", ".join(f"{100 * one:.1f}" for one in ratio["rounds"])
-        lines.append(f"{name:<20} {rate:7.1f} frames/s  {100 * ratio['median']:6.1f} % ({rounds})")
+        lines.append(f"{name:<23} {rate:7.1f} frames/s  {100 * ratio['median']:6.1f} % ({rounds})")
     live = record["live"]
     lines.append(
         f"live at {live['frames_a_second']:.1f} frames/s: age p50 {live['age_p50_ms']:.1f} ms, "

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.backends import Backend
+from runtime.backends.ort_session import open_session
 from runtime.bundle.manifest import LABEL_MAP, Manifest
 from runtime.errors import SourceError
 from runtime.frames import LazyImage
@@ -114,6 +115,22 @@ class PacedSource(AvSource):
             return None
         self._captured_ns = captured_ns  # the file's own times are of another rate
         return image
+
+
+class SpinningThreads(Backend):
+    """The graph in a session whose idle threads wait in a loop, as ONNX Runtime's default is."""
+
+    name, library, provider, precision = "spinning", "ONNX Runtime", "CPU", "fp32"
+
+    def __init__(self, model: Path, manifest: Manifest, num_threads: int) -> None:
+        self._session = open_session(model, num_threads)
+        self._entry = self._session.get_inputs()[0].name
+        self._names = list(manifest.outputs)
+
+    def outputs(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """(H, W, 3) uint8 RGB at the input size → all outputs by name."""
+        found = self._session.run(self._names, {self._entry: image[None]})
+        return {name: one[0] for name, one in zip(self._names, found, strict=True)}
 
 
 class NoModel(Backend):
