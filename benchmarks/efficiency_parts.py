@@ -104,6 +104,7 @@ class PacedSource(AvSource):
     def __init__(self, video: Path, rate: float) -> None:
         super().__init__(str(video), str(video), FILES, live=True)
         self._period_s, self._next_s = 1 / rate, time.monotonic()
+        self.promised = None  # of a file; it ends early here, without what its decoder holds back
 
     def _next_image(self) -> np.ndarray | LazyImage | None:
         time.sleep(max(0.0, self._next_s - time.monotonic()))

@@ -43,8 +43,8 @@ class OnnxRuntimeBackend(Backend):
     ) -> None:
         self.name = name
         with tempfile.TemporaryDirectory() as folder:
-            # Reading, drawing and encoding need the processor between two inferences: threads that
-            # spin on cost a stream of 720p with video a fifth of its rate on two cores.
+            # Reading, drawing and encoding need the processor between two inferences. Threads that
+            # spin on cost 720p with video a tenth of its rate with a small network on two cores.
             self._session = open_session(
                 model_path, num_threads, providers, Path(folder, "profile"), spin=False
             )
