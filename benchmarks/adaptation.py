@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     speed.add_argument("--out", type=output_file, default=str(SPEED_FILE), metavar="FILE")
     speed.set_defaults(run=_speed)
     for command in (accuracy, speed):
-        command.add_argument("--tasks", default="A", help="A to F (default: %(default)s)")
+        command.add_argument("--tasks", default="A", help="A to F, A-out, clip … (%(default)s)")
         command.add_argument("--recipes", default=RECIPES, help="(default: %(default)s)")
         command.add_argument("--data", type=Path, metavar="DIR", help="CamVid and the weights")
         command.add_argument(

@@ -70,8 +70,7 @@ def measure_row(
     """Adapt, and score source, final and returned model and every scored checkpoint."""
     method_name, recipe = load_method_recipe(recipe_name, None, (*overrides, f"seed={seed}"))
     source = load_source(benchmark.flags)
-    images = open_images(benchmark.target)
-    target = TargetImages(images, source.spec.input_hw)
+    target = TargetImages(benchmark.target_images(), source.spec.input_hw)
     fabric = open_fabric(device, precision)
     with tempfile.TemporaryDirectory() as folder:
         task = AdaptationTask(

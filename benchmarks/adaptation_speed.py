@@ -18,7 +18,6 @@ from benchmarks.adaptation_tasks import BenchmarkTask
 from benchmarks.timing import time_in_turn
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation
-from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.data.target import TargetImages
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -73,7 +72,7 @@ def _begun(
     changes = (f"batch_size={batch_size}", "steps=100000")
     method_name, recipe = load_method_recipe(recipe_name, None, changes)
     source = load_source(benchmark.flags)
-    images = open_images(benchmark.target)
+    images = benchmark.target_images()
     few = ImageSet(images.title, images.samples[:NUM_IMAGES], images.label_space)
     target = TargetImages(few, source.spec.input_hw)
     task = AdaptationTask(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sfda_edge.data import open_images
+from sfda_edge.data.images import ImageSet
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import ModelRequest
+
+OTHER_DRIVES = ("0006R0", "0001TP")  # of CamVid's training images; val is of drive 0016E5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -17,6 +21,7 @@ class BenchmarkTask:
         title: for the table.
         flags: the source model.
         target: images to adapt to, as ``open_images`` takes them.
+        drives: only the images whose names begin so; empty for all.
         validation: labelled images.
         labels_dir: of a plain folder of them.
     """
@@ -26,10 +31,28 @@ class BenchmarkTask:
     target: str
     validation: str
     labels_dir: Path | None = None
+    drives: tuple[str, ...] = ()
+
+    def target_images(self) -> ImageSet:
+        """The images to adapt to.
+
+        Raises:
+            DataError: there are none.
+        """
+        images = open_images(self.target)
+        if not self.drives:
+            return images
+        kept = tuple(s for s in images.samples if Path(s.name).name.startswith(self.drives))
+        if not kept:
+            raise DataError(f"{self.target} has no image of drives {', '.join(self.drives)}")
+        return replace(images, samples=kept)
 
 
 def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, BenchmarkTask]:
-    """The tasks by letter.
+    """The tasks by name.
+
+    In A, B and D two thirds of the target images are of the drive that is scored. In A-out, B-out
+    and D-out none is: what was learned has to carry over to another drive.
 
     Args:
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
@@ -40,9 +63,13 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
     camvid = f"camvid:{real}/data/camvid"
     packaged = ModelRequest()  # trained on StreetSynth's clear style, with train-demo
 
-    def to_camvid(title: str, source: ModelRequest) -> BenchmarkTask:
+    def to_camvid(title: str, source: ModelRequest, drives: tuple[str, ...] = ()) -> BenchmarkTask:
         return BenchmarkTask(
-            title=title, flags=source, target=f"{camvid}/train", validation=f"{camvid}/val"
+            title=title,
+            flags=source,
+            target=f"{camvid}/train",
+            validation=f"{camvid}/val",
+            drives=drives,
         )
 
     def to_style(style: str) -> BenchmarkTask:
@@ -55,13 +82,23 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             validation=f"{rendered}/val",
         )
 
+    of_camvid = {
+        "A": ("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(real, "s2.0", "1024x512")),
+        "B": ("StreetSynth → CamVid", packaged),
+        "D": ("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
+    }
     return {
-        "A": to_camvid("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(real, "s2.0", "1024x512")),
-        "B": to_camvid("StreetSynth → CamVid", packaged),
+        **{name: to_camvid(*task) for name, task in of_camvid.items()},
+        **{f"{name}-out": to_camvid(*task, OTHER_DRIVES) for name, task in of_camvid.items()},
         "C": to_style("dusk"),
-        "D": to_camvid("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
         "E": to_style("rain"),
         "F": to_style("clear"),  # no domain shift: nothing to gain
+        "clip": BenchmarkTask(
+            title="StreetSynth clear → the packaged dusk images, scored on the dusk clip",
+            flags=packaged,
+            target="streetsynth:target",
+            validation="streetsynth:clip",
+        ),
     }
 
 

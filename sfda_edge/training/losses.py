@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm.layers import Layers, running_statistics
-from sfda_edge.runs.distributed import mean_over, num_processes, summed
+from sfda_edge.runs.distributed import mean_over
 
 
 def max_square(probabilities: Tensor) -> Tensor:
@@ -58,19 +58,6 @@ def mean_absolute(first: Tensor, second: Tensor) -> Tensor:
     """Mean absolute difference of all elements: E4 on outputs and E8 on attention."""
     difference = (first - second).abs()
     return mean_over(difference, torch.ones_like(difference))
-
-
-def batch_moments(*features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel of (N, C, …) over the global batch, differentiable.
-
-    Of several, such as the inputs of a layer that runs twice, over all of them.
-    """
-    values = torch.cat([part.float().transpose(0, 1).flatten(1) for part in features], 1)
-    count = values.shape[1] * num_processes()
-    mean = summed(values.sum(1)) / count
-    # Around the mean, not E[x²] − E[x]²: single precision has too few digits for that.
-    variance = summed((values - mean[:, None]).square().sum(1)) / count
-    return mean, variance
 
 
 def batchnorm_statistics_loss(

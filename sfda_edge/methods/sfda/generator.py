@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfda_edge.training.losses import batch_moments
+from sfda_edge.batchnorm.global_batch import GlobalBatchNorm
 
 _STRIDE = 16
 _WIDTHS = (512, 256, 128, 64, 64)
-
-
-class GlobalBatchNorm(nn.Module):
-    """BatchNorm by the statistics of the global batch, on any device; keeps none.
-
-    A generator is only ever used on whole batches, so running statistics have no reader.
-    ``torch.nn.SyncBatchNorm`` would do the same but refuses CPUs.
-    """
-
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, variance = batch_moments(x)
-        scale = self.weight * (variance + self.epsilon).rsqrt()
-        return x * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)
 
 
 class Generator(nn.Module):

@@ -15,6 +15,7 @@ class map joins the network's outputs, L_TAR, entropies and D see the joined one
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sfda_edge.batchnorm.global_batch import batch_mode, batch_moments
 from sfda_edge.batchnorm.layers import batchnorm_layers, observing_inputs
 from sfda_edge.errors import CollapseError, RecipeError
 from sfda_edge.methods.base import AdaptationMethod
@@ -40,7 +42,6 @@ from sfda_edge.runs.distributed import local_rows, num_processes, summed
 from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import (
     attention_divergence,
-    batch_moments,
     batchnorm_statistics_loss,
     max_square,
     mean_absolute,
@@ -53,6 +54,7 @@ from sfda_edge.training.optimization import (
 )
 
 MOST_PICTURES = 4
+_STATISTICS_MOMENTUM = 0.1  # PyTorch's default
 # Times the size of the source's own logits: a student that far away has lost the source.
 EXPLODED_ABOVE = 10.0
 
@@ -83,6 +85,7 @@ class Sfda(AdaptationMethod):
             )
         self.source = copy.deepcopy(task.model).eval().requires_grad_(False)
         self.source_norms = batchnorm_layers(self.source)
+        self.student_norms = batchnorm_layers(self.model)
         self.source_tap = FeatureTap(self.source, layer)
         self.student_tap = FeatureTap(self.model, layer)
         sgd = segmentation_sgd(self.model, recipe.learning_rate)
@@ -104,8 +107,15 @@ class Sfda(AdaptationMethod):
 
     # ---- the two networks on images
 
-    def _student_outputs(self, images: Tensor) -> Outputs:
-        return Outputs(self.task.logits(self.model, images), self.student_tap.take())
+    def _student_outputs(self, images: Tensor, momentum: float = 0.0) -> Outputs:
+        """As it trains: by default its running statistics stay as they are."""
+        with self._normalisation(momentum):
+            return Outputs(self.task.logits(self.model, images), self.student_tap.take())
+
+    def _normalisation(self, momentum: float) -> contextlib.AbstractContextManager[None]:
+        if not self.recipe.batch_statistics:
+            return contextlib.nullcontext()
+        return batch_mode(self.student_norms, momentum)
 
     def _source_outputs(self, images: Tensor) -> Outputs:
         return Outputs(self.task.logits(self.source, images), self.source_tap.take())
@@ -214,7 +224,8 @@ class Sfda(AdaptationMethod):
     def _train_student(self, target: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         """E15; returns the target's probabilities, detached, for the discriminator."""
         recipe = self.recipe
-        logits = self.task.logits(self.model, self.task.inputs(target))
+        inputs = self.task.inputs(target)
+        logits = self._student_outputs(inputs, momentum=_STATISTICS_MOMENTUM).logits
         probabilities = self.task.probabilities(logits)
         terms = {"target": recipe.target_weight * max_square(probabilities)}
         if recipe.has_generator:
@@ -247,7 +258,8 @@ class Sfda(AdaptationMethod):
             fakes = self.generator(noise)
             logits = self._source_outputs(self.task.inputs(fakes)).logits
             found.append(generated_images(fakes, self.task.probabilities(logits)))
-        outputs = self._student_outputs(self.task.inputs(images))
+        inputs = self.task.inputs(images)
+        outputs = Outputs(self.task.logits(self.model, inputs), self.student_tap.take())
         maps = spatial_map(outputs.features, self.recipe.attention_scaling)
         found.append(attention_maps(images, maps, outputs.features.shape[2:]))
         if self.recipe.has_patches:

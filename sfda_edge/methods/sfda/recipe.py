@@ -41,6 +41,9 @@ class SfdaRecipe:
         noise_size, generator_learning_rate, discriminator_learning_rate: of Adam. The notes' 0.1
             is implausible for Adam; 1e-3 is DFAD's and ZAQ's, 1e-4 ADVENT's.
         fake_hw: size of the fake images.
+        batch_statistics: normalise the student, while it trains, by the statistics of each batch,
+            targets and fakes apart, and let the running ones follow the target, as ``train()`` does
+            in PyTorch; false for running statistics throughout. Open in the paper.
         target_share: share of the target in the BatchNorm statistics, in [0, 1]; the paper leaves
             the source's.
         seed: of the order of images, the noise, and the networks' initial weights.
@@ -65,6 +68,7 @@ class SfdaRecipe:
     generator_learning_rate: float = 1e-3
     discriminator_learning_rate: float = 1e-4
     fake_hw: tuple[int, int] = (128, 256)
+    batch_statistics: bool = True
     target_share: float = 0.0
     seed: int = 0
 

@@ -12,6 +12,7 @@ from user_network import Shared, coarse, without_norm
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import adapt, checkpoint_path
 from sfda_edge.adaptation.prepare import completed, warn_of_other_model
+from sfda_edge.batchnorm.global_batch import batch_moments
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -24,7 +25,6 @@ from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.runs.metrics import read_metrics
 from sfda_edge.selection.checkpoint_selection import CheckpointSelection
 from sfda_edge.toml_file import read_toml
-from sfda_edge.training.losses import batch_moments
 
 RECIPES = [name for name in recipe_names() if "method" in read_toml(recipe_path(name))]
 # Small enough for a test, and for a GPU-sized published recipe to pass through the same code.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sfda_edge.batchnorm.global_batch import batch_moments
 from sfda_edge.batchnorm.layers import batchnorm_layers, observing_inputs
 from sfda_edge.methods.sfda.attention import channel_map, dual_attention, spatial_map
 from sfda_edge.methods.sfda.patches import (
@@ -17,7 +18,6 @@ from sfda_edge.methods.sfda.patches import (
 )
 from sfda_edge.training.losses import (
     attention_divergence,
-    batch_moments,
     batchnorm_statistics_loss,
     conditional,
     entropy_map,
@@ -93,16 +93,6 @@ def test_mean_absolute_is_a_loop(probabilities):
     )
     found = mean_absolute(probabilities, other).item()
     assert found == pytest.approx(expected / probabilities.numel(), rel=1e-5)
-
-
-@pytest.mark.parametrize("parts", [[3], [1, 2]])
-def test_moments_are_numpys(parts):
-    features = torch.randn(3, 5, 4, 2) * 3 + 50
-    mean, variance = batch_moments(*features.split(parts))
-    torch.testing.assert_close(mean, torch.tensor(features.numpy().mean((0, 2, 3))))
-    torch.testing.assert_close(
-        variance, torch.tensor(features.numpy().var((0, 2, 3))), rtol=1e-4, atol=1e-4
-    )
 
 
 def test_batchnorm_statistics_loss_is_e3():

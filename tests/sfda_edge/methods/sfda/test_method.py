@@ -1,5 +1,7 @@
 """What SFDA's three networks descend on, put together by hand from E10, E14 and E15."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,11 @@ def start(make_task):
         return method
 
     return begun
+
+
+def as_it_trains(method):
+    """The student in PyTorch's own mode for training, where the recipe says so."""
+    return copy.deepcopy(method.model).train(method.recipe.batch_statistics)
 
 
 def seen(method, network, inputs):
@@ -91,13 +98,14 @@ def fakes_of(method, seed):
     return method.task.inputs(images)
 
 
+@pytest.mark.parametrize("batch_statistics", ["true", "false"])
 @pytest.mark.parametrize("bounded", ["true", "false"])
-def test_the_generator_descends_on_e10(start, bounded):
-    method = start(bounded_generator=bounded)
+def test_the_generator_descends_on_e10(start, bounded, batch_statistics):
+    method = start(bounded_generator=bounded, batch_statistics=batch_statistics)
     target = method.task.target.images([0, 1, 2, 3])
     fakes = fakes_of(method, 7)
     logits, features, normed = seen(method, method.source, fakes)
-    own_logits, own_features, _ = seen(method, method.model, fakes)
+    own_logits, own_features, _ = seen(method, as_it_trains(method), fakes)
     norm = next(m for m in method.source.modules() if isinstance(m, nn.BatchNorm2d))
     statistics = ((normed.mean((0, 2, 3)) - norm.running_mean.numpy()) ** 2).sum()
     statistics += ((normed.var((0, 2, 3)) - norm.running_var.numpy()) ** 2).sum()
@@ -105,7 +113,7 @@ def test_the_generator_descends_on_e10(start, bounded):
     spatial, channel, dual = attention(features)
     attention_apart = np.abs(dual - attention(own_features)[2]).mean()
     small = nn.functional.interpolate(target.float(), (16, 32), mode="bilinear", antialias=True)
-    target_features = seen(method, method.model, method.task.inputs(small))[1]
+    target_features = seen(method, as_it_trains(method), method.task.inputs(small))[1]
     target_spatial, target_channel, _ = attention(target_features)
     likeness = divergence(spatial, target_spatial) + divergence(channel, target_channel)
     bound = np.log1p if bounded == "true" else float
@@ -148,18 +156,19 @@ def minus_log(probability_of, real):
     return -np.log(1 / (1 + np.exp(-probability_of if real else probability_of))).mean()
 
 
-def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start):
-    method = start()
+@pytest.mark.parametrize("batch_statistics", ["true", "false"])
+def test_the_student_descends_on_e15_and_the_discriminator_on_e14(start, batch_statistics):
+    method = start(batch_statistics=batch_statistics)
     target = method.task.target.images([0, 1, 2, 3])
     with torch.no_grad():
         method.patches.discriminator.answer.weight.mul_(
             300
         )  # fresh, it answers near 0 to easy and hard
-        logits = method.task.logits(method.model, method.task.inputs(target))
+        logits = method.task.logits(as_it_trains(method), method.task.inputs(target))
     probabilities = method.task.probabilities(logits)
     fakes = fakes_of(method, 9)
     source_logits, source_features, _ = seen(method, method.source, fakes)
-    own_logits, own_features, _ = seen(method, method.model, fakes)
+    own_logits, own_features, _ = seen(method, as_it_trains(method), fakes)
     groups = easy_and_hard_patches(method, probabilities)
     on_hard, on_easy = outputs(method, groups["hard"]), outputs(method, groups["easy"])
     dual, own_dual = attention(source_features)[2], attention(own_features)[2]
