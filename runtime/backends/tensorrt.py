@@ -119,21 +119,21 @@ class TensorRtBackend(Backend):
             raise
 
     def _load(self, engine: bytes, manifest: Manifest) -> None:
+        # No local variable holds the engine: after an error the traceback would keep it alive
+        # beyond its context.
         messages = self._trt.Logger(self._trt.Logger.ERROR)
         with self._cuda.current():
-            loader: tensorrt.Runtime = self._trt.Runtime(messages)
-            self._loader = loader
-            loaded = loader.deserialize_cuda_engine(engine)
-            if loaded is None:
+            self._loader: tensorrt.Runtime = self._trt.Runtime(messages)
+            self._engine: tensorrt.ICudaEngine = self._loader.deserialize_cuda_engine(engine)
+            if self._engine is None:
                 raise BackendUnavailable(
                     f"{self.name}: the engine does not load here; build it again"
                 )
-            self._engine = loaded
-            context = loaded.create_execution_context()
-            if context is None:
+            self._context: tensorrt.IExecutionContext = self._engine.create_execution_context()
+            if self._context is None:
                 raise BackendUnavailable(f"{self.name}: the GPU has no memory left for the engine")
-            self._context: tensorrt.IExecutionContext = context
-            names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
+            count = self._engine.num_io_tensors
+            names = [self._engine.get_tensor_name(index) for index in range(count)]
             self._input = self._input_of(names, manifest)
             for tensor in [self._input, *(each for each in names if each != self._input)]:
                 self._place(tensor)
@@ -218,8 +218,10 @@ class TensorRtBackend(Backend):
 
     def close(self) -> None:
         """Free the engine, then the memory and the context."""
-        self._free_engine()
-        self._cuda.close()
+        try:
+            self._free_engine()
+        finally:
+            self._cuda.close()
 
     def _free_engine(self) -> None:
         if "_loader" in self.__dict__:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ class FakeGpu:
         self.calls, self.fail_at = [], fail_at
         self.memory, self.pinned = {}, {}
         self.handles = set()
+        self.loaded = []  # engines and contexts of TensorRT, which free themselves
         self.current = threading.local()
         self.retained = 0
         self.work, self.captured, self.graphs = [], None, {}
@@ -68,7 +70,8 @@ class FakeGpu:
     @property
     def held(self):
         """What is not freed."""
-        return [*self.memory, *self.pinned, *self.handles] + ["context"] * self.retained
+        mine = [*self.memory, *self.pinned, *self.handles, *self.loaded]
+        return mine + ["context"] * self.retained
 
 
 def bytes_at(address, num_bytes):
@@ -312,8 +315,17 @@ def fake_tensorrt(gpu, shapes, *, layers="[]", loads=True, runs=True):
     """
     mode = SimpleNamespace(INPUT="input", OUTPUT="output")
 
-    class Execution:
+    class OnGpu:
         def __init__(self):
+            gpu.loaded.append(id(self))
+
+        def __del__(self):
+            if getattr(gpu.current, "context", None) is not None:  # else it stays there
+                gpu.loaded.remove(id(self))
+
+    class Execution(OnGpu):
+        def __init__(self):
+            super().__init__()
             self.shapes, self.places = dict(shapes), {}
 
         def set_input_shape(self, name, shape):
@@ -331,7 +343,8 @@ def fake_tensorrt(gpu, shapes, *, layers="[]", loads=True, runs=True):
             assert stream in gpu.handles
             if not runs:
                 return False
-            gpu.put(self._compute)
+            whole = weakref.ref(self)  # a graph does not keep it alive
+            gpu.put(lambda: whole()._compute())
             return True
 
         def _compute(self):
@@ -341,7 +354,7 @@ def fake_tensorrt(gpu, shapes, *, layers="[]", loads=True, runs=True):
             for name in names[1:]:
                 gpu.memory[self.places[name]][:] = results[name].reshape(-1)
 
-    class Engine:
+    class Engine(OnGpu):
         num_io_tensors = len(shapes)
 
         def get_tensor_name(self, index):

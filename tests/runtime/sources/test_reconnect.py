@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import SourceError
+from runtime.sources import reconnect
 from runtime.sources.base import ImageSource
 from runtime.sources.reconnect import ReconnectingSource, waits_s
 from runtime.sources.watchdog import State, WatchdogLimits
@@ -56,7 +57,9 @@ class Rig:
 
 
 @pytest.mark.parametrize("then", [fail, end])
-def test_it_is_opened_again_and_frames_go_on_counting(then):
+def test_it_is_opened_again_and_frames_go_on_counting(then, monkeypatch):
+    returned = []
+    monkeypatch.setattr(reconnect, "return_freed_memory", lambda: returned.append(1))
     rig = Rig(Camera(3, then), Camera(2, then), Camera(4, then))
     with ReconnectingSource(rig, QUICK) as source:
         frames = [source.read() for _ in range(9)]
@@ -65,6 +68,7 @@ def test_it_is_opened_again_and_frames_go_on_counting(then):
     assert source.reconnects == 2
     assert source.watchdog.entered[State.LOST] == 2
     assert all(camera.closed.wait(1) for _, camera in rig.opened)
+    assert len(returned) == 2, "what glibc keeps of each lost source would fill the memory"
 
 
 def test_attempts_to_open_it_are_further_and_further_apart():
