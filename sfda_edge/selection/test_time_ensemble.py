@@ -35,12 +35,37 @@ class View:
     mirrored: bool = False
 
 
-def view_size(task: AdaptationTask, scale: float) -> tuple[int, int]:
-    """The input size times ``scale``, in multiples that the network takes."""
+def view_sizes(task: AdaptationTask, scales: Sequence[float]) -> list[tuple[int, int]]:
+    """The input size times each scale, in multiples that the network takes; each size once."""
+    unit = _size_unit(task)
+
+    def scaled(side: int, scale: float) -> int:
+        return max(1, round(scale * side / unit)) * unit if scale != 1 else side
+
+    height, width = task.spec.input_hw
+    return list(dict.fromkeys((scaled(height, scale), scaled(width, scale)) for scale in scales))
+
+
+def _size_unit(task: AdaptationTask) -> int:
+    """The architecture's, or twice that as often as the network rejects what is no multiple."""
     found = architecture(task.spec.architecture)
     unit = max(found.view_unit, found.stride)
-    height, width = (max(1, round(scale * side / unit)) * unit for side in task.spec.input_hw)
-    return (height, width) if scale != 1 else task.spec.input_hw
+    height, width = task.spec.input_hw
+    while not (height % (2 * unit) or width % (2 * unit)):
+        if _is_taken(task, (height + unit, width + unit)):
+            return unit
+        unit *= 2
+    return unit
+
+
+@torch.no_grad()
+def _is_taken(task: AdaptationTask, size_hw: tuple[int, int]) -> bool:
+    blank = torch.zeros(1, 3, *size_hw, dtype=torch.uint8)
+    try:
+        task.logits(task.model, task.inputs(blank))
+    except Exception:  # of a user's network; they have no common base
+        return False
+    return True
 
 
 class TestTimeEnsemble:

@@ -39,7 +39,7 @@ from sfda_edge.selection.expected_score import (
     expected_score,
     frequent_classes,
 )
-from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, plain, view_size
+from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, plain, view_sizes
 from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def search_views(task: AdaptationTask) -> SelectedViews:
     trusted = trusted_share(task, found, probe)
     fit = {view: score for view, score in by_share.items() if view.target_share <= trusted}
     best = ranked_views(fit, config)[0]
-    sizes = dict.fromkeys(view_size(task, scale) for scale in config.scales)
+    sizes = view_sizes(task, config.scales)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     found = {best: found[best], **_probabilities_of(task, others, probe)}
     by_size = _expected_scores(found, config)
@@ -137,7 +137,7 @@ def _probabilities_of(
             found[view] = _probabilities(task, view, probe)
             if not found[view].isfinite().all():
                 problem = "the predictions are NaN or infinite"
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # of a user's network; they have no common base
             if view.size_hw == task.spec.input_hw:
                 raise
             problem = str(error).partition("\n")[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sfda_edge.errors import RunError
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
-from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_size
+from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
 from sfda_edge.selection.view_search import ranked_views, search_views, trusted_share
 
 
@@ -88,11 +88,44 @@ def test_a_ensemble_averages_its_views(make_task):
     torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
 
 
+SCALES = SelectionConfig().scales
+
+
 def test_views_keep_the_networks_stride(make_task):
-    task = make_task()
-    assert view_size(task, 1.0) == (32, 64)
-    assert view_size(task, 2.0) == (64, 128)
-    assert all(side % 32 == 0 for side in view_size(task, 1.7))
+    assert view_sizes(make_task(), (1.0, 2.0, 1.7, 1.6)) == [(32, 64), (64, 128), (64, 96)]
+
+
+class OfMultiples(torch.nn.Module):
+    """Takes sides that are multiples of a number, or of one size only."""
+
+    def __init__(self, network, fits):
+        super().__init__()
+        self.network, self.fits = network, fits
+
+    def forward(self, images):
+        assert self.fits(images.shape[2:]), "as a user's network may say it"
+        return self.network(images)
+
+
+@pytest.mark.parametrize("unit", [32, 64, 128])
+def test_sizes_are_those_that_the_network_takes(make_task, tiny_model, tiny_spec, unit, caplog):
+    """Networks of other people do not say of what their input is a multiple."""
+    network = OfMultiples(tiny_model, lambda hw: not (hw[0] % unit or hw[1] % unit))
+    task = make_task(network, replace(tiny_spec, input_hw=(128, 256)))
+    sizes = view_sizes(task, SCALES)
+    assert (128, 256) in sizes
+    assert (256, 512) in sizes
+    assert all(height % unit == 0 and width % unit == 0 for height, width in sizes)
+    assert len(sizes) == len(set(sizes))
+    search_views(task)
+    assert "left out" not in caplog.text
+
+
+def test_a_network_of_one_size_is_seen_at_that_size(make_task, tiny_model, tiny_spec, caplog):
+    network = OfMultiples(tiny_model, lambda hw: tuple(hw) == (32, 64))
+    views = search_views(make_task(network, tiny_spec))
+    assert {view.size_hw for view in views.by_size} == {(32, 64)}
+    assert "left out: as a user's network may say it" in caplog.text
 
 
 def unsure(task, num_images, certainty):
