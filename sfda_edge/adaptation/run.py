@@ -147,7 +147,8 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     # All processes: each scores its share, and networks may share batches.
     scores = _scores(before, after, prepared)
     illustrations = adaptation.method.illustrations()
-    ensemble = TestTimeEnsemble(task, adaptation.source, adaptation.views.kept)
+    views = adaptation.views
+    ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
     comparison = compare(task, before, after, ensemble)
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())

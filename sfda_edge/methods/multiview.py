@@ -85,7 +85,7 @@ class MultiView(AdaptationMethod):
     def prepare(self, views: SelectedViews) -> None:
         """Label the target with the selected views, unless an earlier part of the run has."""
         task = self.task
-        ensemble = TestTimeEnsemble(task, task.model, views.kept)
+        ensemble = TestTimeEnsemble(task, task.model, views.kept, views.statistics)
         self.labels = label_target(
             task, "views", lambda images: ensemble.probabilities(images, task.half_hw), keep=True
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfda_edge.batchnorm.layers import batchnorm_layers
-from sfda_edge.batchnorm.statistics import target_statistics
+from sfda_edge.batchnorm.statistics import TargetStatistics, target_statistics
 from sfda_edge.models import architecture
 from sfda_edge.task import AdaptationTask
 
@@ -68,6 +68,9 @@ def _is_taken(task: AdaptationTask, size_hw: tuple[int, int]) -> bool:
     return True
 
 
+SizeStatistics = dict[tuple[int, int], TargetStatistics]
+
+
 class TestTimeEnsemble:
     """The mean of one network's predictions over views.
 
@@ -75,23 +78,35 @@ class TestTimeEnsemble:
         task: the target.
         model: the network; it is copied for every size and share.
         views: at least one.
+        statistics: of the network's BatchNorm inputs on the target at each size, as far as they are
+            known; those that are missing are observed and added.
     """
 
     __test__ = False  # its name begins as pytest's classes do
 
-    def __init__(self, task: AdaptationTask, model: nn.Module, views: Sequence[View]) -> None:
+    def __init__(
+        self,
+        task: AdaptationTask,
+        model: nn.Module,
+        views: Sequence[View],
+        statistics: SizeStatistics | None = None,
+    ) -> None:
         self.task, self.views = task, tuple(views)
+        self._statistics = {} if statistics is None else statistics
         self._networks = {view: self._with_statistics(model, view) for view in map(plain, views)}
 
     def _with_statistics(self, model: nn.Module, view: View) -> nn.Module:
         network = copy.deepcopy(model).eval()
         if view.target_share and batchnorm_layers(network):
-            config = self.task.selection
-            batches = self.task.spread_batches(
-                config.probe_images, config.probe_batch_size, view.size_hw
-            )
-            target_statistics(network, batches).mix_into(network, view.target_share)
+            if view.size_hw not in self._statistics:
+                self._statistics[view.size_hw] = self._observed(network, view.size_hw)
+            self._statistics[view.size_hw].mix_into(network, view.target_share)
         return network
+
+    def _observed(self, network: nn.Module, size_hw: tuple[int, int]) -> TargetStatistics:
+        config = self.task.selection
+        batches = self.task.spread_batches(config.probe_images, config.probe_batch_size, size_hw)
+        return target_statistics(network, batches)
 
     def probabilities(self, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
         """Mean class probabilities of target images, (N, C, h, w) float32."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -39,7 +39,13 @@ from sfda_edge.selection.expected_score import (
     expected_score,
     frequent_classes,
 )
-from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, plain, view_sizes
+from sfda_edge.selection.test_time_ensemble import (
+    SizeStatistics,
+    TestTimeEnsemble,
+    View,
+    plain,
+    view_sizes,
+)
 from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
@@ -55,6 +61,7 @@ class SelectedViews:
         by_size: expected score of each size, at the best share.
         consensus: mean class probabilities of the kept views on the probe images, (N, C, h, w).
         probe: the probe images' indices; of several processes each has its share.
+        statistics: of the target at each size.
         trusted_share: the largest share of target statistics that was considered.
     """
 
@@ -63,6 +70,7 @@ class SelectedViews:
     by_size: dict[View, ExpectedScore]
     consensus: Tensor
     probe: tuple[int, ...]
+    statistics: SizeStatistics = field(default_factory=dict)
     trusted_share: float = 1.0
 
     def text(self) -> str:
@@ -75,6 +83,64 @@ class SelectedViews:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Some of the target images, and the source model's statistics on the target at each size.
+
+    Attributes:
+        task: before training: its model is the source.
+        images: indices; of several processes each has its share.
+        statistics: as far as they have been observed.
+    """
+
+    task: AdaptationTask
+    images: tuple[int, ...]
+    statistics: SizeStatistics = field(default_factory=dict)
+
+    def probabilities(self, view: View) -> Tensor:
+        """Class probabilities of the images in a view, (N, C, h, w), in half precision."""
+        task, count = self.task, self.task.selection.probe_batch_size
+        ensemble = TestTimeEnsemble(task, task.model, [view], self.statistics)
+        batches = [
+            ensemble.probabilities(self.images[start : start + count], task.half_hw).half()
+            for start in range(0, len(self.images), count)
+        ]
+        if not batches:  # more processes than probe images
+            shape = (0, task.num_classes, *task.half_hw)
+            return torch.empty(shape, dtype=torch.half, device=task.device)
+        return torch.cat(batches)
+
+    def probabilities_of(self, views: Sequence[View]) -> dict[View, Tensor]:
+        """The same in several views.
+
+        A view whose predictions are not finite, and a size that the network or the memory cannot
+        take, in any process, is left out in all.
+        """
+        bar = self.task.bars("compare views", len(views))
+        found = {}
+        for view in bar(views):
+            problem = ""
+            try:
+                found[view] = self.probabilities(view)
+                if not found[view].isfinite().all():
+                    problem = "the predictions are NaN or infinite"
+            except Exception as error:  # of a user's network; they have no common base
+                if view.size_hw == self.task.spec.input_hw:
+                    raise
+                problem = str(error).partition("\n")[0]
+            if averaged({"failed": float(bool(problem))})["failed"]:
+                found.pop(view, None)
+                height, width = view.size_hw
+                logger.warning(
+                    "view %dx%d with %.1f target statistics is left out: %s",
+                    width,
+                    height,
+                    view.target_share,
+                    problem or "another process failed",
+                )
+        return found
+
+
 def search_views(task: AdaptationTask) -> SelectedViews:
     """Compare shares of target statistics at the input size, then sizes with the best share.
 
@@ -82,32 +148,33 @@ def search_views(task: AdaptationTask) -> SelectedViews:
         RunError: the network's predictions are not finite at the input size.
     """
     config = task.selection
-    probe = tuple(local_share(task.target.spread(config.probe_images)))
+    probe = Probe(task, tuple(local_share(task.target.spread(config.probe_images))))
     shares = config.target_shares if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
-    found = _probabilities_of(task, at_input_size, probe)
+    found = probe.probabilities_of(at_input_size)
     if not found:
         raise RunError(
             "the source model's predictions on the target are NaN or infinite; check its weights, "
             "and try --precision fp32"
         )
     by_share = _expected_scores(found, config)
-    trusted = trusted_share(task, found, probe)
+    trusted = trusted_share(probe, found)
     fit = {view: score for view, score in by_share.items() if view.target_share <= trusted}
     best = ranked_views(fit, config)[0]
     sizes = view_sizes(task, config.scales)
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
-    found = {best: found[best], **_probabilities_of(task, others, probe)}
+    found = {best: found[best], **probe.probabilities_of(others)}
     by_size = _expected_scores(found, config)
     ranked = ranked_views(by_size, config)
     second = replace(_second_view(ranked, by_size, config), mirrored=True)
-    together = torch.stack([found[ranked[0]], _probabilities(task, second, probe)])
+    together = torch.stack([found[ranked[0]], probe.probabilities(second)])
     return SelectedViews(
         kept=(ranked[0], second),
         by_share=by_share,
         by_size=by_size,
         consensus=together.float().mean(0),
-        probe=probe,
+        probe=probe.images,
+        statistics=probe.statistics,
         trusted_share=trusted,
     )
 
@@ -121,68 +188,22 @@ def _second_view(
     return near[0] if near else ranked[0]
 
 
-def _probabilities_of(
-    task: AdaptationTask, views: Sequence[View], probe: Sequence[int]
-) -> dict[View, Tensor]:
-    """Class probabilities (N, C, h, w) of the probe images in each view, in half precision.
-
-    A view whose predictions are not finite, and a size that the network or the memory cannot take,
-    in any process, is left out in all.
-    """
-    bar = task.bars("compare views", len(views))
-    found = {}
-    for view in bar(views):
-        problem = ""
-        try:
-            found[view] = _probabilities(task, view, probe)
-            if not found[view].isfinite().all():
-                problem = "the predictions are NaN or infinite"
-        except Exception as error:  # of a user's network; they have no common base
-            if view.size_hw == task.spec.input_hw:
-                raise
-            problem = str(error).partition("\n")[0]
-        if averaged({"failed": float(bool(problem))})["failed"]:
-            found.pop(view, None)
-            height, width = view.size_hw
-            logger.warning(
-                "view %dx%d with %.1f target statistics is left out: %s",
-                width,
-                height,
-                view.target_share,
-                problem or "another process failed",
-            )
-    return found
-
-
-def _probabilities(task: AdaptationTask, view: View, probe: Sequence[int]) -> Tensor:
-    ensemble, count = TestTimeEnsemble(task, task.model, [view]), task.selection.probe_batch_size
-    batches = [
-        ensemble.probabilities(probe[start : start + count], task.half_hw).half()
-        for start in range(0, len(probe), count)
-    ]
-    if not batches:  # more processes than probe images
-        shape = (0, task.num_classes, *task.half_hw)
-        return torch.empty(shape, dtype=torch.half, device=task.device)
-    return torch.cat(batches)
-
-
-def trusted_share(task: AdaptationTask, found: dict[View, Tensor], probe: Sequence[int]) -> float:
+def trusted_share(probe: Probe, found: dict[View, Tensor]) -> float:
     """The largest share of target statistics that may be used.
 
     Args:
-        task: the target.
-        found: class probabilities in views of one size, with increasing shares.
-        probe: the probe images' indices.
+        probe: the images.
+        found: class probabilities of them in views of one size, with increasing shares.
     """
     stored, replaced = next(iter(found)), list(found)[-1]
     if stored == replaced:
         return stored.target_share
-    config, agreements, classes = task.selection, [], []
+    config, agreements, classes = probe.task.selection, [], []
     for view in (stored, replaced):
         labels = found[view].max(1).indices
-        mirrored = _probabilities(task, replace(view, mirrored=True), probe).max(1).indices
+        mirrored = probe.probabilities(replace(view, mirrored=True)).max(1).indices
         agreements.append(agreement(labels, mirrored))
-        classes.append(effective_classes(class_shares(labels, task.num_classes)))
+        classes.append(effective_classes(class_shares(labels, probe.task.num_classes)))
     if agreements[1] >= agreements[0] - config.max_mirror_loss:
         return replaced.target_share
     left = diversity_left(classes[0], classes[1], config.min_entropy)

@@ -10,7 +10,7 @@ from sfda_edge.errors import RunError
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
 from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
-from sfda_edge.selection.view_search import ranked_views, search_views, trusted_share
+from sfda_edge.selection.view_search import Probe, ranked_views, search_views, trusted_share
 
 
 def judged(labels, truth):
@@ -139,12 +139,12 @@ def unsure(task, num_images, certainty):
 def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
     task = make_task()
 
-    def seen(_task, views, probe):
+    def seen(probe, views):
         """Surer with more of the target's statistics, and the smaller the image."""
         certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
-        return {v: unsure(task, len(probe), certainty[v]) for v in views}
+        return {v: unsure(task, len(probe.images), certainty[v]) for v in views}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
+    monkeypatch.setattr(Probe, "probabilities_of", seen)
     views = search_views(task)
     assert {view.target_share for view in views.kept} == {1.0}
     assert [view.size_hw[1] for view in views.kept] == sorted(
@@ -159,13 +159,13 @@ def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeyp
     size = (2, len(task.target), task.num_classes, *task.half_hw)
     wave = torch.randn(size, generator=torch.Generator().manual_seed(0))
 
-    def seen(_task, views, probe):
+    def seen(probe, views):
         """Logits are a stationary random process of the logarithm of the size."""
         octaves = [math.log2(view.size_hw[1] / 384) for view in views]
         waves = [math.cos(x) * wave[0] + math.sin(x) * wave[1] for x in octaves]
         return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
+    monkeypatch.setattr(Probe, "probabilities_of", seen)
     scores = {v.size_hw[1]: p.miou for v, p in search_views(task).by_size.items()}
     assert max(scores, key=scores.__getitem__) == 384
 
@@ -175,10 +175,10 @@ def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answer
 ):
     task = make_task()
 
-    def seen(_task, views, probe):
-        return {v: unsure(task, len(probe), 0.8) for v in views}
+    def seen(probe, views):
+        return {v: unsure(task, len(probe.images), 0.8) for v in views}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities_of", seen)
+    monkeypatch.setattr(Probe, "probabilities_of", seen)
     # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
     for score in search_views(task).by_share.values():
         assert score.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
@@ -211,14 +211,14 @@ def test_statistics_whose_answers_change_in_the_mirror_are_not_trusted(
     labels = torch.randint(0, 3, shape, generator=generator)
     other = torch.where(torch.rand(shape, generator=generator) < stay, labels, (labels + 1) % 3)
 
-    def probabilities(_task, view, _probe):
+    def probabilities(_probe, view):
         assert view.mirrored
         return one_hot(other, 3) if view.target_share else own
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._probabilities", probabilities)
+    monkeypatch.setattr(Probe, "probabilities", probabilities)
     seen = {View((32, 64), share): one_hot(labels, 3) for share in (0.0, 0.3, 0.6, 1.0)}
     seen[View((32, 64), 0.0)] = own
-    assert trusted_share(task, seen, range(10)) == expected
+    assert trusted_share(Probe(task, tuple(range(10))), seen) == expected
 
 
 def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, monkeypatch):
