@@ -33,7 +33,7 @@ def begin(task: AdaptationTask, method_type: type[AdaptationMethod], recipe: Any
     method = method_type(task, recipe)  # after the repair: methods copy the source model
     require_shareable(method)
     source = copy.deepcopy(task.model)
-    views = search_views(task)
+    views = search_views(task, compare_sizes=method.compares_sizes)
     logger.info("views: %s", views.text())
     selection = CheckpointSelection(task, views)
     method.prepare(views)

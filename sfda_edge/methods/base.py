@@ -31,6 +31,7 @@ class AdaptationMethod(ABC):
         needs_batchnorm: whether the network must have BatchNorm layers with running statistics.
         trains_on_ensemble: whether it trains on the labels of the source's best views, by which
             checkpoints are scored: then it needs more than that brings by itself.
+        compares_sizes: whether views of other input sizes are worth their time.
         whole_batches: whether every process gets whole batches instead of its own rows.
         model: the network that is adapted.
         num_steps: number of batches.
@@ -44,6 +45,7 @@ class AdaptationMethod(ABC):
     name: ClassVar[str]
     needs_batchnorm: ClassVar[bool] = False
     trains_on_ensemble: ClassVar[bool] = False
+    compares_sizes: ClassVar[bool] = True
     whole_batches: ClassVar[bool] = False
 
     def __init__(self, task: AdaptationTask, recipe: Any) -> None:

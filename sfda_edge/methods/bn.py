@@ -57,6 +57,7 @@ class BatchNormStatistics(AdaptationMethod):
 
     name = "bn"
     needs_batchnorm = True
+    compares_sizes = False  # it would take several times as long as the method
     whole_batches = True  # a batch is normalised by all of its images
 
     def __init__(self, task: AdaptationTask, recipe: BatchNormRecipe) -> None:

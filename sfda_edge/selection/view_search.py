@@ -141,8 +141,12 @@ class Probe:
         return found
 
 
-def search_views(task: AdaptationTask) -> SelectedViews:
+def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> SelectedViews:
     """Compare shares of target statistics at the input size, then sizes with the best share.
+
+    Args:
+        task: before training: its model is the source.
+        compare_sizes: other input sizes, too; larger ones take most of the time.
 
     Raises:
         RunError: the network's predictions are not finite at the input size.
@@ -161,7 +165,7 @@ def search_views(task: AdaptationTask) -> SelectedViews:
     trusted = trusted_share(probe, found)
     fit = {view: score for view, score in by_share.items() if view.target_share <= trusted}
     best = ranked_views(fit, config)[0]
-    sizes = view_sizes(task, config.scales)
+    sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     found = {best: found[best], **probe.probabilities_of(others)}
     by_size = _expected_scores(found, config)

@@ -283,3 +283,31 @@ def test_a_network_that_answers_no_numbers_is_an_error(make_task):
         task.model[0].weight.fill_(float("nan"))
     with pytest.raises(RunError, match="NaN or infinite"):
         search_views(task)
+
+
+def test_without_sizes_only_the_input_size_is_looked_at(make_task, monkeypatch):
+    plain, seen = TestTimeEnsemble.probabilities, set()
+
+    def noted(self, indices, out_hw):
+        seen.update(view.size_hw for view in self.views)
+        return plain(self, indices, out_hw)
+
+    monkeypatch.setattr(TestTimeEnsemble, "probabilities", noted)
+    views = search_views(make_task(), compare_sizes=False)
+    assert seen == {(32, 64)}
+    assert [view.mirrored for view in views.kept] == [False, True]
+    assert len(views.by_share) == 4
+
+
+def test_statistics_of_a_size_are_observed_once(make_task, monkeypatch):
+    observe, sizes = TestTimeEnsemble._observed, []
+
+    def noted(self, network, size_hw):
+        sizes.append(size_hw)
+        return observe(self, network, size_hw)
+
+    monkeypatch.setattr(TestTimeEnsemble, "_observed", noted)
+    task = make_task()
+    views = search_views(task)
+    TestTimeEnsemble(task, task.model, views.kept, views.statistics)
+    assert len(sizes) == len(set(sizes))
