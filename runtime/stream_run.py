@@ -16,10 +16,9 @@ from runtime.errors import StreamError
 from runtime.hardware import ThrottlingWatch
 from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
-from runtime.sinks import Sink
+from runtime.sinks import Sink, ViewerLeft
 from runtime.sinks.replay_check import ReplayCheck
 from runtime.sinks.service import ServiceSink
-from runtime.sinks.window import WindowClosed
 from runtime.sources.base import Source
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import WatchdogLimits
@@ -46,6 +45,7 @@ class StreamRun:
         label_space: names and colours of its labels.
         pipeline: with its figures.
         sinks: to be added before it runs.
+        ended: whether it has; only of a run beside others.
         failure: why it ended early; None if it did not.
     """
 
@@ -64,6 +64,7 @@ class StreamRun:
         self.name = source.name
         self.args, self.source, self.label_space = args, source, manifest.label_space
         self.sinks: list[Sink] = []
+        self.ended = False
         self.failure: Exception | None = None
         self.pipeline = Pipeline(
             source,
@@ -84,7 +85,7 @@ class StreamRun:
         Raises:
             StreamError: the source, the model or a sink failed.
         """
-        with contextlib.suppress(WindowClosed):
+        with contextlib.suppress(ViewerLeft):
             self.pipeline.run(self.sinks, tick)
 
     def run_beside_others(self) -> None:
@@ -95,6 +96,7 @@ class StreamRun:
             known = isinstance(error, StreamError | OSError)
             self.failure = error if known else StreamError(f"{type(error).__name__}: {error}")
             logger.error("%s ended: %s", self.name, self.failure, exc_info=not known)
+        self.ended = True
         for sink in self.sinks:
             if isinstance(sink, ServiceSink):  # the others' frames go on feeding the watchdog
                 sink.close()
@@ -158,7 +160,7 @@ def _reporter(runs: Sequence[StreamRun]) -> Callable[[], None]:
             return
         next_s += REPORT_EVERY_S
         throttling.look()
-        for run in runs:
+        for run in (each for each in runs if not each.ended):
             name = f"{run.name}: " if len(runs) > 1 else ""
             logger.info("%s%s", name, run.pipeline.report().line())
 

@@ -35,6 +35,7 @@ _POLICY = (
 Chosen = Callable[[HTTPConnection], LiveView]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WAIT_S = 0.5
+_SOURCE = "source"
 
 
 def build_app(views: Sequence[LiveView], metrics: StreamMetrics, access: Access) -> Starlette:
@@ -49,7 +50,7 @@ def build_app(views: Sequence[LiveView], metrics: StreamMetrics, access: Access)
         Route("/status", lambda asked: JSONResponse(of(asked).status())),
         Route("/metrics", lambda _: Response(metrics.text(), media_type=_METRICS_TYPE)),
         Route("/healthz", lambda _: PlainTextResponse("ok")),
-        Route("/readyz", lambda _: _readiness(views)),
+        Route("/readyz", lambda asked: _readiness([of(asked)] if _names_one(asked) else views)),
         Route("/stream.mjpg", partial(_mjpeg, of)),
         WebSocketRoute("/live", partial(_live, of)),
     ]
@@ -62,11 +63,15 @@ def _chosen(views: Sequence[LiveView], asked: HTTPConnection) -> LiveView:
     Raises:
         HTTPException: there is none of that name.
     """
-    name = asked.query_params.get("source")
+    name = asked.query_params.get(_SOURCE)
     for view in views:
         if name in (None, view.name):
             return view
     raise HTTPException(404, f"no such source; known: {', '.join(view.name for view in views)}")
+
+
+def _names_one(asked: HTTPConnection) -> bool:
+    return _SOURCE in asked.query_params
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:

@@ -7,6 +7,10 @@ from typing import Protocol
 from runtime.frames import Segmentation
 
 
+class ViewerLeft(Exception):  # noqa: N818 - not an error
+    """The window or the pipe was closed: the stream ends, as its user wants."""
+
+
 class Sink(Protocol):
     """Takes results one after the other."""
 
@@ -15,6 +19,7 @@ class Sink(Protocol):
 
         Raises:
             SinkError: it cannot be written or shown.
+            ViewerLeft: nobody looks at it any more.
         """
         ...
 

@@ -11,6 +11,7 @@ from typing import Any
 from runtime.bundle.labels import LabelSpace
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
+from runtime.sinks import ViewerLeft
 
 SCHEMA = 2  # docs/runtime.md lists the keys
 
@@ -64,11 +65,18 @@ class JsonLinesSink:
             raise SinkError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, result: Segmentation) -> None:
-        """Write one line."""
+        """Write one line.
+
+        Raises:
+            SinkError: it cannot be written.
+            ViewerLeft: standard output was closed, as ``| head`` does.
+        """
         try:
             self._file.write(json.dumps(self._lines.record(result)) + "\n")
             self._file.flush()  # who reads along sees each frame as it comes
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and self._file is sys.stdout:
+                raise ViewerLeft from None
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
 
     def close(self) -> None:

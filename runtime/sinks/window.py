@@ -8,12 +8,9 @@ import sys
 from runtime.errors import SinkError
 from runtime.frames import Segmentation
 from runtime.overlay import Overlay
+from runtime.sinks import ViewerLeft
 
 _TITLE = "sfda-edge"
-
-
-class WindowClosed(Exception):  # noqa: N818 - not an error
-    """The user pressed q or Escape, or closed the window."""
 
 
 class WindowSink:
@@ -33,7 +30,7 @@ class WindowSink:
         """Show one picture.
 
         Raises:
-            WindowClosed: the user has seen enough.
+            ViewerLeft: the user pressed q or Escape, or closed the window.
             SinkError: this OpenCV cannot open windows.
         """
         cv2 = self._cv2
@@ -50,7 +47,7 @@ class WindowSink:
             ) from None
         self._shown = True
         if closed or key in (ord("q"), 27):
-            raise WindowClosed
+            raise ViewerLeft
 
     def close(self) -> None:
         """Close the window."""

@@ -44,6 +44,7 @@ class Source(Closing, ABC):
         # Of the next image, where a source knows them.
         self._captured_ns: int | None = None
         self._time_s: float | None = None
+        self._index: int | None = None
 
     @property
     def state(self) -> State:
@@ -65,7 +66,7 @@ class Source(Closing, ABC):
         """The next frame, or None at the end.
 
         Raises:
-            SourceError: a live source is lost, an image is damaged, or there is no frame at all.
+            SourceError: a live source is lost, or there is no frame at all.
         """
         with self._reading:
             try:
@@ -105,7 +106,8 @@ class ImageSource(Source):
                 self._look_back()
             return None
         captured_ns = time.monotonic_ns() if self._captured_ns is None else self._captured_ns
-        frame = Frame(self._count, image, captured_ns, self._time_s)
+        index = self._count if self._index is None else self._index
+        frame = Frame(index, image, captured_ns, self._time_s)
         self._count += 1
         return frame
 

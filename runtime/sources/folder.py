@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,36 @@ from runtime.images import ImageError, list_images, read_image
 from runtime.sources.base import ImageSource, Source
 from runtime.sources.capture import load_opencv
 
+logger = logging.getLogger(__name__)
+
 
 class ImagesSource(ImageSource):
-    """Image files, in order."""
+    """Image files, in order; damaged ones are left out, counted and logged.
+
+    A frame's index is its file's place in the list, whatever is left out.
+    """
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         super().__init__()
         load_opencv()  # its frames are resized by OpenCV
-        self.name, self._paths = name, paths
+        self.name, self._paths = name, enumerate(paths)
+        self._first_problem = ""
 
     def _next_image(self) -> np.ndarray | None:
-        if self._count == len(self._paths):
-            return None
-        try:
-            return read_image(self._paths[self._count])
-        except ImageError as error:
-            raise SourceError(str(error)) from None
+        for index, path in self._paths:
+            self._index = index
+            try:
+                return read_image(path)
+            except ImageError as error:
+                self.damaged += 1
+                self._first_problem = self._first_problem or str(error)
+                logger.warning("left out: %s", error)
+        return None
+
+    def _look_back(self) -> None:
+        if not self._count:
+            raise SourceError(self._first_problem)
+        super()._look_back()
 
 
 def open_folder(folder: Path) -> Source:

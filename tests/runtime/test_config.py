@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import stream
+from runtime import stream, stream_run
 from runtime.backends.shared import SharedModel
 from runtime.config import OF_PROCESS, read_config
 from runtime.errors import ConfigError
@@ -194,6 +194,27 @@ def test_one_source_that_fails_does_not_end_the_other(in_empty_folder, config, c
     assert "error: " in said.err
     assert "damaged/0.png: cannot identify image file" in said.err
     assert any(m.startswith("bad ended: damaged/0.png") for m in logged.messages)
+
+
+def test_a_source_that_has_ended_is_no_longer_reported(
+    in_empty_folder, config, logged, monkeypatch
+):
+    monkeypatch.setattr(stream_run, "REPORT_EVERY_S", 0.1)
+    path = config("""
+        [[source]]
+        name = "short"
+        from = "streetsynth"
+        frames = 2
+        [[source]]
+        name = "long"
+        from = "streetsynth"
+        loop = true
+        frames = 80
+    """)
+    assert stream.main(["--config", str(path)]) == 0
+    reports = [m.partition(":")[0] for m in logged.messages if ": fps " in m]
+    assert reports.count("long") > reports.count("short") + 2
+    assert reports[-1] == "long"
 
 
 @pytest.mark.parametrize(

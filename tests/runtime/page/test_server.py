@@ -193,6 +193,9 @@ def test_each_of_several_streams_has_its_own_pictures_and_figures(get, two_strea
     front, rear = two_streams
     front.add(label=1)
     assert get(front.port, "/readyz").body == b"not ready: rear left is live"
+    assert get(front.port, "/readyz?source=front").status == 200
+    assert get(front.port, "/readyz?source=rear%20left").status == 503
+    assert get(front.port, "/readyz?source=other").status == 404
     rear.add(label=2)
     rear.add(label=2)
     assert get(front.port, "/readyz").status == 200

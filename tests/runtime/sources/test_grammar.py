@@ -135,6 +135,22 @@ def test_what_is_wrong_with_a_file_that_loops_is_said(in_empty_folder):
         source.read()
 
 
+def test_a_damaged_image_of_a_folder_is_left_out_and_the_others_keep_their_places(
+    in_empty_folder, caplog
+):
+    for index in range(5):
+        Image.new("RGB", (8, 6), (40 * index, 0, 0)).save(f"{index}.png")
+    Path("0.png").write_bytes(b"no image")
+    Path("3.png").write_bytes(Path("3.png").read_bytes()[:40])
+    with open_source(".", SourceSettings()) as source:
+        frames = list(iter(source.read, None))
+        assert source.damaged == 2
+    assert [frame.index for frame in frames] == [1, 2, 4]
+    assert [frame.image[0, 0, 0] for frame in frames] == [40, 80, 160]
+    assert "left out: 3.png" in caplog.text
+    assert "2 damaged frames were left out, 3 are whole" in caplog.text
+
+
 WORDS = st.one_of(
     st.text(max_size=30),
     st.from_regex(r"(camera|csi|replay:|/dev/video|/dev/v4l/by-id/|\.\./)[\w./*%\x00-]{0,12}"),
