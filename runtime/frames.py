@@ -39,10 +39,11 @@ class LazyImage:
     def sample(self) -> np.ndarray:
         """Every eighth pixel, (h, w) or (h, w, 3) uint8."""
         sample = self._sample
-        return _grid(self.image) if sample is None else sample()
+        return grid(self.image) if sample is None else sample()
 
 
-def _grid(image: np.ndarray) -> np.ndarray:
+def grid(image: np.ndarray) -> np.ndarray:
+    """Every eighth pixel, (h, w, …)."""
     return np.ascontiguousarray(image[::GRID_PX, ::GRID_PX])
 
 
@@ -72,7 +73,7 @@ class Frame:
 
     def sample(self) -> np.ndarray:
         """Every eighth pixel, (h, w) or (h, w, 3) uint8."""
-        return self.picture.sample() if isinstance(self.picture, LazyImage) else _grid(self.picture)
+        return self.picture.sample() if isinstance(self.picture, LazyImage) else grid(self.picture)
 
     @property
     def age_ms(self) -> float:

@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import SourceError
+from runtime.frames import LazyImage, grid
 from runtime.sources.base import ImageSource
 
 logger = logging.getLogger(__name__)
@@ -42,13 +44,14 @@ class CaptureSource(ImageSource):
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.promised = promised if not live and promised > 0 else None
 
-    def _next_image(self) -> np.ndarray | None:
+    def _next_image(self) -> np.ndarray | LazyImage | None:
         for missed in range(_MOST_DAMAGED_IN_A_ROW):
             there, image = self._capture.read()
             if there:
                 self.damaged += missed
                 self._time_s = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000
-                return self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB)
+                in_rgb = partial(self._cv2.cvtColor, image, self._cv2.COLOR_BGR2RGB)
+                return LazyImage(in_rgb, partial(grid, image)) if self.live else in_rgb()
             if self.live or self._count + self.damaged + missed >= (self.promised or 0):
                 break
         if self.live:

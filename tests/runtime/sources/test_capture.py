@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import SourceError
+from runtime.frames import GRID_PX, LazyImage
 from runtime.packaged import CLIP
+from runtime.sources.capture import CaptureSource, load_opencv
 from runtime.sources.grammar import open_source
 from runtime.sources.video_file import open_video_file, open_with_opencv
 
@@ -157,3 +159,15 @@ def test_a_video_without_a_frame_is_an_error(decoder, tmp_path):
         DECODERS[decoder](path) as source,
     ):
         source.read()
+
+
+def test_a_live_capture_is_converted_when_it_is_used_and_keeps_its_own_pixels():
+    capture = load_opencv().VideoCapture(str(CLIP))
+    with CaptureSource("camera", capture, live=True) as source:
+        frames = [source.read() for _ in range(3)]
+    assert all(isinstance(frame.picture, LazyImage) for frame in frames)
+    with open_with_opencv(CLIP) as source:
+        for frame in frames:  # read long after the capture went on
+            sample, image = frame.sample(), source.read().image
+            np.testing.assert_array_equal(frame.image, image)
+            np.testing.assert_array_equal(sample, image[::GRID_PX, ::GRID_PX, ::-1])
