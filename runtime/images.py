@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import locale
+import os
 import struct
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -16,18 +19,34 @@ IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 
 class ImageError(Exception):
-    """An image file is damaged or of an unknown kind."""
+    """An image file is damaged or of an unknown kind, or a folder of them cannot be read."""
 
 
-def list_images(folder: Path, pattern: str = "*") -> list[Path]:
-    """The image files of a folder that fit a pattern, by name.
+def list_images(folder: Path, pattern: str = "*", *, deep: bool = False) -> list[Path]:
+    """The image files of a folder that fit a pattern, by name; other files are left out.
 
-    Other files, hidden ones and subfolders are left out.
+    Hidden files and folders are left out, too, such as the ``._name.png`` that macOS leaves beside
+    each file on other file systems.
 
-    Hidden are also the ``._name.png`` that macOS leaves beside each file on other file systems.
+    Args:
+        folder: where they are.
+        pattern: of their names, such as ``*_left.png``.
+        deep: those of its subfolders, too.
+
+    Raises:
+        ImageError: the folder, or one of its subfolders, is missing or cannot be read.
     """
-    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        shown = (name for name in images if not name.startswith("."))
+        found += [Path(parent, name) for name in shown if fnmatchcase(name, pattern)]
+    return sorted(found)
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    raise ImageError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -23,7 +23,10 @@ class ScoringSink:
     def __init__(self, labels_dir: Path, label_space: LabelSpace, ignore_index: int) -> None:
         if not labels_dir.is_dir():
             raise SinkError(f"{labels_dir} is not a folder of label maps")
-        self._paths = list_images(labels_dir)
+        try:
+            self._paths = list_images(labels_dir)
+        except ImageError as error:
+            raise SinkError(str(error)) from None
         self.confusion = ConfusionMatrix(label_space.num_classes, ignore_index)
 
     def write(self, result: Segmentation) -> None:

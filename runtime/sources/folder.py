@@ -51,7 +51,7 @@ def open_folder(folder: Path) -> Source:
     Raises:
         SourceError: it holds none.
     """
-    paths = list_images(folder)
+    paths = _listed(folder, "*")
     if not paths:
         raise SourceError(f"{folder} holds no images")
     return ImagesSource(str(folder), paths)
@@ -63,7 +63,14 @@ def open_pattern(pattern: Path) -> Source:
     Raises:
         SourceError: none does.
     """
-    paths = list_images(pattern.parent, pattern.name)
+    paths = _listed(pattern.parent, pattern.name)
     if not paths:
         raise SourceError(f"no image fits {pattern}")
     return ImagesSource(str(pattern), paths)
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list_images(folder, pattern)
+    except ImageError as error:
+        raise SourceError(str(error)) from None

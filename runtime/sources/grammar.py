@@ -102,7 +102,8 @@ def _open_path(spec: str) -> Source:
             return open_pattern(path)
     except (OSError, ValueError) as error:  # a name too long or with a null byte, no permission
         reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"source cannot be opened: {reason}") from None
+        where = getattr(error, "filename", None) or "source"
+        raise SourceError(f"{where} cannot be opened: {reason}") from None
     raise SourceError(
         f"source '{without_credentials(spec)}' does not exist; give camera0, an rtsp:// or "
         "http:// URL, a video file, a folder of images, or streetsynth"

@@ -6,7 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from runtime.bundle.labels import LabelSpace
-from runtime.images import IMAGE_SUFFIXES, list_images, read_image, read_label_map
+from runtime.images import (
+    IMAGE_SUFFIXES,
+    ImageError,
+    list_images,
+    read_image,
+    read_label_map,
+)
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
@@ -21,7 +27,7 @@ def open_folder(
     Of a folder and a last part ``**`` those of its subfolders, too, with labels in the same ones.
 
     Raises:
-        DataError: a folder is missing, holds no image, or a label map is missing.
+        DataError: a folder is missing or cannot be read, holds no image, or a label map is missing.
     """
     deep = images_dir.name == _DEEP
     images_dir = images_dir.parent if deep else images_dir
@@ -29,9 +35,9 @@ def open_folder(
         if folder is not None and not folder.is_dir():
             found = "is not a folder" if folder.exists() else "does not exist"
             raise DataError(f"{folder} {found}")
-    paths = _of_subfolders(images_dir) if deep else list_images(images_dir)
+    paths = _listed(images_dir, deep)
     if not paths:
-        below = 0 if deep else len(_of_subfolders(images_dir))
+        below = 0 if deep else len(_listed(images_dir, deep=True))
         advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{images_dir} holds no images ({endings}){advice}")
@@ -41,14 +47,11 @@ def open_folder(
     return ImageSet(str(images_dir), tuple(samples), label_space)
 
 
-def _of_subfolders(folder: Path) -> list[Path]:
-    """Such as cities or sequences, in order; what is hidden is left alone."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(
-        path
-        for path in found
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _listed(folder: Path, deep: bool) -> list[Path]:
+    try:
+        return list_images(folder, deep=deep)
+    except ImageError as error:
+        raise DataError(str(error)) from None
 
 
 def _label_path(images_dir: Path, path: Path, labels_dir: Path) -> Path:

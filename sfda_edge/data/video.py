@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.bundle.labels import LabelSpace
 from runtime.errors import SourceError
-from runtime.images import list_images, read_label_map
+from runtime.images import ImageError, list_images, read_label_map
 from runtime.sources.video_file import video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
@@ -31,10 +31,10 @@ def open_video(
     Raises:
         DataError: the file is missing or holds no frame, or there is not one label map a frame.
     """
-    labels = list_images(labels_dir) if labels_dir else None
     try:
+        labels = list_images(labels_dir) if labels_dir else None
         frames = _spread(path) if labels is None else list(video_frames(path))
-    except SourceError as error:
+    except (ImageError, SourceError) as error:
         raise DataError(str(error)) from None
     if labels is not None and len(labels) != len(frames):
         raise DataError(

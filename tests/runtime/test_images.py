@@ -1,4 +1,7 @@
+import errno
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from runtime.errors import SourceError
 from runtime.images import (
     ImageError,
     list_images,
@@ -14,6 +18,7 @@ from runtime.images import (
     resize_image,
     resize_label_map,
 )
+from runtime.sources.grammar import open_source
 
 
 @pytest.fixture
@@ -134,3 +139,45 @@ def test_any_bytes_are_rejected(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"random\.jpg"):
         read_image(path)
+
+
+NAMES = st.lists(
+    st.sampled_from(["a.png", "b_left.PNG", ".hidden.png", "c.txt", "sub/d.jpg", ".x/e.png"]),
+    unique=True,
+)
+
+
+@given(NAMES, st.sampled_from(["*", "*_left.*", "[ab]*", "nothing"]), st.booleans())
+def test_images_are_listed_as_glob_would_without_what_is_hidden(
+    tmp_path_factory, names, pattern, deep
+):
+    folder = tmp_path_factory.mktemp("listed")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    shown = [name for name in names if "/." not in f"/{name}" and not name.endswith(".txt")]
+    globbed = folder.rglob(pattern) if deep else folder.glob(pattern)
+    expected = {folder / name for name in shown} & set(globbed)
+    assert list_images(folder, pattern, deep=deep) == sorted(expected)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_empty(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "0.png").touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "closed":  # as for anybody but root
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    assert list_images(tmp_path) == [tmp_path / "0.png"]
+    with pytest.raises(ImageError, match=r"closed cannot be read: Permission denied"):
+        list_images(tmp_path, deep=True)
+    with pytest.raises(ImageError, match="closed cannot be read"):
+        list_images(tmp_path / "closed")
+    with pytest.raises(ImageError, match="nowhere cannot be read: No such file"):
+        list_images(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="closed cannot be read"):
+        open_source(str(tmp_path / "closed"))

@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 
 import cv2
@@ -52,6 +53,22 @@ def test_images_of_subfolders_are_found_with_their_labels(labelled_folder):
         open_images(f"{images}/**", labels)
     with pytest.raises(DataError, match="nowhere does not exist"):
         open_images(f"{images}/nowhere/**")
+
+
+def test_a_subfolder_that_cannot_be_read_is_an_error(labelled_folder, monkeypatch):
+    closed = labelled_folder / "images" / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path) == str(closed):  # as for anybody but root
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    assert len(open_images(str(labelled_folder / "images"))) == 6
+    with pytest.raises(DataError, match="closed cannot be read: Permission denied"):
+        open_images(f"{labelled_folder}/images/**")
 
 
 @pytest.fixture
