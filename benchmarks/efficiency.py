@@ -39,7 +39,7 @@ from benchmarks.efficiency_parts import (
 )
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from benchmarks.timing import time_call
+from benchmarks.timing import paired_ratios, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
@@ -110,19 +110,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "backend": bench.line,
         "frames_per_round": args.frames,
         "per_second": {name: round(statistics.median(each), 2) for name, each in rates.items()},
-        "ratio_to_engine": {name: _ratios(each, rates["engine"]) for name, each in rates.items()},
+        "ratio_to_engine": {
+            name: paired_ratios(each, rates["engine"]) for name, each in rates.items()
+        },
         "live": live,
         "processor_ms_per_frame": processor,
         "machine": machine,
-    }
-
-
-def _ratios(rates: list[float], engine: list[float]) -> dict[str, Any]:
-    """Median and all ratios to the engine of the same round."""
-    ratios = [rate / alone for rate, alone in zip(rates, engine, strict=True)]
-    return {
-        "median": round(statistics.median(ratios), 4),
-        "rounds": [round(ratio, 4) for ratio in ratios],
     }
 
 

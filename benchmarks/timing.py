@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,15 @@ def summarise(durations_ms: list[float]) -> Timing:
         per_second=1000 * len(durations_ms) / sum(durations_ms),
         calls=len(durations_ms),
     )
+
+
+def paired_ratios(rates: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+    """Median and all ratios to the baseline of the same round, for a record."""
+    ratios = [rate / alone for rate, alone in zip(rates, baseline, strict=True)]
+    return {
+        "median": round(statistics.median(ratios), 4),
+        "rounds": [round(ratio, 4) for ratio in ratios],
+    }
 
 
 def time_call(call: Callable[[], object]) -> float:

@@ -24,6 +24,7 @@ from benchmarks import (
     engines,
     graph,
     precisions,
+    shared_model,
     soak,
 )
 from benchmarks import stream as stream_benchmark
@@ -52,6 +53,7 @@ PARSERS = {
     "python -m benchmarks.data_parallel": data_parallel.build_parser,
     "python -m benchmarks.device_check": device_check.build_parser,
     "python -m benchmarks.efficiency": efficiency.build_parser,
+    "python -m benchmarks.shared_model": shared_model.build_parser,
     "python -m benchmarks.soak": soak.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }

@@ -3,7 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import soak, stream
+import export
+import sfda_edge
+from benchmarks import efficiency, shared_model, soak, stream
 from benchmarks.rtsp_camera import NEEDED_PACKAGES, can_serve
 from benchmarks.timing import summarise, time_in_turn
 from runtime.packaged import BUNDLE_DIR
@@ -166,6 +168,32 @@ def test_a_device_is_checked_backend_by_backend(in_empty_folder, capsys, monkeyp
     for name, row in rows.items():
         assert name in shown
         assert row.get("did_not_run") or row["golden_agreement"] > 0.99
+
+
+def test_a_stream_is_measured_beside_a_plain_loop(in_empty_folder, capsys):
+    assert efficiency.main(["--frames", "6", "--rounds", "2", "--out", "out.json"]) == 0
+    record = json.loads((in_empty_folder / "out.json").read_text())
+    names = {"engine", "stream", "stream, video", "plain loop", "plain loop, video"}
+    assert names | {"stream, spinning", "stream, video, spinning"} <= set(record["per_second"])
+    assert all(rate > 0 for rate in record["per_second"].values())
+    assert record["ratio_to_engine"]["engine"] == {"median": 1.0, "rounds": [1.0, 1.0]}
+    parts = record["processor_ms_per_frame"]
+    assert parts["outside model and decoding"] == pytest.approx(
+        parts["to RGB"] + parts["resize, threads, queues"], abs=2e-3
+    )
+    assert "stream, video, spinning" in capsys.readouterr().out
+
+
+def test_streams_on_one_model_are_measured_with_and_without_batches(in_empty_folder, capsys):
+    assert shared_model.main(["--bundle", str(BUNDLE_DIR)]) == 2
+    assert "takes one image at a time; export it with --dynamic-batch" in capsys.readouterr().err
+    model = sfda_edge.load_model(size_hw=(48, 96))
+    export.export(model, images="streetsynth:target", dynamic_batch=True, out_dir="bundle")
+    arguments = ["--bundle", "bundle", "--frames", "8", "--rounds", "1", "--streams", "3"]
+    assert shared_model.main([*arguments, "--out", "out.json"]) == 0
+    record = json.loads((in_empty_folder / "out.json").read_text())
+    assert set(record["per_second"]) == {"one stream", "3 streams", "3 streams, batched"}
+    assert record["ratio_to_one_stream"]["one stream"]["rounds"] == [1.0]
 
 
 def test_training_is_measured_in_both_precisions(monkeypatch):
