@@ -83,13 +83,13 @@ def _accuracy(args: argparse.Namespace) -> None:
     record = _read(args.out)
     tasks = benchmark_tasks(args.data, args.work)
     overrides = tuple(args.overrides)
-    for letter in args.tasks.split(","):
+    for name in args.tasks.split(","):
         for seed in (int(text) for text in args.seeds.split(",")):
             for recipe in args.recipes.split(","):
-                key = [letter, recipe, seed, list(overrides)]
+                key = [name, recipe, seed, list(overrides)]
                 if key in [_key(row) for row in record["rows"]]:
                     continue
-                benchmark = require_task(tasks, letter)
+                benchmark = require_task(tasks, name)
                 row = measure_row(
                     benchmark,
                     recipe,
@@ -98,7 +98,7 @@ def _accuracy(args: argparse.Namespace) -> None:
                     device=args.device,
                     precision=args.precision,
                 )
-                record["rows"].append({"task": letter, **row})
+                record["rows"].append({"task": name, **row})
                 record["machine"] = machine_record()
                 write_record(args.out, record)
                 print(_row_text(record["rows"][-1]), flush=True)

@@ -51,8 +51,8 @@ class BenchmarkTask:
 def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, BenchmarkTask]:
     """The tasks by name.
 
-    In A, B and D two thirds of the target images are of the drive that is scored. In A-out, B-out
-    and D-out none is: what was learned has to carry over to another drive.
+    In A, B and D more than half of the target images are of the drive that is scored. In A-out,
+    B-out and D-out none is: what was learned has to carry over to another drive.
 
     Args:
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.

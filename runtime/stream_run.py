@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import threading
 import time
@@ -45,7 +44,7 @@ class StreamRun:
         label_space: names and colours of its labels.
         pipeline: with its figures.
         sinks: to be added before it runs.
-        ended: whether it has; only of a run beside others.
+        ended: whether it has.
         failure: why it ended early; None if it did not.
     """
 
@@ -85,8 +84,12 @@ class StreamRun:
         Raises:
             StreamError: the source, the model or a sink failed.
         """
-        with contextlib.suppress(ViewerLeft):
+        try:
             self.pipeline.run(self.sinks, tick)
+        except ViewerLeft:
+            logger.info("%s ends: its window or pipe was closed", self.name)
+        finally:
+            self.ended = True
 
     def run_beside_others(self) -> None:
         """The same for a thread: a failure is logged and kept, the other runs go on."""
@@ -96,7 +99,6 @@ class StreamRun:
             known = isinstance(error, StreamError | OSError)
             self.failure = error if known else StreamError(f"{type(error).__name__}: {error}")
             logger.error("%s ended: %s", self.name, self.failure, exc_info=not known)
-        self.ended = True
         for sink in self.sinks:
             if isinstance(sink, ServiceSink):  # the others' frames go on feeding the watchdog
                 sink.close()

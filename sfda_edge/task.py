@@ -111,9 +111,9 @@ class AdaptationTask:
     def mix_target_statistics(self, target_share: float) -> None:
         """Make ``target_share`` of the model's BatchNorm statistics the target's.
 
-        Methods that train start from here and keep the statistics: they train the network as it
-        will be used, normalised by running statistics. A step then depends neither on which images
-        share its batch nor on how many processes share its work.
+        Methods that train start from here. All but ``sfda`` keep the statistics: they train the
+        network as it will be used, normalised by running statistics, so that a step does not depend
+        on which images share its batch.
         """
         if target_share and batchnorm_layers(self.model):
             config = self.selection

@@ -51,7 +51,7 @@ def open_folder(folder: Path) -> Source:
     Raises:
         SourceError: it holds none.
     """
-    paths = _listed(folder, "*")
+    paths = _listed(folder, "*", deep=False)
     if not paths:
         raise SourceError(f"{folder} holds no images")
     return ImagesSource(str(folder), paths)
@@ -60,17 +60,20 @@ def open_folder(folder: Path) -> Source:
 def open_pattern(pattern: Path) -> Source:
     """The images of one folder whose names fit a pattern such as ``drive/*_left.png``, by name.
 
+    Those of ``drive/**`` are the folder's and its subfolders', as for ``adapt``.
+
     Raises:
         SourceError: none does.
     """
-    paths = _listed(pattern.parent, pattern.name)
+    deep = pattern.name == "**"
+    paths = _listed(pattern.parent, "*" if deep else pattern.name, deep)
     if not paths:
         raise SourceError(f"no image fits {pattern}")
     return ImagesSource(str(pattern), paths)
 
 
-def _listed(folder: Path, pattern: str) -> list[Path]:
+def _listed(folder: Path, pattern: str, deep: bool) -> list[Path]:
     try:
-        return list_images(folder, pattern)
+        return list_images(folder, pattern, deep=deep)
     except ImageError as error:
         raise SourceError(str(error)) from None

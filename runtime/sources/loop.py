@@ -33,15 +33,19 @@ class LoopingSource(Source):
             frame = self._source.read()
             if frame is None:
                 raise AssertionError("a file without a frame is an error of its own")
-        self.damaged = self._damaged_before + self._source.damaged
+        self._count_damaged()
         self._count += 1
         if frame.time_s is not None:
             self._last_s = self._began_s + frame.time_s
         time_s = None if frame.time_s is None else self._last_s
         return replace(frame, index=self._count - 1, time_s=time_s)
 
+    def _count_damaged(self) -> None:
+        self.damaged = self._damaged_before + self._source.damaged
+
     def _again(self) -> None:
         self._source.close()
+        self._count_damaged()
         self._damaged_before = self.damaged
         self._began_s = self._last_s + (1 / self.fps if self.fps else 0.0)
         self._source = self._open()

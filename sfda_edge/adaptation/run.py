@@ -18,7 +18,6 @@ from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection
 from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
 from sfda_edge.data import recorded_spec
-from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.methods import METHODS
 from sfda_edge.methods.illustrations import Illustration
@@ -113,7 +112,7 @@ def _begun(prepared: Prepared, directory: RunDirectory | None) -> Adaptation:
             selection=request.selection,
         )
         adaptation = begin(task, METHODS[prepared.method][1], prepared.recipe)
-    except (SfdaEdgeError, RuntimeError):  # the latter where memory runs out
+    except Exception:  # ours, of a full memory, or of a user's network
         if directory is not None and not request.resume:
             shutil.rmtree(out_dir / WORK_DIR, ignore_errors=True)
             (out_dir / HASHES_FILE).unlink(missing_ok=True)

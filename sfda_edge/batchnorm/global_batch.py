@@ -30,8 +30,7 @@ def batch_moments(*features: Tensor) -> tuple[Tensor, Tensor]:
 class GlobalBatchNorm(nn.Module):
     """BatchNorm by the statistics of the global batch, on any device; keeps none.
 
-    A generator is only ever used on whole batches, so running statistics have no reader.
-    ``torch.nn.SyncBatchNorm`` would do the same but refuses CPUs.
+    ``torch.nn.SyncBatchNorm`` keeps running ones, and refuses CPUs.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -66,6 +65,7 @@ def batch_mode(layers: Layers, momentum: float) -> Iterator[None]:
     for layer in layers.values():
         layer.train()
         layer.momentum, layer.num_batches_tracked = momentum, None
+        layer.track_running_stats = momentum > 0  # 0 times an infinite value is not 0
         if num_processes() > 1:
             layer.forward = partial(_global_forward, layer)  # type: ignore[method-assign]
     try:
@@ -74,15 +74,19 @@ def batch_mode(layers: Layers, momentum: float) -> Iterator[None]:
         for name, layer in layers.items():
             layer.eval()
             layer.momentum, layer.num_batches_tracked = before[name]
+            layer.track_running_stats = True
             layer.__dict__.pop("forward", None)
 
 
 def _global_forward(layer: _BatchNorm, x: Tensor) -> Tensor:
     """What the layer does to the whole batch, of which ``x`` are this process's rows."""
     mean, variance = batch_moments(x)
-    with torch.no_grad():
+    if layer.momentum:
         count = x.numel() // x.shape[1] * num_processes()
-        found = mean, variance * count / (count - 1)
-        for stored, value in zip(running_statistics(layer), found, strict=True):
-            stored.lerp_(value.to(stored), layer.momentum or 0.0)
+        _follow(layer, mean.detach(), variance.detach() * count / (count - 1))
     return _normalised(layer, x, mean, variance)
+
+
+def _follow(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    for stored, value in zip(running_statistics(layer), (mean, variance), strict=True):
+        stored.lerp_(value.to(stored), layer.momentum or 0.0)

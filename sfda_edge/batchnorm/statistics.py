@@ -151,15 +151,15 @@ def target_statistics(model: nn.Module, batches: Iterable[Tensor]) -> TargetStat
     """Observe normalised batches (N, 3, H, W): this process's share, for statistics of them all.
 
     Raises:
-        RuntimeError, ValueError: the network or the memory cannot take a batch, in any process: all
-            raise, so that none waits for another's sums.
+        Exception: the network's own, or of a full memory, in any process: all raise, so that none
+            waits for another's sums.
     """
     statistics = TargetStatistics(model)
     failure: Exception | None = None
     try:
         for batch in batches:
             statistics.observe(batch)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # of a user's network; they have no common base
         failure = error
     raise_together(failure)
     statistics.reduce()

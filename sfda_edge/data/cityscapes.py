@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.images import read_image, read_label_map
+from runtime.images import ImageError, list_images, read_image, read_label_map
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
@@ -23,10 +23,14 @@ def open_cityscapes(where: str) -> ImageSet:
     Labels are ``labelTrainIds`` or, where the official scripts have not made these, ``labelIds``.
 
     Raises:
-        DataError: there is no such folder, or a label map is missing.
+        DataError: there is no such folder, it cannot be read, or a label map is missing.
     """
     folder = Path(where).absolute()
-    paths = sorted(folder.glob(f"*/*{_IMAGE}"))
+    try:
+        found = list_images(folder, f"*{_IMAGE}", deep=True) if folder.is_dir() else []
+    except ImageError as error:
+        raise DataError(f"cityscapes:{where}: {error}") from None
+    paths = [path for path in found if path.parent.parent == folder]
     if folder.parent.name != "leftImg8bit" or not paths:
         raise DataError(
             f"cityscapes:{where}: expected CITY/*{_IMAGE} there; give a split's folder, such as "

@@ -37,7 +37,7 @@ def open_folder(
             raise DataError(f"{folder} {found}")
     paths = _listed(images_dir, deep)
     if not paths:
-        below = 0 if deep else len(_listed(images_dir, deep=True))
+        below = 0 if deep else _num_below(images_dir)
         advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{images_dir} holds no images ({endings}){advice}")
@@ -45,6 +45,14 @@ def open_folder(
         _require_labels(images_dir, paths, labels_dir)
     samples = (_sample(images_dir, path, labels_dir) for path in paths)
     return ImageSet(str(images_dir), tuple(samples), label_space)
+
+
+def _num_below(folder: Path) -> int:
+    """How many images its subfolders hold, as far as they can be read: for advice."""
+    try:
+        return len(list_images(folder, deep=True))
+    except ImageError:
+        return 0
 
 
 def _listed(folder: Path, deep: bool) -> list[Path]:

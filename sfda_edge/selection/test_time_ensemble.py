@@ -7,6 +7,7 @@ afford, or at one that matches the target's camera, and when mirrored prediction
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,10 @@ from torch.nn import functional
 from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.batchnorm.statistics import TargetStatistics, target_statistics
 from sfda_edge.models import architecture
+from sfda_edge.runs.distributed import averaged
 from sfda_edge.task import AdaptationTask
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class View:
 
 def view_sizes(task: AdaptationTask, scales: Sequence[float]) -> list[tuple[int, int]]:
     """The input size times each scale, in multiples that the network takes; each size once."""
+    if set(scales) == {1.0}:
+        return [task.spec.input_hw]
     unit = _size_unit(task)
 
     def scaled(side: int, scale: float) -> int:
@@ -52,8 +58,12 @@ def _size_unit(task: AdaptationTask) -> int:
     unit = max(found.view_unit, found.stride)
     height, width = task.spec.input_hw
     while not (height % (2 * unit) or width % (2 * unit)):
-        if _is_taken(task, (height + unit, width + unit)):
+        taken = _is_taken(task, (height + unit, width + unit))
+        if averaged({"taken": float(taken)})["taken"] == 1:  # of all processes alike
             return unit
+        logger.info(
+            "views: the network rejects multiples of %d; sizes will be of %d", unit, 2 * unit
+        )
         unit *= 2
     return unit
 

@@ -127,7 +127,7 @@ class Probe:
             except Exception as error:  # of a user's network; they have no common base
                 if view.size_hw == self.task.spec.input_hw:
                     raise
-                problem = str(error).partition("\n")[0]
+                problem = str(error).partition("\n")[0] or type(error).__name__
             if averaged({"failed": float(bool(problem))})["failed"]:
                 found.pop(view, None)
                 height, width = view.size_hw

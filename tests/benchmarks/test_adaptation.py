@@ -1,11 +1,13 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import adaptation, adaptation_tasks
 from benchmarks.adaptation_tasks import BenchmarkTask, benchmark_tasks
+from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import ModelRequest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "sfda_edge"))
@@ -77,6 +79,17 @@ def test_an_unknown_task_is_exit_code_2(capsys):
     assert set(benchmark_tasks(None, Path("work"))) == {
         *("A", "B", "C", "D", "E", "F", "A-out", "B-out", "D-out", "clip")
     }
+
+
+def test_a_task_may_leave_out_a_drive(labelled_folder):
+    task = BenchmarkTask(
+        title="", flags=ModelRequest(), validation="", target=str(labelled_folder / "images")
+    )
+    assert len(task.target_images()) == 6
+    names = [sample.name for sample in replace(task, drives=("0", "4")).target_images().samples]
+    assert names == ["0.png", "4.png"]
+    with pytest.raises(DataError, match="has no image of drives 9"):
+        replace(task, drives=("9",)).target_images()
 
 
 def test_rank_correlation_is_spearmans():

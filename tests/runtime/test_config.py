@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -196,25 +197,21 @@ def test_one_source_that_fails_does_not_end_the_other(in_empty_folder, config, c
     assert any(m.startswith("bad ended: damaged/0.png") for m in logged.messages)
 
 
-def test_a_source_that_has_ended_is_no_longer_reported(
-    in_empty_folder, config, logged, monkeypatch
-):
-    monkeypatch.setattr(stream_run, "REPORT_EVERY_S", 0.1)
-    path = config("""
-        [[source]]
-        name = "short"
-        from = "streetsynth"
-        frames = 2
-        [[source]]
-        name = "long"
-        from = "streetsynth"
-        loop = true
-        frames = 80
-    """)
-    assert stream.main(["--config", str(path)]) == 0
-    reports = [m.partition(":")[0] for m in logged.messages if ": fps " in m]
-    assert reports.count("long") > reports.count("short") + 2
-    assert reports[-1] == "long"
+def test_a_source_that_ended_is_no_longer_reported(monkeypatch, logged):
+    def run(name):
+        line = SimpleNamespace(line=lambda: "fps 25.0")
+        return SimpleNamespace(
+            name=name, ended=False, pipeline=SimpleNamespace(report=lambda: line)
+        )
+
+    clock = iter(range(0, 100, 6))  # later than the next report each time
+    monkeypatch.setattr(stream_run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    short, long = run("short"), run("long")
+    report = stream_run._reporter([short, long])
+    report()
+    short.ended = True
+    report()
+    assert logged.messages == ["short: fps 25.0", "long: fps 25.0", "long: fps 25.0"]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ NAMES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(NAMES, st.sampled_from(["*", "*_left.*", "[ab]*", "nothing"]), st.booleans())
 def test_images_are_listed_as_glob_would_without_what_is_hidden(
     tmp_path_factory, names, pattern, deep

@@ -154,7 +154,7 @@ def test_json_lines_on_standard_output_stay_json(in_empty_folder, capsys):
     assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 3
 
 
-@pytest.mark.parametrize("words", ["--frames 3 | true", "--loop --jsonl - | head -2"])
+@pytest.mark.parametrize("words", ["--frames 3 | true", "--loop --frames 3000 --jsonl - | head -2"])
 def test_a_reader_that_goes_away_is_no_error(in_empty_folder, words):
     command = f"{sys.executable} -m runtime.stream streetsynth {words}; exit $PIPESTATUS"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)

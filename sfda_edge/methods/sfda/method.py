@@ -15,7 +15,6 @@ class map joins the network's outputs, L_TAR, entropies and D see the joined one
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
@@ -107,15 +106,15 @@ class Sfda(AdaptationMethod):
 
     # ---- the two networks on images
 
-    def _student_outputs(self, images: Tensor, momentum: float = 0.0) -> Outputs:
-        """As it trains: by default its running statistics stay as they are."""
-        with self._normalisation(momentum):
-            return Outputs(self.task.logits(self.model, images), self.student_tap.take())
+    def _student_outputs(self, images: Tensor) -> Outputs:
+        return Outputs(self.task.logits(self.model, images), self.student_tap.take())
 
-    def _normalisation(self, momentum: float) -> contextlib.AbstractContextManager[None]:
+    def _training_outputs(self, images: Tensor, momentum: float = 0.0) -> Outputs:
+        """The student as it trains: by default its running statistics stay as they are."""
         if not self.recipe.batch_statistics:
-            return contextlib.nullcontext()
-        return batch_mode(self.student_norms, momentum)
+            return self._student_outputs(images)
+        with batch_mode(self.student_norms, momentum):
+            return self._student_outputs(images)
 
     def _source_outputs(self, images: Tensor) -> Outputs:
         return Outputs(self.task.logits(self.source, images), self.source_tap.take())
@@ -150,7 +149,7 @@ class Sfda(AdaptationMethod):
         seen: defaultdict[str, list[Tensor]] = defaultdict(list)
         with observing_inputs(self.source_norms, lambda name, x: seen[name].append(x)):
             source = self._source_outputs(fakes)
-        student = self._student_outputs(fakes)
+        student = self._training_outputs(fakes)
         moments = {name: batch_moments(*inputs) for name, inputs in seen.items()}
         statistics = batchnorm_statistics_loss(moments, self.source_norms)
         output, attention = self._disagreement(source, student)
@@ -213,7 +212,7 @@ class Sfda(AdaptationMethod):
             target.float(), self.recipe.fake_hw, mode="bilinear", antialias=True
         )
         with torch.no_grad():
-            features = self._student_outputs(self.task.inputs(small)).features
+            features = self._training_outputs(self.task.inputs(small)).features
         scaling = self.recipe.attention_scaling
         spatial, channel = (
             attention_divergence(alike(source_features, scaling), alike(features, scaling))
@@ -225,14 +224,14 @@ class Sfda(AdaptationMethod):
         """E15; returns the target's probabilities, detached, for the discriminator."""
         recipe = self.recipe
         inputs = self.task.inputs(target)
-        logits = self._student_outputs(inputs, momentum=_STATISTICS_MOMENTUM).logits
+        logits = self._training_outputs(inputs, momentum=_STATISTICS_MOMENTUM).logits
         probabilities = self.task.probabilities(logits)
         terms = {"target": recipe.target_weight * max_square(probabilities)}
         if recipe.has_generator:
             with torch.no_grad():
                 fakes = self._fakes()
                 source = self._source_outputs(fakes)
-            output, attention = self._disagreement(source, self._student_outputs(fakes))
+            output, attention = self._disagreement(source, self._training_outputs(fakes))
             terms["output"] = recipe.output_weight * output
             terms["attention"] = recipe.attention_weight * attention
         if recipe.has_patches:
@@ -258,8 +257,7 @@ class Sfda(AdaptationMethod):
             fakes = self.generator(noise)
             logits = self._source_outputs(self.task.inputs(fakes)).logits
             found.append(generated_images(fakes, self.task.probabilities(logits)))
-        inputs = self.task.inputs(images)
-        outputs = Outputs(self.task.logits(self.model, inputs), self.student_tap.take())
+        outputs = self._student_outputs(self.task.inputs(images))
         maps = spatial_map(outputs.features, self.recipe.attention_scaling)
         found.append(attention_maps(images, maps, outputs.features.shape[2:]))
         if self.recipe.has_patches:

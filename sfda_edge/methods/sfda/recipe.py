@@ -19,9 +19,9 @@ class SfdaRecipe:
         steps: number of batches; the paper's 120 epochs are in ``recipes/published``.
         batch_size: images of a batch, over all processes; the paper's 8.
         learning_rate: of SGD, decaying as (1 − progress)^0.9.
-        target_weight: of L_TAR (E1). As written it outweighs the other terms many times and drives
-            everything into frequent classes within tens of steps; MaxSquare's own setting is
-            0.1 / (2 C).
+        target_weight: of L_TAR (E1). As written it outweighs the other terms many times; without
+            batch_statistics it drives everything into frequent classes within tens of steps.
+            MaxSquare's own setting is 0.1 / (2 C).
         output_weight: α, of L_MAE (E4).
         attention_weight: β, of L_DAD^ss (E8).
         target_attention_weight: τ, of L_DAD^st (E9).
@@ -44,8 +44,8 @@ class SfdaRecipe:
         batch_statistics: normalise the student, while it trains, by the statistics of each batch,
             targets and fakes apart, and let the running ones follow the target, as ``train()`` does
             in PyTorch; false for running statistics throughout. Open in the paper.
-        target_share: share of the target in the BatchNorm statistics, in [0, 1]; the paper leaves
-            the source's.
+        target_share: share of the target in the BatchNorm statistics before the first step, in
+            [0, 1]; the paper leaves the source's.
         seed: of the order of images, the noise, and the networks' initial weights.
     """
 
@@ -95,6 +95,10 @@ class SfdaRecipe:
         require(
             not self.has_patches or self.batch_size >= 2,
             "the patch module compares images: batch_size must be at least 2",
+        )
+        require(
+            not self.batch_statistics or self.batch_size >= 2,
+            "a batch has statistics of its own from two images on: batch_size must be at least 2",
         )
         require(
             not any(side % 16 for side in self.fake_hw),

@@ -149,6 +149,18 @@ def test_a_damaged_image_of_a_folder_is_left_out_and_the_others_keep_their_place
     assert [frame.image[0, 0, 0] for frame in frames] == [40, 80, 160]
     assert "left out: 3.png" in caplog.text
     assert "2 damaged frames were left out, 3 are whole" in caplog.text
+    with open_source(".", SourceSettings(loop=True)) as source:
+        for _ in range(7):
+            source.read()
+        assert source.damaged == 5, "0, 3 twice each, and 0 of the third round"
+
+
+def test_two_stars_are_a_folder_with_its_subfolders(in_empty_folder):
+    Path("drive/late").mkdir(parents=True)
+    for name in ("drive/0.png", "drive/late/1.png"):
+        Image.new("RGB", (8, 6)).save(name)
+    with open_source("drive/**", SourceSettings()) as source:
+        assert len(list(iter(source.read, None))) == 2
 
 
 WORDS = st.one_of(

@@ -65,6 +65,14 @@ def test_without_momentum_the_running_statistics_stay(model):
     assert (inside - model(images)).abs().max() > 0.1
 
 
+def test_without_momentum_an_infinite_batch_leaves_no_trace(model):
+    before = copy.deepcopy(model.state_dict())
+    images = torch.full((5, 3, 7, 6), float("inf"))
+    with batch_mode(batchnorm_layers(model), 0.0):
+        model(images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_afterwards_all_is_as_before_whatever_happens(model):
     layers = batchnorm_layers(model)
     layers["1"].momentum, layers["1"].num_batches_tracked = 0.3, torch.tensor(7)

@@ -98,12 +98,13 @@ def test_views_keep_the_networks_stride(make_task):
 class OfMultiples(torch.nn.Module):
     """Takes sides that are multiples of a number, or of one size only."""
 
-    def __init__(self, network, fits):
+    def __init__(self, network, fits, error=AssertionError("as a user's network may say it")):
         super().__init__()
-        self.network, self.fits = network, fits
+        self.network, self.fits, self.error = network, fits, error
 
     def forward(self, images):
-        assert self.fits(images.shape[2:]), "as a user's network may say it"
+        if not self.fits(images.shape[2:]):
+            raise self.error
         return self.network(images)
 
 
@@ -121,11 +122,17 @@ def test_sizes_are_those_that_the_network_takes(make_task, tiny_model, tiny_spec
     assert "left out" not in caplog.text
 
 
-def test_a_network_of_one_size_is_seen_at_that_size(make_task, tiny_model, tiny_spec, caplog):
-    network = OfMultiples(tiny_model, lambda hw: tuple(hw) == (32, 64))
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyError("size"), "'size'"), (AssertionError(), "AssertionError")]
+)
+def test_a_network_of_one_size_is_seen_at_that_size(
+    make_task, tiny_model, tiny_spec, caplog, error, said
+):
+    """Also where its error says nothing, as of a bare assert."""
+    network = OfMultiples(tiny_model, lambda hw: tuple(hw) == (32, 64), error)
     views = search_views(make_task(network, tiny_spec))
     assert {view.size_hw for view in views.by_size} == {(32, 64)}
-    assert "left out: as a user's network may say it" in caplog.text
+    assert f"left out: {said}" in caplog.text
 
 
 def unsure(task, num_images, certainty):
@@ -310,4 +317,5 @@ def test_statistics_of_a_size_are_observed_once(make_task, monkeypatch):
     task = make_task()
     views = search_views(task)
     TestTimeEnsemble(task, task.model, views.kept, views.statistics)
+    assert (32, 64) in sizes
     assert len(sizes) == len(set(sizes))
