@@ -83,6 +83,11 @@ def _version(library: Any) -> str:
     return str(library.__version__)
 
 
+def _deserialized(loader: tensorrt.Runtime, engine: bytes) -> tensorrt.ICudaEngine:
+    """The engine; None where it does not load, whatever the stubs say."""
+    return loader.deserialize_cuda_engine(engine)
+
+
 def _sides(shape: tensorrt.Dims) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in range(len(shape)))
 
@@ -119,12 +124,12 @@ class TensorRtBackend(Backend):
             raise
 
     def _load(self, engine: bytes, manifest: Manifest) -> None:
-        # No local variable holds the engine: after an error the traceback would keep it alive
-        # beyond its context.
+        # No variable of this function holds the engine: after an error the traceback would keep it
+        # alive beyond its context.
         messages = self._trt.Logger(self._trt.Logger.ERROR)
         with self._cuda.current():
             self._loader: tensorrt.Runtime = self._trt.Runtime(messages)
-            self._engine: tensorrt.ICudaEngine = self._loader.deserialize_cuda_engine(engine)
+            self._engine = _deserialized(self._loader, engine)
             if self._engine is None:
                 raise BackendUnavailable(
                     f"{self.name}: the engine does not load here; build it again"
