@@ -195,6 +195,33 @@ def test_augmentation_moves_labels_with_their_pixels():
     assert not torch.equal(seen.soft_labels, soft_labels)
 
 
+def test_crops_keep_the_shape_of_things():
+    """Of a wide image, too: a side is stretched by at most a quarter against the other."""
+    height, width = 96, 192
+    rows, columns = torch.meshgrid(
+        torch.linspace(0, 255, height), torch.linspace(0, 255, width), indexing="ij"
+    )
+    images = torch.stack([columns, rows, rows]).repeat(16, 1, 1, 1)
+    torch.manual_seed(0)
+    augment = StrongAugmentation((height, width), 0.3, 0.0, 0.0)
+    found = augment(LabelledBatch(images, torch.ones(16, 1, height, width))).images
+    across = (found[:, 0, 48, 191] - found[:, 0, 48, 0]).abs()
+    down = found[:, 1, 95, 96] - found[:, 1, 0, 96]
+    assert ((across / down) < 1.35).all()
+    assert ((across / down) > 0.74).all()
+    assert (across * down / 255**2 < 0.95).any(), "they are crops"
+
+
+def test_a_kornia_that_crops_wrongly_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("kornia.__version__", "0.8.2")
+    StrongAugmentation((32, 64), 0.9, 0.1, 0.1)
+    assert "kornia 0.8.2 crops wide images wrongly" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("kornia.__version__", "0.10.0")
+    StrongAugmentation((32, 64), 0.9, 0.1, 0.1)
+    assert caplog.text == ""
+
+
 def test_augmentation_is_the_steps_own():
     augment = StrongAugmentation((6, 8), 0.9, 0.3, 0.3)
     results = []
