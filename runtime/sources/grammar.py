@@ -45,6 +45,8 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
         SourceError: there is nothing there, it gives no frames, or cannot do what is asked of it.
     """
     settings = settings or SourceSettings()
+    if "\0" in spec:  # nothing has such a name, and libraries differ in what they make of it
+        raise SourceError("source cannot be opened: embedded null byte")
     if (opener := _of_camera(spec, settings)) is not None:
         return ReconnectingSource(opener, settings.limits, settings.reconnect)
     if settings.of_camera:

@@ -170,6 +170,12 @@ WORDS = st.one_of(
 )
 
 
+@pytest.mark.parametrize("text", ["replay:\0", "/dev/v4l/by-id/\0", "a\0", "gst:\0", "rtsp://a/\0"])
+def test_a_null_byte_is_an_error(text):
+    with pytest.raises(SourceError, match="null byte"):
+        open_source(text)
+
+
 @given(WORDS, st.booleans())
 def test_any_text_is_a_source_or_an_error(tmp_path_factory, text, loop):
     """Addresses and pipelines have tests of their own: they would be opened."""
