@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
 

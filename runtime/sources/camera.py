@@ -32,7 +32,7 @@ def open_camera(name: str, device: str, settings: SourceSettings) -> Source:
     # OpenCV takes a number or a path; some of its builds look for no path but /dev/videoN.
     path = Path(device).resolve()
     number = path.name.removeprefix("video")
-    capture = cv2.VideoCapture(int(number) if number.isdigit() else str(path), api)
+    capture = cv2.VideoCapture(int(number) if number.isdecimal() else str(path), api)
     if not capture.isOpened():
         raise SourceError(_no_camera(name))
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue in the driver is nothing but delay

@@ -176,6 +176,12 @@ def test_a_null_byte_is_an_error(text):
         open_source(text)
 
 
+@pytest.mark.parametrize("text", ["/dev/v4l/by-id/²", "/dev/v4l/by-id/video²", "camera²"])
+def test_a_digit_that_is_no_number_is_an_error(text):
+    with pytest.raises(SourceError):
+        open_source(text)
+
+
 @given(WORDS, st.booleans())
 def test_any_text_is_a_source_or_an_error(tmp_path_factory, text, loop):
     """Addresses and pipelines have tests of their own: they would be opened."""
