@@ -315,3 +315,12 @@ def test_sinks_share_one_drawing(three_classes):
     first, second = result(0), result(0)
     assert overlay.draw_result(first) is overlay.draw_result(first)
     assert overlay.draw_result(first) is not overlay.draw_result(second)
+
+
+def test_label_maps_that_cannot_be_listed_are_an_error(tmp_path, three_classes, monkeypatch):
+    def refusing(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refusing)  # as for anybody but root
+    with pytest.raises(SinkError, match="cannot be read: Permission denied"):
+        ScoringSink(tmp_path, three_classes, 255)

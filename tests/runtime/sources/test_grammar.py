@@ -155,6 +155,15 @@ def test_a_damaged_image_of_a_folder_is_left_out_and_the_others_keep_their_place
         assert source.damaged == 5, "0, 3 twice each, and 0 of the third round"
 
 
+def test_damage_behind_the_last_whole_image_counts_in_each_round(in_empty_folder):
+    Image.new("RGB", (8, 6)).save("0.png")
+    Path("1.png").write_bytes(b"no image")
+    with open_source(".", SourceSettings(loop=True)) as source:
+        for _ in range(3):
+            source.read()
+        assert source.damaged == 2
+
+
 def test_two_stars_are_a_folder_with_its_subfolders(in_empty_folder):
     Path("drive/late").mkdir(parents=True)
     for name in ("drive/0.png", "drive/late/1.png"):

@@ -215,3 +215,17 @@ def test_a_spec_can_be_said_for_every_folder(in_empty_folder):
     assert recorded_spec("camvid:split") == f"camvid:{in_empty_folder / 'split'}"
     (in_empty_folder / "target").mkdir()  # must not be taken for the packaged part
     assert recorded_spec("streetsynth:target") == "streetsynth:target"
+
+
+def test_a_city_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "leftImg8bit" / "val" / "bonn").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("bonn"):  # as for anybody but root
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(DataError, match="bonn cannot be read: Permission denied"):
+        open_images(f"cityscapes:{tmp_path}/leftImg8bit/val")

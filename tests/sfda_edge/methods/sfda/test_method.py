@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sfda_edge.adaptation.begin import begin
+from sfda_edge.errors import RecipeError
 from sfda_edge.methods import METHODS, load_method_recipe
 from sfda_edge.methods.sfda.features import feature_layer
 
@@ -208,3 +209,10 @@ def test_the_generator_has_its_turn_every_so_often(start):
     images = method.task.target.images([0, 1, 2, 3])
     turns = ["generator" in method.step(images, [0, 1, 2, 3], step) for step in range(4)]
     assert turns == [True, False, True, False]
+
+
+def test_one_image_has_no_statistics_of_its_own():
+    changes = ("batch_size=1", "adversarial_weight=0")
+    with pytest.raises(RecipeError, match="statistics of its own from two images on"):
+        load_method_recipe("sfda", None, changes)
+    load_method_recipe("sfda", None, (*changes, "batch_statistics=false"))
