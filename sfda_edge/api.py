@@ -51,8 +51,8 @@ def load_model(
     Args:
         model: an ``nn.Module`` from images (N, 3, H, W) to logits (N, C, h, w), which returns a
             tensor, a dict with ``out``, an object with ``.logits``, or a tuple or list that begins
-            with the logits; or the path of a run directory or weights; None for the packaged
-            network.
+            with the logits (or probabilities; of two classes also the second one's alone); or the
+            path of a run directory or weights; None for the packaged network.
         weights: for a network in Python: weights to load into it.
         architecture: the network of weights without a ``model.json``: a name of ``sfda-edge adapt
             --help`` or ``package.module:function``.
@@ -82,7 +82,7 @@ def load_model(
     path = weights if network is not None else model
     request = ModelRequest(
         None if path is None else Path(str(path)),
-        network=copy.deepcopy(network),  # adapting changes a network in place: the caller's stays
+        network=network,
         architecture=architecture,
         label_space=label_space,
         size_hw=size_hw,

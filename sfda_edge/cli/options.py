@@ -59,7 +59,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--label-space",
         metavar="NAME|FILE",
         help="the network's outputs: cityscapes, cityscapes20, cityscapes16, cityscapes13, camvid, "
-        "densepass13, stanford2d3d8, endovis4 or a .toml file",
+        "densepass13, stanford2d3d8, endovis4, binary or a .toml file",
+    )
+    group.add_argument(
+        "--binary",
+        action="store_const",
+        const="binary",
+        dest="label_space",
+        help="two classes, background and foreground; the network may have one output for both",
     )
     group.add_argument("--size", type=size_hw, metavar="WxH", help="input size, such as 512x256")
     group.add_argument(

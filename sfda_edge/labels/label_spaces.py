@@ -77,6 +77,7 @@ LABEL_SPACES = {
     "stanford2d3d8": LabelSpace(_STANFORD2D3D, tuple(spread_colours(8)), 255),
     "endovis4": LabelSpace(_ENDOVIS, ((0, 0, 0), *spread_colours(3)), 255),
     "camvid": _space(_CAMVID, 11),
+    "binary": LabelSpace(("background", "foreground"), ((0, 0, 0), (230, 80, 60)), 255),
 }
 
 

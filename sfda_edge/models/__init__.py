@@ -1,8 +1,9 @@
 """The networks that ship with the package, and any that a user brings."""
 
 from sfda_edge.models.architectures import MODELS, Architecture, architecture
-from sfda_edge.models.build import build_model, require_fits_frames, usable_memory_format
+from sfda_edge.models.build import build_model, usable_memory_format
 from sfda_edge.models.spec import Channels, ModelSpec
+from sfda_edge.models.users_network import make_usable, own_copy
 
 __all__ = [
     "MODELS",
@@ -11,6 +12,7 @@ __all__ = [
     "ModelSpec",
     "architecture",
     "build_model",
-    "require_fits_frames",
+    "make_usable",
+    "own_copy",
     "usable_memory_format",
 ]

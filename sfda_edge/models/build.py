@@ -1,12 +1,11 @@
-"""Build the network of a ModelSpec, and check that a user's network fits."""
+"""Build the network of a ModelSpec."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sfda_edge.batchnorm.layers import local_batchnorm
 from sfda_edge.errors import CheckpointError, line_of
@@ -24,7 +23,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
         CheckpointError: the architecture is unknown, cannot be built, or does not take the input
             size or what frames consist of.
     """
-    _require_channels(spec)
+    require_channels(spec)
     found = architecture(spec.architecture)
     height, width = spec.input_hw
     if height % found.stride or width % found.stride:
@@ -56,8 +55,12 @@ def _built_by_user(spec: ModelSpec, found: Architecture) -> nn.Module:
     return model
 
 
-def _require_channels(spec: ModelSpec) -> None:
-    """Frames have red, green and blue, of which grey can be made, and nothing else."""
+def require_channels(spec: ModelSpec) -> None:
+    """Frames have red, green and blue, of which grey can be made, and nothing else.
+
+    Raises:
+        CheckpointError: the network takes other channels, or their normalisation is impossible.
+    """
     if len(spec.mean) != len(spec.std) or len(spec.mean) not in (1, 3):
         raise CheckpointError(
             f"--mean has {len(spec.mean)} and --std {len(spec.std)} values; a network takes 3 "
@@ -68,45 +71,6 @@ def _require_channels(spec: ModelSpec) -> None:
         raise CheckpointError("--std must not hold 0: values are divided by it")
     if not all(torch.isfinite(torch.tensor([*spec.mean, *spec.std]))):
         raise CheckpointError("--mean and --std must be finite numbers")
-
-
-@torch.no_grad()  # not inference mode: what a network keeps for later could not be trained through
-def require_fits_frames(model: nn.Module, spec: ModelSpec) -> None:
-    """Run a user's network on noise, twice.
-
-    Raises:
-        CheckpointError: it does not take what frames consist of, returns something else than logits
-            of the classes, or not the same each time.
-    """
-    _require_channels(spec)
-    height, width = spec.input_hw
-    channels, classes = spec.num_channels, spec.label_space.num_classes
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, channels, height, width, generator=generator)
-    try:
-        with _Outputs(model) as first:
-            output = main_output(model(image.clone()))
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{spec.architecture} does not take (1, {channels}, {height}, {width}): {reason}. A "
-            "network of 1 channel needs one value of --mean and --std; one of 4 or more cannot be "
-            "given images from cameras and files, which have red, green and blue"
-        ) from None
-    shape = tuple(output.shape)
-    if output.ndim != 4 or shape[:2] != (1, classes):
-        raise CheckpointError(
-            f"{spec.architecture} returned {shape}; logits (1, {classes}, h, w) are needed, one "
-            "for each of the classes of --label-space"
-        )
-    with _Outputs(model) as second:
-        model(image.clone())
-    if random := first.first_different(second):
-        raise CheckpointError(
-            f"{spec.architecture} is not deterministic: module '{random}' returned something else "
-            "for the same image, in evaluation mode. Dropout must follow the training flag: "
-            "dropout(x, p, training=self.training)"
-        )
 
 
 @torch.no_grad()
@@ -132,37 +96,3 @@ def usable_memory_format(model: nn.Module, spec: ModelSpec) -> torch.memory_form
     finally:
         model.train(training)
     return torch.channels_last
-
-
-class _Outputs:
-    """The tensors that a network's modules return, by name, in the order in which they finish."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model, self.found = model, dict[str, Tensor]()
-
-    def __enter__(self) -> _Outputs:
-        self._hooks = [
-            module.register_forward_hook(self._hook(name or "the network"))
-            for name, module in self._model.named_modules()
-        ]
-        return self
-
-    def _hook(self, name: str) -> Any:
-        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                self.found[name] = output.clone()
-
-        return keep
-
-    def __exit__(self, *_error: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def first_different(self, other: _Outputs) -> str | None:
-        """The first module whose output is not exactly the other's; None where all are."""
-        for name, output in self.found.items():
-            if name in other.found and not torch.equal(
-                output.nan_to_num(), other.found[name].nan_to_num()
-            ):
-                return name
-        return None

@@ -16,7 +16,7 @@ from sfda_edge.batchnorm.layers import local_batchnorm
 from sfda_edge.errors import CheckpointError, RunError, missing_weights
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.models import MODELS, Channels, ModelSpec, architecture, require_fits_frames
+from sfda_edge.models import MODELS, Channels, ModelSpec, architecture, make_usable, own_copy
 from sfda_edge.models.checkpoint import SPEC_FILE, load_model, load_weights, read_spec
 from sfda_edge.models.spec import PYTHON
 from sfda_edge.packaged import MODEL_DIR
@@ -33,7 +33,8 @@ class ModelRequest:
 
     Attributes:
         weights: a run directory or a weights file.
-        network: a network that was given in Python; with ``weights`` they are loaded into it.
+        network: a network that was given in Python, which is copied; ``weights`` are loaded into
+            the copy.
         architecture: a name in ``MODELS`` or ``package.module:function``; for weights without a
             ``model.json``, or to confirm code that a ``model.json`` names.
         label_space: the network's outputs, by name, file or value; for weights without a
@@ -103,13 +104,12 @@ def load_source(request: ModelRequest, hint: str = "name another to change") -> 
     path = _weights_file(request.weights or MODEL_DIR)
     spec = _spec(path, request)
     if request.network is not None:
-        network = local_batchnorm(request.network).cpu()
+        network = local_batchnorm(own_copy(request.network, spec))
         load_weights(network, path, spec.architecture, key=request.weights_key)
-        network.eval()
     else:
         network = load_model(path, spec, key=request.weights_key)
     if spec.architecture not in MODELS:
-        require_fits_frames(network, spec)
+        make_usable(network, spec)
     return LoadedModel(
         network=network,
         spec=spec,
@@ -122,8 +122,8 @@ def load_source(request: ModelRequest, hint: str = "name another to change") -> 
 def _given(request: ModelRequest, network: nn.Module) -> LoadedModel:
     """A network that was given in Python, with its weights."""
     spec = _changed(_described(request, "a network that is given in Python"), request)
-    network = local_batchnorm(network).cpu().eval()
-    require_fits_frames(network, spec)
+    network = local_batchnorm(own_copy(network, spec))
+    make_usable(network, spec)
     return LoadedModel(network=network, spec=spec, path=None, sha256=weights_sha256(network))
 
 

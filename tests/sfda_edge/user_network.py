@@ -180,6 +180,54 @@ def as_tuple(num_classes):
     return Returning(num_classes, lambda logits: (logits, logits.mean()))
 
 
+def as_probabilities(num_classes):
+    return Returning(num_classes, lambda logits: logits.softmax(1))
+
+
+def as_sigmoids(num_classes):
+    """Each class by itself, as of several labels a pixel."""
+    return Returning(num_classes, torch.sigmoid)
+
+
+class OneOutput(nn.Module):
+    """Of two classes the second one's alone.
+
+    Attributes:
+        form: its logit → what the network returns.
+    """
+
+    def __init__(self, num_classes, form):
+        super().__init__()
+        assert num_classes == 2
+        self.inner, self.form = build(1), form
+
+    def forward(self, images):
+        return self.form(self.inner(images))
+
+
+def one_logit(num_classes):
+    return OneOutput(num_classes, nn.Identity())
+
+
+def one_probability(num_classes):
+    return OneOutput(num_classes, lambda logit: {"out": logit.sigmoid()})
+
+
+class Closed(nn.Module):
+    """Keeps a feature by a hook that is closed over the network: a copy's hook writes into it."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.inner = build(num_classes)
+        self.side = nn.Conv2d(8, num_classes, 1)
+        self.kept = {}
+        self.inner[0].register_forward_hook(lambda _m, _i, out: self.kept.update(feature=out))
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits + self.side(self.kept["feature"])
+
+
 def as_text(num_classes):
     return Returning(num_classes, lambda logits: "road")
 

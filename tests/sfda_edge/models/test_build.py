@@ -71,6 +71,7 @@ def test_a_grey_network_goes_the_whole_way(weights, labelled_folder, in_empty_fo
 
 
 KINDS = ["coarse", "synchronised", "Shared", "Attentive", "as_dict", "as_object", "as_tuple"]
+KINDS += ["as_probabilities", "as_sigmoids", "Closed"]
 
 
 @pytest.mark.parametrize("name", KINDS)
