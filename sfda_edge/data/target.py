@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ from sfda_edge.errors import DataError
 from sfda_edge.runs.distributed import all_objects, local_share, num_processes
 from sfda_edge.runs.progress import Progress, silent
 
+logger = logging.getLogger(__name__)
 READERS = 2
+# Standard deviation of a channel, in grey levels, below which a picture shows nothing: a lens cap,
+# a lost signal, a fade. Sensor noise averages out in the resize; fog and night have ten and more.
+_LEAST_DEVIATION = 2.0
 _MOST_BYTES = 4 << 30
 
 
@@ -44,6 +49,11 @@ def listed_name(name: str) -> str:
     return printable_line(name)
 
 
+def is_empty(image: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) uint8 shows nothing but a single colour."""
+    return bool(image.std((0, 1)).max() < _LEAST_DEVIATION)
+
+
 class TargetImages:
     """Target images by index, at the input size or any other; each read decodes ahead.
 
@@ -59,7 +69,8 @@ class TargetImages:
             processes of this machine.
 
     Raises:
-        DataError: images are damaged; later too, from whatever asks for an image that is gone.
+        DataError: images are damaged, all empty or all the same; later too, from whatever asks for
+            an image that is gone.
 
     Attributes:
         sha256: hash of the hashes of all images at the input size, hexadecimal.
@@ -89,7 +100,7 @@ class TargetImages:
         self._stream_sha256 = stream
 
     def _checked(self, progress: Progress, skip_bad: bool) -> tuple[list[str], str]:
-        """Read every image once, each process its share, and leave the damaged ones out.
+        """Read every image once, each process its share; leave out damaged ones and empty ones.
 
         Returns:
             each image's hash in order, and the hash of all their bytes, empty of several processes.
@@ -98,23 +109,55 @@ class TargetImages:
         outcomes = read_outcomes([self._samples[index] for index in share], None)
         found: list[tuple[int, str]] = []
         problems: list[tuple[int, str]] = []
+        empty: list[int] = []
         stream = hashlib.sha256()
         for index, outcome in zip(share, progress(outcomes), strict=True):
             if not isinstance(outcome, LoadedImage):
                 problems.append((index, outcome))
                 continue
             small = resize_image(outcome.image, self.size_hw)
+            if is_empty(small):
+                empty.append(index)
+                continue
             content = image_bytes(small)
             stream.update(content)
             found.append((index, hashlib.sha256(content).hexdigest()))
             self._keep(index, small)
         self.num_decoded += len(share)
-        everything = all_objects((found, problems))
-        bad = sorted(problem for _, some in everything for problem in some)
+        everything = all_objects((found, problems, empty))
+        bad = sorted(problem for _, some, _ in everything for problem in some)
         require_usable([text for _, text in bad], len(self._samples), skip_bad)
-        good = sorted(pair for some, _ in everything for pair in some)
+        good = sorted(pair for some, _, _ in everything for pair in some)
+        nothing = sorted(index for _, _, some in everything for index in some)
+        self._require_content(nothing, [digest for _, digest in good])
         self._renumber([index for index, _ in good])
         return [digest for _, digest in good], stream.hexdigest() if num_processes() == 1 else ""
+
+    def _require_content(self, nothing: list[int], digests: list[str]) -> None:
+        """Warn of images that show nothing, which are left out.
+
+        Raises:
+            DataError: all images do, or all are the same.
+        """
+        if not digests:
+            raise DataError(
+                f"all {len(self._samples)} images show a single colour: there is nothing to adapt "
+                "to; look at them, and at the camera"
+            )
+        if len(digests) > 1 and len(set(digests)) == 1:
+            raise DataError(
+                f"all {len(digests)} images are the same, at the network's size: is the camera "
+                "stuck? Give different ones"
+            )
+        if nothing:
+            names = ", ".join(listed_name(self._samples[index].name) for index in nothing[:5])
+            logger.warning(
+                "%d of %d images show a single colour and are left out: %s%s",
+                len(nothing),
+                len(self._samples),
+                names,
+                " …" if len(nothing) > 5 else "",
+            )
 
     def _renumber(self, good: list[int]) -> None:
         """Close the gaps of images that are left out."""

@@ -3,7 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from sfda_edge.adaptation.begin import repair_statistics
@@ -173,16 +172,29 @@ def test_statistics_that_leave_one_of_two_classes_are_repaired():
 
 
 @pytest.fixture
-def road_task(tmp_path, make_task):
-    """The packaged network on frames that show nothing but road, which it sees rightly."""
-    source, folder = load_source(ModelRequest()), tmp_path / "road"
-    folder.mkdir()
-    for index, sample in enumerate(open_images("streetsynth:source").samples[:8]):
+def packaged_task(tmp_path, make_task):
+    """The packaged network on images, (H, W, 3) uint8 each."""
+
+    def made(images):
+        source, other = load_source(ModelRequest()), make_task()
+        target = TargetImages(open_images(images), source.spec.input_hw)
+        return packaged(source, target, other, tmp_path)
+
+    return made
+
+
+@pytest.fixture
+def road_task(packaged_task):
+    """Frames that show nothing but road, which the network sees rightly."""
+    frames = []
+    for sample in open_images("streetsynth:source").samples[:8]:
         image = sample.image()
         height, width = image.shape[:2]
-        part = image[3 * height // 4 :, 2 * width // 5 : 3 * width // 5]
-        Image.fromarray(part).save(folder / f"{index}.png")
-    target, other = TargetImages(open_images(str(folder)), source.spec.input_hw), make_task()
+        frames.append(image[3 * height // 4 :, 2 * width // 5 : 3 * width // 5])
+    return packaged_task(frames)
+
+
+def packaged(source, target, other, tmp_path):
     return AdaptationTask(
         source.network,
         source.spec,
@@ -202,6 +214,28 @@ def test_a_target_of_one_class_is_no_fault_of_the_checkpoint(road_task):
     assert found.classes_stored < 1.5 < 4 < found.classes_batch
     after = road_task.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def _lamp(index):
+    frame = np.zeros((96, 192, 3), np.uint8)
+    frame[40:42, 20 + 15 * index : 22 + 15 * index] = (250, 240, 200)
+    return frame
+
+
+def _noise(index):
+    found = np.random.default_rng(index).normal(9, 4, (96, 192, 3))
+    return found.clip(0, 255).astype(np.uint8)
+
+
+def _gradient(index):
+    row = 10 + 6 * np.linspace(0, 1 + 0.1 * index, 192)
+    return np.broadcast_to(row[None, :, None], (96, 192, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("frame", [_lamp, _noise, _gradient])
+def test_a_target_that_shows_hardly_anything_is_no_fault_of_the_checkpoint(packaged_task, frame):
+    """A dark road with one lamp, a covered lens, fog."""
+    assert repair_statistics(packaged_task([frame(index) for index in range(8)])).usable
 
 
 def test_a_target_of_one_class_does_not_hide_a_broken_checkpoint(road_task):
@@ -233,7 +267,7 @@ def camvid_task(real_data, tmp_path, make_task):
     )
 
 
-def test_real_weights_in_a_new_city_are_foundy(camvid_task, caplog):
+def test_real_weights_in_a_new_city_are_found_usable(camvid_task, caplog):
     before = {k: v.clone() for k, v in camvid_task.model.state_dict().items()}
     found = repair_statistics(camvid_task)
     assert found.usable

@@ -8,7 +8,7 @@ from PIL import Image
 
 from runtime.images import read_image, resize_image
 from sfda_edge.data.images import ImageSet, Sample
-from sfda_edge.data.target import TargetImages
+from sfda_edge.data.target import TargetImages, is_empty
 from sfda_edge.errors import DataError
 
 SIZE_HW = (16, 24)
@@ -86,9 +86,44 @@ def test_a_damaged_image_is_found_before_anything_else():
 
 def test_an_image_that_is_gone_later_is_named(tmp_path):
     path = tmp_path / "street.png"
-    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(path)
-    images = ImageSet("on disk", (Sample("street", lambda: read_image(path)),) * 2)
+    Image.fromarray(np.eye(16, 24, dtype=np.uint8)[..., None].repeat(3, 2) * 255).save(path)
+    other = Sample("other", lambda: read_image(path)[::-1])
+    images = ImageSet("on disk", (other, Sample("street", lambda: read_image(path))))
     target = TargetImages(images, SIZE_HW, memory_bytes=0)
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(DataError, match=r"street could be read .* --resume"):
         target.images([1])
+
+
+def resized(sample):
+    return resize_image(sample.image(), SIZE_HW)
+
+
+def one_colour(value, noise=0.0):
+    rng = np.random.default_rng(0)
+    image = np.full((200, 300, 3), value) + rng.normal(0, noise, (200, 300, 3))
+    return Sample(f"of {value}", lambda: image.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("value", [0, 255, 127, (10, 10, 120)])
+def test_images_that_show_a_single_colour_are_left_out_and_named(value, caplog):
+    good = drawn_images(3).samples
+    images = ImageSet("mixed", (one_colour(value), *good, one_colour(value, noise=1)))
+    target = TargetImages(images, SIZE_HW)
+    assert len(target) == 3
+    assert np.array_equal(target.images([0])[0].permute(1, 2, 0), resized(good[0]))
+    assert "2 of 5 images show a single colour and are left out: of" in caplog.text
+    assert target.sha256 == TargetImages(ImageSet("good", good), SIZE_HW).sha256
+
+
+def test_nothing_but_single_colours_or_the_same_image_is_an_error():
+    with pytest.raises(DataError, match="all 2 images show a single colour"):
+        TargetImages(ImageSet("black", (one_colour(0), one_colour(0, noise=2))), SIZE_HW)
+    with pytest.raises(DataError, match="all 3 images are the same"):
+        TargetImages(ImageSet("stuck", drawn_images(1).samples * 3), SIZE_HW)
+
+
+def test_faint_scenes_are_no_single_colour():
+    """Fog and night keep a few per cent of the light."""
+    for sample in drawn_images(20).samples:
+        assert not is_empty((0.08 * resized(sample) + 100).astype(np.uint8))
