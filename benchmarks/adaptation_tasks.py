@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.drawn import CLASSES
+from benchmarks.prepare_tasks import WITHOUT_BATCHNORM
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet
 from sfda_edge.errors import DataError
@@ -56,8 +58,7 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
 
     Args:
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
-        work_dir: holds what ``sfda-edge synth`` has rendered, for C, E and F: ``target`` and
-            ``val`` in each of ``dusk``, ``rain`` and ``clear``.
+        work_dir: what ``prepare_tasks`` has made, for all others but ``clip``.
     """
     real = data_dir or Path("shared")
     camvid = f"camvid:{real}/data/camvid"
@@ -93,6 +94,8 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         "C": to_style("dusk"),
         "E": to_style("rain"),
         "F": to_style("clear"),  # no domain shift: nothing to gain
+        **_drawn(work_dir),
+        **_without_batchnorm(work_dir),
         "clip": BenchmarkTask(
             title="StreetSynth clear → the packaged dusk images, scored on the dusk clip",
             flags=packaged,
@@ -100,6 +103,42 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             validation="streetsynth:clip",
         ),
     }
+
+
+def _drawn(work_dir: Path) -> dict[str, BenchmarkTask]:
+    """A U-Net of each drawn subject to the other camera, and to its own: nothing to gain."""
+    tasks = {}
+    for subject in CLASSES:
+        model = trained_model(work_dir / subject, "unet")
+        for camera, name in (("target", subject), ("source", f"{subject}-home")):
+            images = work_dir / subject / camera
+            tasks[name] = BenchmarkTask(
+                title=f"{subject}, source → {camera} camera",
+                flags=model,
+                target=str(images / "target" / "images"),
+                validation=str(images / "val" / "images"),
+                labels_dir=images / "val" / "labels",
+            )
+    return tasks
+
+
+def _without_batchnorm(work_dir: Path) -> dict[str, BenchmarkTask]:
+    """Networks of other normalisations, trained on StreetSynth's clear style, to dusk."""
+    rendered = f"streetsynth:{work_dir}"
+    return {
+        name: BenchmarkTask(
+            title=f"StreetSynth clear → dusk, {name}",
+            flags=trained_model(work_dir / name, network),
+            target=f"{rendered}/dusk/target",
+            validation=f"{rendered}/dusk/val",
+        )
+        for name, network in WITHOUT_BATCHNORM.items()
+    }
+
+
+def trained_model(folder: Path, network: str) -> ModelRequest:
+    """A network of ``benchmarks.networks`` that ``prepare_tasks`` has trained."""
+    return ModelRequest(folder / "model", architecture=f"benchmarks.networks:{network}")
 
 
 def _cityscapes(data_dir: Path, width: str, trained_size: str) -> ModelRequest:

@@ -110,6 +110,8 @@ def adapt(
     selection: SelectionConfig | None = None,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
+    source_validation: ImageSource | None = None,
+    source_validation_labels: str | Path | None = None,
     out_dir: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -130,6 +132,8 @@ def adapt(
         selection: constants of label-free selection.
         validation: labelled images to score before and after; not used for training.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        source_validation: labelled images of the source domain: what the model forgets there.
+        source_validation_labels: as ``validation_labels``.
         out_dir: the run directory, new; None for one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: compute precision: ``fp32``, ``bf16``, or ``fp16`` on a CUDA GPU.
@@ -152,6 +156,7 @@ def adapt(
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             selection=selection or SelectionConfig(),
             validation=_validation(validation, validation_labels),
+            source_validation=_validation(source_validation, source_validation_labels),
             out_dir=None if out_dir is None else Path(out_dir),
             device=device,
             precision=precision,

@@ -23,6 +23,7 @@ _TOLD = {
     "int8",
     "scores",
     "run_scores",
+    "home_scores",
     "label_free_score",
 }
 
@@ -77,6 +78,11 @@ def _change(provenance: dict[str, Any], picture: str | None) -> list[str]:
         values = [scores["before"], scores["model"], scores.get("shipped")]
         texts = ["–" if value is None else f"{value:.2f}" for value in values]
         lines.append(f"| mIoU, {scores['num_images']} labelled images | {' | '.join(texts)} |")
+    if home := provenance.get("home_scores"):
+        lines.append(
+            f"| mIoU, {home['num_images']} labelled images of the source domain | "
+            f"{home['before']:.2f} | {home['model']:.2f} | – |"
+        )
     if label_free is not None:
         source, adapted = label_free["source"], label_free["adapted"]
         lines.append(f"| label-free score | {source:.3f} | {adapted:.3f} | – |")

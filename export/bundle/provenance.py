@@ -75,17 +75,20 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
     }
     # Scores are of what the run knew: another size or class map would have others.
     same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
-    return facts | (_run_scores(result.get("validation", [])) if same else {})
+    if same:
+        for name, key in (("run_scores", "validation"), ("home_scores", "source_validation")):
+            facts |= _run_scores(name, result.get(key, []))
+    return facts
 
 
-def _run_scores(validation: list[dict[str, Any]]) -> dict[str, Any]:
+def _run_scores(name: str, validation: list[dict[str, Any]]) -> dict[str, Any]:
     """Percent of mIoU of source and adapted model, where the run was given labelled images."""
     mious = [scores["miou"] for scores in validation]
     if not mious or None in mious:
         return {}
     before, adapted = (round(100 * miou, 2) for miou in mious)
     num_images = validation[0]["num_images"]
-    return {"run_scores": {"num_images": num_images, "before": before, "model": adapted}}
+    return {name: {"num_images": num_images, "before": before, "model": adapted}}
 
 
 def images_name(images: str) -> str:

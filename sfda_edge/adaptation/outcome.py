@@ -15,9 +15,11 @@ from sfda_edge.selection.checkpoint_selection import CheckpointScore
 
 def outcome_record(
     adaptation: Adaptation,
+    *,
     sha256: str,
     share_changed: float,
     scores: tuple[Evaluation, Evaluation] | None,
+    source_scores: tuple[Evaluation, Evaluation] | None,
 ) -> dict[str, Any]:
     """The result for ``run.json``."""
     selection = adaptation.selection
@@ -33,6 +35,7 @@ def outcome_record(
         "share_of_pixels_changed": round(share_changed, 4),
         "data_wait_s": round(adaptation.data_wait_s, 3),
         "validation": [evaluation.record() for evaluation in scores or ()],
+        "source_validation": [evaluation.record() for evaluation in source_scores or ()],
     }
 
 
@@ -53,16 +56,24 @@ def _recorded(found: CheckpointScore) -> dict[str, Any]:
     return _finite(figures)
 
 
+_WHY_SOURCE = {
+    "best": "no checkpoint was better",
+    "last": "no checkpoint predicts finite numbers",
+    "source": "as asked with --keep source",
+}
+
+
 def outcome_text(adaptation: Adaptation) -> str:
     """Which model was selected, and why, in one or two sentences."""
     selection, steps = adaptation.selection, adaptation.method.num_steps
     usable = adaptation.statistics_check is None or adaptation.statistics_check.usable
     source = "source model" if usable else "source model with its BatchNorm statistics repaired"
     text = f"The run was stopped: {adaptation.stopped}. " if adaptation.stopped else ""
+    keep = adaptation.task.selection.keep
     if selection.best_step is None:
         return (
-            f"{text}Selected: the {source}{', unchanged' if usable else ''}; no checkpoint was "
-            f"better. Its label-free score is {selection.source.score:.3f}."
+            f"{text}Selected: the {source}{', unchanged' if usable else ''}; {_WHY_SOURCE[keep]}. "
+            f"Its label-free score is {selection.source.score:.3f}."
         )
     selected = f"step {selection.best_step} of {steps}"
     if selection.best_step == 0:
@@ -70,6 +81,8 @@ def outcome_text(adaptation: Adaptation) -> str:
             f"the model before the first of {steps} steps, which differs from the source only in "
             "its BatchNorm statistics"
         )
+    if keep == "last":
+        selected += ", the last, whatever its score (--keep last)"
     return (
         f"{text}Selected: {selected}; label-free score {selection.best.score:.3f}, {source} "
         f"{selection.source.score:.3f}."
@@ -77,8 +90,10 @@ def outcome_text(adaptation: Adaptation) -> str:
 
 
 def rejection_text(adaptation: Adaptation, lines: Sequence[dict[str, Any]]) -> str:
-    """Why a checkpoint with a higher score was rejected; empty if there is none."""
+    """Why a checkpoint with a higher score was rejected; empty if none was."""
     selection = adaptation.selection
+    if adaptation.task.selection.keep != "best":
+        return ""
     higher = [line for line in lines if line.get("score", 0.0) > selection.best.score]
     if not higher:
         return ""

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.target import TargetImages
+from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.methods import load_method_recipe
@@ -41,6 +42,7 @@ class Prepared:
     images: ImageSet
     target: TargetImages
     validation: ImageSet | None
+    source_validation: ImageSet | None
 
 
 def prepare(request: AdaptRequest) -> Prepared:
@@ -55,7 +57,12 @@ def prepare(request: AdaptRequest) -> Prepared:
     warn_of_other_model(source, published)
     out_dir = fabric.broadcast(request.out_dir or default_run_dir(method))
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, fabric.device)
-    validation = _checked_validation(request, source)
+    if request.tensorboard:
+        importlib.import_module("tensorboard")
+    validation, source_validation = (
+        _checked(labelled, source, skip_bad=request.skip_bad)
+        for labelled in (request.validation, request.source_validation)
+    )
     image_source = PACKAGED_IMAGES if request.images is None else request.images
     images = open_images(image_source)
     bar = progress_bar("read images", len(images))
@@ -70,6 +77,7 @@ def prepare(request: AdaptRequest) -> Prepared:
         images=images,
         target=TargetImages(images, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
         validation=validation,
+        source_validation=source_validation,
     )
 
 
@@ -117,17 +125,15 @@ def _log_defaults(request: AdaptRequest) -> None:
         logger.info("images: the packaged StreetSynth dusk frames (--images for yours)")
 
 
-def _checked_validation(request: AdaptRequest, source: LoadedModel) -> ImageSet | None:
-    """The validation images: finds out now what would otherwise fail after the run.
+def _checked(
+    labelled: Validation | None, source: LoadedModel, *, skip_bad: bool
+) -> ImageSet | None:
+    """Validation images: finds out now what would otherwise fail after the run.
 
     Raises:
         DataError: they are not there, not labelled, damaged, or of other classes.
     """
-    if request.tensorboard:
-        importlib.import_module("tensorboard")
-    if request.validation is None:
+    if labelled is None:
         return None
     bar = progress_bar("check the validation images", None)
-    return request.validation.open_checked(
-        source.spec.output_space, skip_bad=request.skip_bad, progress=bar
-    )
+    return labelled.open_checked(source.spec.output_space, skip_bad=skip_bad, progress=bar)

@@ -26,6 +26,7 @@ class AdaptRequest:
         overrides: ``KEY=VALUE`` settings.
         selection: constants of label-free selection.
         validation: labelled images to score before and after; they are not used for training.
+        source_validation: the same of the source domain: what the model forgets there.
         out_dir: None for a new folder in ``runs/``.
         device: as ``choose_device`` takes it.
         precision: compute precision of the networks.
@@ -43,6 +44,7 @@ class AdaptRequest:
     overrides: tuple[str, ...] = ()
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     validation: Validation | None = None
+    source_validation: Validation | None = None
     out_dir: Path | None = None
     device: str = "auto"
     precision: Precision = "fp32"
@@ -63,6 +65,7 @@ class Run:
         images: the target images.
         selected_step: the step of the model that was selected; None for the unchanged source.
         scores: on the validation images before and after; None without any.
+        source_scores: the same on those of the source domain.
         report_path: the page; None where it could not be written.
         result: what ``run.json`` holds of it.
     """
@@ -72,5 +75,6 @@ class Run:
     images: ImageSet
     selected_step: int | None
     scores: tuple[Evaluation, Evaluation] | None
+    source_scores: tuple[Evaluation, Evaluation] | None
     report_path: Path | None
     result: dict[str, Any]

@@ -17,14 +17,19 @@ from sfda_edge.adaptation.loop import Adaptation, adapt, checkpoint_path
 from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection_text
 from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
-from sfda_edge.data import recorded_spec
+from sfda_edge.data import ImageSet, recorded_spec
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.methods import METHODS
 from sfda_edge.methods.illustrations import Illustration
 from sfda_edge.models.checkpoint import save_model
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import recipe_toml
-from sfda_edge.report.adaptation import ReportFacts, adaptation_page, scores_text
+from sfda_edge.report.adaptation import (
+    ReportFacts,
+    adaptation_page,
+    forgetting_text,
+    scores_text,
+)
 from sfda_edge.report.comparison import Comparison, compare
 from sfda_edge.report.page import write_page
 from sfda_edge.report.tensorboard import with_tensorboard
@@ -144,7 +149,10 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     if directory is not None:
         save_model(path, network, task.spec)
     # All processes: each scores its share, and networks may share batches.
-    scores = _scores(before, after, prepared)
+    scores, source_scores = (
+        _scores(before, after, images, skip_bad=prepared.request.skip_bad)
+        for images in (prepared.validation, prepared.source_validation)
+    )
     illustrations = adaptation.method.illustrations()
     views = adaptation.views
     ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
@@ -152,14 +160,25 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())
     prepared.fabric.barrier()
-    result = outcome_record(adaptation, file_sha256(path), comparison.share_changed, scores)
+    result = outcome_record(
+        adaptation,
+        sha256=file_sha256(path),
+        share_changed=comparison.share_changed,
+        scores=scores,
+        source_scores=source_scores,
+    )
     report_path = None
     if directory is not None:
         directory.finish(result)
         directory.make_latest()
         shutil.rmtree(out_dir / WORK_DIR, ignore_errors=True)  # labels, for a resumed run
         report_path = _write_report(
-            directory, adaptation, comparison=comparison, illustrations=illustrations, scores=scores
+            directory,
+            adaptation,
+            comparison=comparison,
+            illustrations=illustrations,
+            scores=scores,
+            source_scores=source_scores,
         )
     return Run(
         path=out_dir,
@@ -169,15 +188,15 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
         images=prepared.images,
         selected_step=adaptation.selection.best_step,
         scores=scores,
+        source_scores=source_scores,
         report_path=report_path,
         result=result,
     )
 
 
 def _scores(
-    before: Predictor, after: Predictor, prepared: Prepared
+    before: Predictor, after: Predictor, images: ImageSet | None, *, skip_bad: bool
 ) -> tuple[Evaluation, Evaluation] | None:
-    images, skip_bad = prepared.validation, prepared.request.skip_bad
     if images is None:
         return None
     bar = progress_bar("score", len(images))
@@ -194,11 +213,14 @@ def _write_report(
     comparison: Comparison,
     illustrations: list[Illustration],
     scores: tuple[Evaluation, Evaluation] | None,
+    source_scores: tuple[Evaluation, Evaluation] | None,
 ) -> Path | None:
     """Log the outcome and write the page; a failure is a warning, since the run is complete."""
     logger.info(outcome_text(adaptation))
     if scores is not None:
         logger.info(scores_text(scores))
+    if source_scores is not None:
+        logger.info(forgetting_text(source_scores))
     path = directory.path / REPORT_FILE
     try:
         lines = read_metrics(directory.path)
@@ -217,6 +239,7 @@ def _write_report(
                 space=adaptation.task.spec.output_space,
                 config=adaptation.task.selection,
                 scores=scores,
+                source_scores=source_scores,
             )
         )
         write_page(path, page)

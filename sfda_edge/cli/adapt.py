@@ -12,8 +12,10 @@ from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result
 from sfda_edge.cli import options
 from sfda_edge.errors import CheckpointError
+from sfda_edge.selection.config import KEEP, SelectionConfig
 
 logger = logging.getLogger(__name__)
+SOURCE_VALIDATION = "--source-validation"
 
 
 def add(commands: Any) -> None:
@@ -44,6 +46,18 @@ def add(commands: Any) -> None:
         help="settings (default: the method's own); sfda-edge recipes lists them",
     )
     options.add_validation_flags(parser, "to score before and after; not used for training")
+    options.add_validation_flags(
+        parser,
+        "of the source domain, to score before and after: what the model has forgotten",
+        flag=SOURCE_VALIDATION,
+    )
+    parser.add_argument(
+        "--keep",
+        choices=KEEP,
+        default="best",
+        help="which model to return: the checkpoint with the best label-free score, the last one, "
+        "or the source (default: %(default)s)",
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
@@ -73,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
         method=args.method,
         recipe=args.recipe,
         overrides=tuple(args.overrides),
+        selection=SelectionConfig(keep=args.keep),
         validation=options.validation(args),
+        source_validation=options.validation(args, SOURCE_VALIDATION),
         out_dir=args.out,
         device=args.device,
         precision=args.precision,
@@ -106,7 +122,7 @@ def _as_started(
     if not recorded:
         logger.warning(
             "%s does not record the arguments that it was started with; give all of them, "
-            "--validation, --tensorboard, --compile and --skip-bad too",
+            "--validation, --source-validation, --tensorboard, --compile and --skip-bad too",
             args.out,
         )
         return args

@@ -105,14 +105,16 @@ def add_set_flag(parser: argparse.ArgumentParser, of: str = "recipe") -> None:
     )
 
 
-def add_validation_flags(parser: argparse.ArgumentParser, use: str) -> None:
+def add_validation_flags(
+    parser: argparse.ArgumentParser, use: str, flag: str = "--validation"
+) -> None:
     """Flags that name labelled images."""
-    parser.add_argument("--validation", metavar="IMAGES", help=f"labelled images {use}")
+    parser.add_argument(flag, metavar="IMAGES", help=f"labelled images {use}")
     parser.add_argument(
-        "--validation-labels",
+        f"{flag}-labels",
         type=Path,
         metavar="DIR",
-        help="label images named as those of --validation, for a plain folder or a video",
+        help=f"label images named as those of {flag}, for a plain folder or a video",
     )
 
 
@@ -160,7 +162,7 @@ def model_request(args: argparse.Namespace) -> ModelRequest:
     )
 
 
-def validation(args: argparse.Namespace) -> Validation | None:
+def validation(args: argparse.Namespace, flag: str = "--validation") -> Validation | None:
     """What the command line says of labelled images.
 
     Raises:
@@ -168,11 +170,13 @@ def validation(args: argparse.Namespace) -> Validation | None:
     """
     from sfda_edge.data.validation import Validation
 
-    if args.validation is None:
-        if args.validation_labels is not None:
-            raise SfdaEdgeError("--validation-labels needs --validation IMAGES")
+    name = flag.lstrip("-").replace("-", "_")
+    images, labels = getattr(args, name), getattr(args, f"{name}_labels")
+    if images is None:
+        if labels is not None:
+            raise SfdaEdgeError(f"{flag}-labels needs {flag} IMAGES")
         return None
-    return Validation(args.validation, args.validation_labels)
+    return Validation(images, labels)
 
 
 def require_out_to_resume(args: argparse.Namespace) -> None:

@@ -42,6 +42,7 @@ class ReportFacts:
         space: the predicted classes.
         config: constants of the selection.
         scores: on labelled images before and after; None without any.
+        source_scores: the same on images of the source domain.
     """
 
     outcome: str
@@ -54,6 +55,7 @@ class ReportFacts:
     space: LabelSpace
     config: SelectionConfig
     scores: tuple[Evaluation, Evaluation] | None
+    source_scores: tuple[Evaluation, Evaluation] | None
 
 
 def adaptation_page(facts: ReportFacts) -> Page:
@@ -61,7 +63,7 @@ def adaptation_page(facts: ReportFacts) -> Page:
     sections = [
         run_section(facts.run),
         _comparison_section(facts.comparison, facts.space, scored=facts.scores is not None),
-        *_score_sections(facts.scores, facts.space),
+        *_score_sections(facts),
         *_loss_sections(facts.lines),
         *selection_sections(facts),
         views_section(facts.views),
@@ -131,17 +133,35 @@ def _changed(comparison: Comparison, *, scored: bool) -> str:
     return f"{text} Only labels can show whether it is better: sfda-edge evaluate, or --validation."
 
 
-def _score_sections(
-    scores: tuple[Evaluation, Evaluation] | None, space: LabelSpace
-) -> list[Section]:
-    if scores is None:
-        return []
+def forgetting_text(scores: tuple[Evaluation, Evaluation]) -> str:
+    """One sentence: mIoU on the source domain before and after."""
+    before, after = (100 * evaluation.scores.miou for evaluation in scores)
+    return (
+        f"On {scores[0].num_images} labelled images of the source domain: mIoU {before:.1f} "
+        f"before, {after:.1f} after ({after - before:+.1f})."
+    )
+
+
+def _score_sections(facts: ReportFacts) -> list[Section]:
+    sections = []
+    if facts.scores is not None:
+        text = scores_text(facts.scores)
+        sections.append(_score_section("Scores", text, facts.scores, facts.space))
+    if facts.source_scores is not None:
+        text = f"{forgetting_text(facts.source_scores)} What it has lost there, it has forgotten."
+        sections.append(_score_section("At home", text, facts.source_scores, facts.space))
+    return sections
+
+
+def _score_section(
+    title: str, text: str, scores: tuple[Evaluation, Evaluation], space: LabelSpace
+) -> Section:
     ious = 100 * np.array([evaluation.scores.iou for evaluation in scores])
     scored = np.isfinite(ious).any(0)  # others are neither labelled nor predicted
     names = [name for name, there in zip(space.names, scored, strict=True) if there]
     before, after = np.nan_to_num(ious[:, scored])
     bars = paired_bars(names, before, after, "IoU, %")
-    return [Section("Scores", scores_text(scores), picture=picture_url(bars))]
+    return Section(title, text, picture=picture_url(bars))
 
 
 def _loss_sections(lines: Sequence[dict[str, Any]]) -> list[Section]:
@@ -170,6 +190,13 @@ def _losses(series: dict[str, Any]) -> Section:
     return Section("Losses", text, picture=picture)
 
 
+_KEPT = {
+    "best": "",
+    "last": "With --keep last, as here, the last checkpoint is returned whatever its score. ",
+    "source": "With --keep source, as here, the source is returned whatever the scores. ",
+}
+
+
 def selection_sections(facts: ReportFacts) -> list[Section]:
     """The label-free score of every scored checkpoint, and its classes."""
     scored = [line for line in facts.lines if "score" in line]
@@ -188,7 +215,6 @@ def selection_sections(facts: ReportFacts) -> list[Section]:
         name: (steps, (100 * shares[:, index]).tolist())
         for index, name in enumerate(facts.space.names)
     }
-    margin = 100 * (facts.config.student_margin - 1)
     return [
         Section(
             "Checkpoint selection without labels",
@@ -196,9 +222,10 @@ def selection_sections(facts: ReportFacts) -> list[Section]:
             "and half the model's own prediction for the mirrored image. Accuracy is the share of "
             "correct pixels by the same reference. The checkpoint with the best score is selected, "
             "the source model if none is better. A checkpoint is rejected if it expects 10 % more "
-            "errors than the source. A student trained on the ensemble's labels is rejected if its "
-            f"score gains less than {margin:.0f} %. Step 0 is the model before training, with the "
-            "BatchNorm statistics that the method starts with. Confidence is shown, not used.",
+            "errors than the source. A student trained on the ensemble's labels has to score "
+            f"{selection.least_student_score:.3f}. {_KEPT[facts.config.keep]}Step 0 is the model "
+            "before training, with the BatchNorm statistics that the method starts with. "
+            "Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(

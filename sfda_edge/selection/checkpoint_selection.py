@@ -11,9 +11,11 @@ confident. Classes weigh the same, so a collapse loses nearly all.
 Two rules reject a checkpoint whatever its score. Where a target shows little but road, classes can
 be invented: a checkpoint that expects a tenth more wrong pixels than the source is rejected. And a
 student trained on the ensemble's own labels agrees with them by construction: on targets without
-domain shift such scores rose by 1.9 to 4.9 % while accuracy fell, so a student needs more than
-that. This protects the source model, not the model before the first step. How well the score ranks
-models: ``benchmarks/results/adaptation.md``.
+domain shift such scores rose while accuracy fell, so a student needs more than that. How much more
+is measured as an effect size, Cohen's h (Statistical Power Analysis, 1988, ch. 6): a share of the
+score would ask too little of a low one, and the impossible of a high one. This protects the source
+model, not the model before the first step. ``SelectionConfig.keep`` overrules all of it. How well
+the score ranks models: ``benchmarks/results/adaptation.md``.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ class CheckpointSelection:
 
     Attributes:
         source: the source model's score.
-        best: the best model's score so far.
-        best_step: the best model's step; None while that is the source.
+        best: the score of the model that is kept, the best so far unless ``keep`` says otherwise.
+        best_step: its step; None while that is the source.
     """
 
     def __init__(self, task: AdaptationTask, views: SelectedViews) -> None:
@@ -128,11 +130,16 @@ class CheckpointSelection:
             student: whether it was trained on the ensemble's labels.
         """
         found = self.score(model)
-        rejected = self.rejection_reason(found.score, found.accuracy, student=student)
-        if found.score > self.best.score and not rejected:
+        if self._is_kept(found, student=student):
             self.best, self.best_step = found, step
             self._weights = _copied(model)
         return found
+
+    def _is_kept(self, found: CheckpointScore, *, student: bool) -> bool:
+        if self._config.keep != "best":
+            return self._config.keep == "last" and math.isfinite(found.confidence)
+        rejected = self.rejection_reason(found.score, found.accuracy, student=student)
+        return found.score > self.best.score and not rejected
 
     def rejection_reason(self, score: float, accuracy: float, *, student: bool) -> str:
         """Why a checkpoint is rejected whatever its score; empty if it is not."""
@@ -142,12 +149,18 @@ class CheckpointSelection:
                 f"{100 * (1 - accuracy):.1f} % wrong pixels are expected, "
                 f"{100 * (1 - source.accuracy):.1f} % of the source model"
             )
-        if student and score < config.student_margin * source.score:
+        if student and score < self.least_student_score:
             return (
                 "a student trained on the ensemble's labels must score at least "
-                f"{config.student_margin * source.score:.3f}"
+                f"{self.least_student_score:.3f}"
             )
         return ""
+
+    @property
+    def least_student_score(self) -> float:
+        """What a student has to score: the source's score, and ``min_student_effect`` above it."""
+        half_angle = math.asin(math.sqrt(self.source.score)) + self._config.min_student_effect / 2
+        return math.sin(min(half_angle, math.pi / 2)) ** 2
 
     def collapse_reason(self, found: CheckpointScore) -> str:
         """How a model has lost the source model's classes; empty if it has not.
@@ -160,7 +173,8 @@ class CheckpointSelection:
         config = self._config
         classes, before = found.num_effective_classes, self.source.num_effective_classes
         left = diversity_left(classes, before, config.min_entropy)
-        if found.score < self.best.score and left < config.min_diversity:
+        reference = self.source if config.keep == "last" else self.best  # the last is the best then
+        if found.score < reference.score and left < config.min_diversity:
             return (
                 f"the predictions have collapsed to {classes:.1f} effective classes of {before:.1f}"
             )

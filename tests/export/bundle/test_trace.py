@@ -349,7 +349,10 @@ def test_a_run_speaks_for_the_weights_that_it_made_alone(chain, caplog):
     scored = [{"miou": 0.25, "num_images": 2}, {"miou": 0.5, "num_images": 2}]
     run["result"]["validation"] = scored
     expected = {"num_images": 2, "before": 25.0, "model": 50.0}
+    run["result"]["source_validation"] = scored[::-1]
     assert provenance(source, run)["run_scores"] == expected
+    forgotten = {"num_images": 2, "before": 50.0, "model": 25.0}
+    assert provenance(source, run)["home_scores"] == forgotten
     larger = replace(source, spec=replace(source.spec, input_hw=(64, 128)))
     assert "run_scores" not in provenance(larger, run)  # they are of the run's own size
     del run["result"]["returned"]

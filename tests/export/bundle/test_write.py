@@ -36,7 +36,8 @@ def thresholds(*changes):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precision):
     of_its_run = {"num_images": 3, "before": 12.5, "model": 25.0}
-    provenance = {"method": "bn", "run_scores": of_its_run}
+    at_home = {"num_images": 2, "before": 71.5, "model": 60.25}
+    provenance = {"method": "bn", "run_scores": of_its_run, "home_scores": at_home}
     asked = replace(request_, precision=precision, provenance=provenance)
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.passed
@@ -52,6 +53,8 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "adapted without labels, by method bn" in card
     assert "mIoU, 3 labelled images | 12.50 | 25.00 | – |" in card
+    assert "mIoU, 2 labelled images of the source domain | 71.50 | 60.25 | – |" in card
+    assert "home_scores" not in card
     assert "Nobody gave" not in card
     facts = manifest.provenance
     assert ("parity_rounded" in facts) == (precision == "fp16")

@@ -46,14 +46,31 @@ def test_people_are_told_what_was_returned(best_step, said, make_task):
     assert outcome_text(run).startswith(f"The run was stopped: one class is left. {said}")
 
 
+@pytest.mark.parametrize(
+    ("keep", "best_step", "said"),
+    [
+        ("last", 6, "Selected: step 6 of 6, the last, whatever its score (--keep last); label-"),
+        ("last", None, "Selected: the source model, unchanged; no checkpoint predicts finite"),
+        ("source", None, "Selected: the source model, unchanged; as asked with --keep source. It"),
+    ],
+)
+def test_people_are_told_that_they_overruled_the_selection(keep, best_step, said, make_task):
+    run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
+    run.task.selection = dataclasses.replace(run.task.selection, keep=keep)
+    run.selection.best_step = best_step
+    assert outcome_text(run).startswith(said)
+    assert rejection_text(run, [{"step": 4, "score": 1.0, "accuracy": 0.0}]) == ""
+
+
 def test_people_are_told_why_a_higher_score_was_refused(make_task):
     run = begin(make_task(), BatchNormStatistics, BatchNormRecipe())
     source = run.selection.source
     run.method.trains_on_ensemble = True
     line = {"step": 4, "score": 1.05 * source.score, "accuracy": source.accuracy}
+    assert line["score"] < run.selection.least_student_score
     assert rejection_text(run, [{"step": 0, "score": 0.0, "accuracy": 0.0}, line]) == (
         f"Step 4 scored {1.05 * source.score:.3f} and was rejected: a student trained on the "
-        f"ensemble's labels must score at least {1.06 * source.score:.3f}."
+        f"ensemble's labels must score at least {run.selection.least_student_score:.3f}."
     )
     wrong = 1 - 1.2 * (1 - source.accuracy)
     assert "wrong pixels" in rejection_text(run, [line | {"accuracy": wrong}])

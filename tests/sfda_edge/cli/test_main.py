@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sfda_edge
 from sfda_edge.cli import main as cli
 from sfda_edge.cli.options import size_hw
 from sfda_edge.labels.label_spaces import LABEL_SPACES
@@ -54,6 +55,8 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--feature-layer", "x", "--method", "sfda"], "the network has no layer 'x'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["adapt", "--resume"], "--resume needs --out"),
+        (["adapt", "--source-validation-labels", "."], "needs --source-validation IMAGES"),
+        (["adapt", "--source-validation", "streetsynth:target"], "has no labels"),
         (
             [
                 "train",
@@ -152,6 +155,24 @@ def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, c
     assert "resumed: 0 of 2 steps" in caplog.text
     second = json.loads(facts.read_text())
     assert second["result"] == first["result"] | {"data_wait_s": second["result"]["data_wait_s"]}
+
+
+def test_what_a_model_forgets_at_home_is_said(in_empty_folder, caplog):
+    caplog.set_level("INFO")
+    home = ["--source-validation", "streetsynth:source"]
+    arguments = ["adapt", *SMALL, "--method", "bn", "--set", "num_images=8", *home, "--out", "run"]
+    assert cli.main(arguments) == 0
+    result = json.loads((in_empty_folder / "run" / "run.json").read_text())["result"]
+    before, after = (100 * scores["miou"] for scores in result["source_validation"])
+    assert result["source_validation"][0]["num_images"] == 20
+    assert not result["validation"]
+    said = f"of the source domain: mIoU {before:.1f} before, {after:.1f} after ("
+    assert said in caplog.text
+    report = (in_empty_folder / "run" / "report.html").read_text()
+    assert "At home" in report
+    assert said in report
+    evaluated = sfda_edge.evaluate("run", "streetsynth:source")  # an independent way
+    assert 100 * evaluated.miou == pytest.approx(after, abs=1e-3)
 
 
 @pytest.mark.slow

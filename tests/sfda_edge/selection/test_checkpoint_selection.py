@@ -1,8 +1,11 @@
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import adapt, checkpoint_path
@@ -12,6 +15,7 @@ from sfda_edge.report.adaptation import selection_sections
 from sfda_edge.runs.metrics import read_metrics
 from sfda_edge.runs.state import read_state
 from sfda_edge.selection.checkpoint_selection import CheckpointScore, CheckpointSelection
+from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.view_search import search_views
 
 
@@ -111,11 +115,15 @@ def test_a_model_that_makes_classes_up_is_no_better(selection, make_task, monkey
 def test_a_pupil_of_the_judges_has_to_gain_more_than_by_heart(selection, make_task, monkeypatch):
     model = make_task().model
     source = selection.source
-    gains = iter([1.05, 1.01, 1.05, 1.07])
+    angle = 2 * math.asin(math.sqrt(source.score))  # Cohen's h is a difference of such angles
+    assert math.sin((angle + 0.065) / 2) ** 2 == pytest.approx(selection.least_student_score)
+    rises = iter([0.06, 0.01, 0.06, 0.07])
     monkeypatch.setattr(
         selection,
         "score",
-        lambda _m: scored(next(gains) * source.score, source.class_shares, accuracy=1.0),
+        lambda _m: scored(
+            math.sin((angle + next(rises)) / 2) ** 2, source.class_shares, accuracy=1.0
+        ),
     )
     selection.consider(model, 10, student=True)
     assert selection.best_step is None
@@ -125,6 +133,38 @@ def test_a_pupil_of_the_judges_has_to_gain_more_than_by_heart(selection, make_ta
     assert selection.best_step == 20
     selection.consider(model, 40, student=True)
     assert selection.best_step == 40
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_student_of_any_source_can_be_accepted(low, high):
+    """A share of the score asked more than 1 of a source above 0.943."""
+    selection = CheckpointSelection.__new__(CheckpointSelection)
+    selection._config = SelectionConfig()
+    least = []
+    for score in sorted((low, high)):
+        selection.source = scored(score)
+        least.append(selection.least_student_score)
+        assert score <= least[-1] <= 1
+        assert least[-1] < 1 or score > 0.998
+    assert least == sorted(least)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("last", 20), ("source", None), ("best", 10)])
+def test_a_user_may_overrule_the_selection(keep, kept, selection, make_task, monkeypatch):
+    model = make_task().model
+    selection._config = replace(selection._config, keep=keep)
+    source = selection.source
+    scores = iter([source.score + 0.1, source.score - 0.1, source.score - 0.1])
+    last = iter([0.5, 0.5, float("nan")])
+    monkeypatch.setattr(
+        selection,
+        "score",
+        lambda _m: replace(source, score=next(scores), confidence=next(last)),
+    )
+    for step in (10, 20, 30):  # the last predicts nothing: not even --keep last takes it
+        found = selection.consider(model, step)
+    assert selection.best_step == kept
+    assert "no longer finite" in selection.collapse_reason(found)
 
 
 @pytest.mark.parametrize(("name", "student"), [("multiview", True), ("tent", False)])

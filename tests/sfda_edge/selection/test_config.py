@@ -36,6 +36,7 @@ def test_what_is_printed_is_the_config_with_a_reason_for_each(capsys):
         {"target_shares": (0.0, 1.5)},
         {"scales": (0.5, 2.0)},
         {"scales": (0.0, 1.0)},
+        {"keep": "worst"},
     ],
 )
 def test_impossible_values_are_rejected(change):
