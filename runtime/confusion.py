@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.bundle.labels import IGNORED
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -23,13 +25,13 @@ class Scores:
 
 
 class ConfusionMatrix:
-    """Counts of (label, prediction) pairs, pixel by pixel.
+    """Counts of (label, prediction) pairs, pixel by pixel; labels of 255 are ignored always.
 
     Attributes:
         counts: (C, C) int64; row: label, column: prediction.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = IGNORED) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.counts = np.zeros((num_classes, num_classes), np.int64)
@@ -42,7 +44,7 @@ class ConfusionMatrix:
         """
         if labels.shape != predictions.shape:
             raise ValueError(f"labels are {labels.shape} but predictions {predictions.shape}")
-        counted = labels != self.ignore_index
+        counted = (labels != self.ignore_index) & (labels != IGNORED)
         truth = labels[counted].astype(np.int64)
         guess = predictions[counted].astype(np.int64)
         for what, values in (("label", truth), ("prediction", guess)):

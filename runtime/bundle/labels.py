@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Ignored by the field's convention, whatever a label space says; no class has this number.
+IGNORED = 255
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -14,12 +17,12 @@ class LabelSpace:
     Attributes:
         names: class i is ``names[i]``.
         palette: one (red, green, blue) in 0 to 255 for each class.
-        ignore_index: the label of pixels that belong to no class.
+        ignore_index: the label of pixels that belong to no class; ``IGNORED`` is one always.
     """
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    ignore_index: int = 255
+    ignore_index: int = IGNORED
 
     def __post_init__(self) -> None:
         for name in self.names:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from runtime.bundle.labels import LabelSpace
+from runtime.bundle.labels import IGNORED, LabelSpace
 from sfda_edge.errors import DataError
 
 Reader = Callable[[], np.ndarray]
@@ -76,6 +76,8 @@ def images_in_memory(images: Sequence[np.ndarray]) -> ImageSet:
 def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> np.ndarray:
     """Read a sample's label map and compare it with its image and its label space.
 
+    Labels of 255, which the field ignores, become the label that the space ignores.
+
     Raises:
         DataError: it has another size, or a label that is neither a class nor ignored.
     """
@@ -87,7 +89,12 @@ def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> n
             f"{sample.name}: the label map is {_size(label_map)} but the image {_size(image)}"
         )
     require_known(sample.name, label_map, space)
-    return label_map
+    return np.where(label_map == IGNORED, np.uint8(space.ignore_index), label_map)
+
+
+def ignored_labels(space: LabelSpace) -> str:
+    """Which labels are ignored, for people."""
+    return " and ".join(map(str, sorted({space.ignore_index, IGNORED})))
 
 
 def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
@@ -97,11 +104,12 @@ def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
         DataError: one is not.
     """
     found = np.unique(label_map)
-    foreign = found[(found >= space.num_classes) & (found != space.ignore_index)]
+    ignored = np.isin(found, (space.ignore_index, IGNORED))
+    foreign = found[(found >= space.num_classes) & ~ignored]
     if foreign.size:
         raise DataError(
             f"{name}: label {', '.join(map(str, foreign[:5]))} is outside the "
-            f"{space.num_classes} classes (ignored: {space.ignore_index}); they are expected "
+            f"{space.num_classes} classes (ignored: {ignored_labels(space)}); they are expected "
             "to be numbers of these classes"
         )
 

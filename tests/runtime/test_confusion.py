@@ -45,6 +45,15 @@ def test_two_updates_count_as_one(labels, predicted):
     np.testing.assert_array_equal(whole.counts, parts.counts)
 
 
+@pytest.mark.parametrize("ignore_index", [4, 11, 255])
+def test_255_is_ignored_whatever_else_is(ignore_index):
+    labels = np.array([[0, 1, 255, ignore_index]], np.uint8)
+    confusion = ConfusionMatrix(4, ignore_index)
+    confusion.update(labels, np.array([[0, 2, 3, 3]], np.uint8))
+    assert confusion.counts.sum() == 2
+    assert confusion.scores().pixel_accuracy == 0.5
+
+
 def test_a_label_outside_the_classes_is_an_error():
     with pytest.raises(ValueError, match="label 4 is outside the 4 classes"):
         ConfusionMatrix(4).update(np.full((2, 2), 4, np.uint8), np.zeros((2, 2), np.uint8))

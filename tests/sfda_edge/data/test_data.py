@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sfda_edge.data import open_images, recorded_spec
-from sfda_edge.data.images import checked_label_map
+from sfda_edge.data.images import Sample, checked_label_map
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
 from sfda_edge.errors import DataError
@@ -147,6 +148,18 @@ def test_bad_samples_are_named_and_counted(labelled_folder, three_classes):
     assert "0.png" in message
     assert "1.png: the label map is 5x5 but the image 40x24" in message
     assert "2.png: label 7 is outside the 3 classes" in message
+
+
+def test_labels_of_255_are_ignored_whatever_the_space_says(three_classes):
+    space = replace(three_classes, ignore_index=7)
+    labels = np.array([[0, 2, 255, 7]], np.uint8)
+    sample = Sample("one", lambda: np.zeros((1, 4, 3), np.uint8), lambda: labels)
+    found = checked_label_map(sample, sample.image(), space)
+    assert found.tolist() == [[0, 2, 7, 7]]
+    assert found.dtype == np.uint8
+    labels[0, 0] = 9
+    with pytest.raises(DataError, match=r"label 9 is outside .*\(ignored: 7 and 255\)"):
+        checked_label_map(sample, sample.image(), space)
 
 
 def test_bad_samples_are_left_out_when_asked(labelled_folder, three_classes, caplog):
