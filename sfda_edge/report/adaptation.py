@@ -256,11 +256,6 @@ def views_section(views: SelectedViews) -> Section:
         "best view and the mirrored second best; if that is clearly worse, the best view and its "
         "mirror image."
     )
-    if views.trusted_share < 1:
-        text += (
-            f" Target shares above {views.trusted_share:.1f} were not tried: with more of the "
-            "target's statistics, predictions differ too much from those of the mirrored image."
-        )
     return Section("Views", text, table=rows)
 
 

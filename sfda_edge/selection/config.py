@@ -54,21 +54,10 @@ class SelectionConfig:
     accuracy_slack: float = _constant(
         0.03, "views whose expected accuracy is further below the best one's are left out"
     )
-    max_mirror_loss: float = _constant(
-        0.08,
-        "how much less predictions with replaced statistics may agree with their mirror image: "
-        "at most 0.04 on whole streets, 0.09 to 0.28 on road or sky only, where they are wrong",
-    )
-    cautious_share: float = _constant(
-        0.3,
-        "the largest target share where that loss is exceeded: it costs 3 % of the pixels there "
-        "and may gain 52 %",
-    )
     min_diversity: float = _constant(
         0.6,
         "share of the class entropy below which predictions have lost classes: of BatchNorm with "
-        "stored against batch statistics, of a checkpoint against the source, of replaced against "
-        "stored statistics",
+        "stored against batch statistics, of a checkpoint against the source",
     )
     min_entropy: float = _constant(
         0.008, "class entropy, in nats, of a second class in 1 of 1000 pixels: less is none"

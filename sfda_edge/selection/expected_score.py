@@ -55,10 +55,3 @@ def class_shares(labels: Tensor, num_classes: int) -> Tensor:
     """Share of the pixels of each class over all processes' label maps, (C,) float64."""
     (counts,) = reduced(torch.bincount(labels.flatten(), minlength=num_classes).double())
     return counts / counts.sum()
-
-
-def agreement(first: Tensor, second: Tensor) -> float:
-    """Share of pixels with the same label in two label maps, over all processes."""
-    same = (first == second).sum().double()
-    same, count = reduced(same, torch.tensor(float(first.numel()), dtype=torch.float64))
-    return float(same / count)

@@ -2,20 +2,22 @@
 
 A network is often more accurate on a target at another resolution than the device can afford, or
 with some of the target in its BatchNorm statistics; which, differs from target to target. Each
-combination is a *view*. A network that was not trained on the target is more confident where it is
-accurate (average confidence estimates accuracy: Guillory et al., ICCV 2021), and accurate views
-agree with one another, while inaccurate ones err in different places. Neither is enough alone: with
-too many of a small target's statistics a network is confident and wrong, and neighbouring views
-share errors. So the expected score of a view takes a truth that is drawn half from its own
-probabilities and half from the mean of all other views. This holds only before training: a network
-trained on its own predictions grows confident, right or wrong, and checkpoints are scored
-differently (``checkpoint_selection.py``).
+combination is a *view*. The expected score of a view takes a truth that is drawn half from one
+source and half from another, since neither alone is enough:
+
+- *Sizes*: the view's own probabilities, and the mean of all other views. A network that was not
+  trained on the target is more confident where it is accurate (average confidence estimates
+  accuracy: Guillory et al., ICCV 2021), and accurate views agree with one another, while inaccurate
+  ones err in different places. This holds only before training: a network trained on its own
+  predictions grows confident, right or wrong.
+- *Shares* of the target's statistics: the mean of all shares, and what the view itself predicts for
+  the mirror image. With too many of a small target's statistics a network is confident and wrong;
+  but it errs elsewhere when the image is mirrored. Checkpoints are scored by their mirror images,
+  too (``checkpoint_selection.py``).
 
 The mean over classes fails on a target that shows little but road: views that find five classes
 there have a higher expected mIoU than the one that finds road. So views whose expected *accuracy*
-is clearly below another's are left out. And where predictions with replaced statistics agree much
-less with their mirror image than those with the stored ones, few or none of the target's
-statistics are used.
+is clearly below another's are left out.
 """
 
 from __future__ import annotations
@@ -31,11 +33,8 @@ from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.errors import RunError
 from sfda_edge.runs.distributed import averaged, local_share
 from sfda_edge.selection.config import SelectionConfig
-from sfda_edge.selection.diversity import diversity_left, effective_classes
 from sfda_edge.selection.expected_score import (
     ExpectedScore,
-    agreement,
-    class_shares,
     expected_score,
     frequent_classes,
 )
@@ -62,7 +61,6 @@ class SelectedViews:
         consensus: mean class probabilities of the kept views on the probe images, (N, C, h, w).
         probe: the probe images' indices; of several processes each has its share.
         statistics: of the target at each size.
-        trusted_share: the largest share of target statistics that was considered.
     """
 
     kept: tuple[View, ...]
@@ -71,7 +69,6 @@ class SelectedViews:
     consensus: Tensor
     probe: tuple[int, ...]
     statistics: SizeStatistics = field(default_factory=dict)
-    trusted_share: float = 1.0
 
     def text(self) -> str:
         """The kept views in a line."""
@@ -161,14 +158,13 @@ def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> Selecte
             "the source model's predictions on the target are NaN or infinite; check its weights, "
             "and try --precision fp32"
         )
-    by_share = _expected_scores(found, config)
-    trusted = trusted_share(probe, found)
-    fit = {view: score for view, score in by_share.items() if view.target_share <= trusted}
-    best = ranked_views(fit, config)[0]
+    mirrored = {view: probe.probabilities(replace(view, mirrored=True)) for view in found}
+    by_share = share_scores(found, mirrored, config)
+    best = ranked_views(by_share, config)[0]
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     found = {best: found[best], **probe.probabilities_of(others)}
-    by_size = _expected_scores(found, config)
+    by_size = size_scores(found, config)
     ranked = ranked_views(by_size, config)
     second = replace(_second_view(ranked, by_size, config), mirrored=True)
     together = torch.stack([found[ranked[0]], probe.probabilities(second)])
@@ -179,7 +175,6 @@ def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> Selecte
         consensus=together.float().mean(0),
         probe=probe.images,
         statistics=probe.statistics,
-        trusted_share=trusted,
     )
 
 
@@ -192,39 +187,6 @@ def _second_view(
     return near[0] if near else ranked[0]
 
 
-def trusted_share(probe: Probe, found: dict[View, Tensor]) -> float:
-    """The largest share of target statistics that may be used.
-
-    Args:
-        probe: the images.
-        found: class probabilities of them in views of one size, with increasing shares.
-    """
-    stored, replaced = next(iter(found)), list(found)[-1]
-    if stored == replaced:
-        return stored.target_share
-    config, agreements, classes = probe.task.selection, [], []
-    for view in (stored, replaced):
-        labels = found[view].max(1).indices
-        mirrored = probe.probabilities(replace(view, mirrored=True)).max(1).indices
-        agreements.append(agreement(labels, mirrored))
-        classes.append(effective_classes(class_shares(labels, probe.task.num_classes)))
-    if agreements[1] >= agreements[0] - config.max_mirror_loss:
-        return replaced.target_share
-    left = diversity_left(classes[0], classes[1], config.min_entropy)
-    share = stored.target_share
-    if left >= config.min_diversity:
-        share = max(share, config.cautious_share)
-    logger.info(
-        "the target's own BatchNorm statistics make predictions inconsistent (%.0f %% of the "
-        "labels agree with the mirror image, %.0f %% with the stored statistics): at most %.1f of "
-        "them is used",
-        100 * agreements[1],
-        100 * agreements[0],
-        share,
-    )
-    return share
-
-
 def ranked_views(scores: dict[View, ExpectedScore], config: SelectionConfig) -> list[View]:
     """Views whose expected accuracy is not clearly below another's, best expected mIoU first."""
     least = max(score.accuracy for score in scores.values()) - config.accuracy_slack
@@ -232,20 +194,48 @@ def ranked_views(scores: dict[View, ExpectedScore], config: SelectionConfig) -> 
     return sorted(fit, key=lambda view: -scores[view].miou)
 
 
-def _expected_scores(
-    found: dict[View, Tensor], config: SelectionConfig
-) -> dict[View, ExpectedScore]:
-    """The expected score of each view by its own and the others' probabilities.
+def size_scores(found: dict[View, Tensor], config: SelectionConfig) -> dict[View, ExpectedScore]:
+    """The expected score of each view by its own probabilities and the others'.
 
-    Over the classes that all views together predict, so that scores compare.
+    Args:
+        found: class probabilities in each view, (N, C, h, w).
+        config: what is too rare to count.
     """
-    total = torch.zeros_like(next(iter(found.values())), dtype=torch.float32)
-    for probabilities in found.values():
-        total += probabilities
-    counted = frequent_classes(total, config.rare_class_share)
+    total, counted = _together(found, config)
     scores = {}
     for view, probabilities in found.items():
         own = probabilities.float()
         others = (total - own) / (len(found) - 1) if len(found) > 1 else own
         scores[view] = expected_score(own.max(1).indices, (own + others) / 2, counted)
     return scores
+
+
+def share_scores(
+    found: dict[View, Tensor], mirrored: dict[View, Tensor], config: SelectionConfig
+) -> dict[View, ExpectedScore]:
+    """The expected score of each view by all views' mean and what it predicts for the mirror image.
+
+    Args:
+        found: class probabilities in each view, (N, C, h, w).
+        mirrored: the same of the mirror image, mirrored back.
+        config: what is too rare to count.
+    """
+    total, counted = _together(found, config)
+    mean = total / len(found)
+    return {
+        view: expected_score(
+            probabilities.max(1).indices, (mean + mirrored[view].float()) / 2, counted
+        )
+        for view, probabilities in found.items()
+    }
+
+
+def _together(found: dict[View, Tensor], config: SelectionConfig) -> tuple[Tensor, Tensor]:
+    """The sum of all views' probabilities, and the classes that count for each of them.
+
+    Those that all views together predict, so that scores compare.
+    """
+    total = torch.zeros_like(next(iter(found.values())), dtype=torch.float32)
+    for probabilities in found.values():
+        total += probabilities
+    return total, frequent_classes(total, config.rare_class_share)

@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from sfda_edge.errors import RunError
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
 from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
-from sfda_edge.selection.view_search import Probe, ranked_views, search_views, trusted_share
+from sfda_edge.selection.view_search import Probe, ranked_views, search_views, share_scores
 
 
 def judged(labels, truth):
@@ -152,6 +153,9 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
         return {v: unsure(task, len(probe.images), certainty[v]) for v in views}
 
     monkeypatch.setattr(Probe, "probabilities_of", seen)
+    scores = {share: ExpectedScore(share, 0.9) for share in (0.0, 0.3, 0.6, 1.0)}
+    ranked = lambda found, *_: {view: scores[view.target_share] for view in found}
+    monkeypatch.setattr("sfda_edge.selection.view_search.share_scores", ranked)
     views = search_views(task)
     assert {view.target_share for view in views.kept} == {1.0}
     assert [view.size_hw[1] for view in views.kept] == sorted(
@@ -177,6 +181,31 @@ def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeyp
     assert max(scores, key=scores.__getitem__) == 384
 
 
+def test_the_score_of_a_share_is_a_loop_over_pixels():
+    """Half of the truth is the mean of all shares, half the share's own mirror image."""
+    generator = torch.Generator().manual_seed(0)
+    views = [View((4, 8), share) for share in (0.0, 0.5, 1.0)]
+    found, mirrored = (
+        {view: (3 * torch.randn(2, 3, 4, 8, generator=generator)).softmax(1) for view in views}
+        for _ in range(2)
+    )
+    mean = sum(found.values()) / 3
+    for view, score in share_scores(found, mirrored, SelectionConfig()).items():
+        labels, other = found[view].argmax(1), mirrored[view]
+        ious, right = [], 0.0
+        for k in range(3):
+            both = truth = predicted = 0.0
+            for n, row, column in itertools.product(range(2), range(4), range(8)):
+                worth = (mean + other)[n, k, row, column] / 2
+                truth += worth
+                predicted += labels[n, row, column] == k
+                both += worth * (labels[n, row, column] == k)
+            ious.append(both / (truth + predicted - both))
+            right += both / labels.numel()
+        assert score.miou == pytest.approx(float(sum(ious)) / 3, abs=1e-5)
+        assert score.accuracy == pytest.approx(float(right), abs=1e-5)
+
+
 def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
     make_task, monkeypatch
 ):
@@ -187,7 +216,7 @@ def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answer
 
     monkeypatch.setattr(Probe, "probabilities_of", seen)
     # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
-    for score in search_views(task).by_share.values():
+    for score in search_views(task).by_size.values():
         assert score.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
         assert score.accuracy == pytest.approx(0.8, abs=5e-3)
 
@@ -204,38 +233,19 @@ def test_views_that_make_up_classes_are_out():
     assert ranked_views(scores, SelectionConfig()) == [half, road]
 
 
-@pytest.mark.parametrize(
-    ("own_classes", "stay", "expected"),
-    [(1, 0.95, 1.0), (1, 0.8, 0.0), (2, 0.95, 1.0), (2, 0.8, 0.3)],
-)
-def test_statistics_whose_answers_change_in_the_mirror_are_not_trusted(
-    own_classes, stay, expected, make_task, monkeypatch
-):
-    """One class may be all there is, or all that a network sees of what is too dark for it."""
-    task, generator = make_task(), torch.Generator().manual_seed(0)
-    shape = (10, *task.half_hw)
-    own = one_hot(torch.randint(0, own_classes, shape, generator=generator), 3)
+@pytest.mark.parametrize(("stay", "expected"), [(0.99, 1.0), (0.8, 0.0)])
+def test_statistics_whose_labels_change_in_the_mirror_are_not_used(stay, expected):
+    """Sure of five classes with the target's statistics, and of one with the stored ones."""
+    generator, shape = torch.Generator().manual_seed(0), (10, 16, 32)
     labels = torch.randint(0, 3, shape, generator=generator)
     other = torch.where(torch.rand(shape, generator=generator) < stay, labels, (labels + 1) % 3)
-
-    def probabilities(_probe, view):
-        assert view.mirrored
-        return one_hot(other, 3) if view.target_share else own
-
-    monkeypatch.setattr(Probe, "probabilities", probabilities)
-    seen = {View((32, 64), share): one_hot(labels, 3) for share in (0.0, 0.3, 0.6, 1.0)}
-    seen[View((32, 64), 0.0)] = own
-    assert trusted_share(Probe(task, tuple(range(10))), seen) == expected
-
-
-def test_no_more_of_the_statistics_is_looked_through_than_is_trusted(make_task, monkeypatch):
-    monkeypatch.setattr("sfda_edge.selection.view_search.trusted_share", lambda *_: 0.3)
-    monkeypatch.setattr(
-        "sfda_edge.selection.view_search._expected_scores",
-        lambda seen, _config: {v: ExpectedScore(v.target_share, 0.9) for v in seen},
-    )
-    views = search_views(make_task())
-    assert {view.target_share for view in views.kept} == {0.3}
+    stored, replaced = View((32, 64), 0.0), View((32, 64), 1.0)
+    one = torch.zeros_like(labels)
+    found = {stored: one_hot(one, 3), replaced: one_hot(labels, 3)}
+    mirrored = {stored: one_hot(one, 3), replaced: one_hot(other, 3)}
+    config = SelectionConfig()
+    ranked = ranked_views(share_scores(found, mirrored, config), config)
+    assert ranked[0].target_share == expected
 
 
 @pytest.mark.parametrize(("second", "alone"), [(0.95, False), (0.5, True)])
@@ -246,7 +256,7 @@ def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
         mious = (1.0, second, 0.1, 0.1, 0.1)
         return {view: ExpectedScore(mious[number], 0.9) for number, view in enumerate(seen)}
 
-    monkeypatch.setattr("sfda_edge.selection.view_search._expected_scores", ranked)
+    monkeypatch.setattr("sfda_edge.selection.view_search.size_scores", ranked)
     first, other = search_views(make_task()).kept
     assert (first.size_hw == other.size_hw) is alone
     assert other.mirrored
