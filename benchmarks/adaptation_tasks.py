@@ -54,7 +54,8 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
     """The tasks by name.
 
     In A, B and D more than half of the target images are of the drive that is scored. In A-out,
-    B-out and D-out none is: what was learned has to carry over to another drive.
+    B-out and D-out none is: what was learned has to carry over to another drive. In C-out and E-out
+    light, weather and lens of the scored images are of the other half of their ranges.
 
     Args:
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
@@ -92,7 +93,9 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         **{name: to_camvid(*task) for name, task in of_camvid.items()},
         **{f"{name}-out": to_camvid(*task, OTHER_DRIVES) for name, task in of_camvid.items()},
         "C": to_style("dusk"),
+        "C-out": to_style("dusk-out"),
         "E": to_style("rain"),
+        "E-out": to_style("rain-out"),
         "F": to_style("clear"),  # no domain shift: nothing to gain
         **_drawn(work_dir),
         **_without_batchnorm(work_dir),

@@ -11,8 +11,9 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.drawn import CAMERAS, CLASSES, SIZE, write_set
 from runtime.glibc_malloc import keep_freed_memory
@@ -20,12 +21,12 @@ from runtime.output import print_error, print_result, start_output
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.streetsynth.render import SceneRange, render_images
+from sfda_edge.streetsynth.styles import STYLES, Lens, Style
 from sfda_edge.training.run import TrainRequest, run_training
 
 # First scene and number of images of each set: no scene is in two of them.
 DRAWN = {"train": (10000, 400), "target": (31000, 100), "val": (20000, 60)}
 STREETS = {"train": (10000, 400), "target": (31000, 120), "val": (20000, 64)}
-STYLES = ("clear", "dusk", "rain")
 WITHOUT_BATCHNORM = {"groupnorm": "unet_groupnorm", "layernorm": "layernorm"}
 
 
@@ -63,9 +64,13 @@ class SourceTraining:
 def prepare(work_dir: Path) -> None:
     """Make what is missing in ``work_dir``."""
     work_dir = work_dir.resolve()
-    for style in STYLES:
+    for style in ("clear", "dusk", "rain"):
         for part in ("train", "target", "val") if style == "clear" else ("target", "val"):
-            _once(work_dir / style / part, _rendering(style, STREETS[part]))
+            _once(work_dir / style / part, _rendering(STYLES[style], STREETS[part]))
+    for style in ("dusk", "rain"):
+        for part, upper in (("target", False), ("val", True)):
+            half = half_of(STYLES[style], upper=upper)
+            _once(work_dir / f"{style}-out" / part, _rendering(half, STREETS[part]))
     for subject, names in CLASSES.items():
         folder = work_dir / subject
         _once(folder / "train", _drawing(subject, "source", DRAWN["train"]))
@@ -119,7 +124,32 @@ def _once(place: Path, make: Callable[[Path], object]) -> None:
     print_result(f"made: {place}")
 
 
-def _rendering(style: str, scenes: tuple[int, int]) -> Callable[[Path], object]:
+def half_of(style: Style, *, upper: bool) -> Style:
+    """A style whose light, weather and lens are of one half of their ranges: another evening.
+
+    Every range becomes its lower or its upper half; what is no range stays.
+    """
+
+    def halved(value: Any) -> Any:
+        if isinstance(value, Lens):
+            return _with_ranges(value, halved)
+        low, high = value
+        middle = (low + high) / 2
+        return (middle, high) if upper else (low, middle)
+
+    return _with_ranges(style, halved)
+
+
+_RANGES = ("ambient", "sun", "sun_height_deg", "clouds", "fog_density", "lens")
+_LENS_RANGES = ("gain", "gamma", "blur_px", "noise")
+
+
+def _with_ranges(look: Any, change: Callable[[Any], Any]) -> Any:
+    names = _LENS_RANGES if isinstance(look, Lens) else _RANGES
+    return replace(look, **{name: change(getattr(look, name)) for name in names})
+
+
+def _rendering(style: Style, scenes: tuple[int, int]) -> Callable[[Path], object]:
     return lambda out_dir: render_images(style, SceneRange(*scenes), out_dir)
 
 

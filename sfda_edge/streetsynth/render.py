@@ -28,16 +28,27 @@ class SceneRange:
 
 
 def render_images(
-    style: str, scenes: SceneRange, out_dir: Path, labels: bool = True, progress: Progress = iter
+    style: str | Style,
+    scenes: SceneRange,
+    out_dir: Path,
+    labels: bool = True,
+    progress: Progress = iter,
 ) -> int:
     """Write ``out_dir/images/*.jpg`` and ``out_dir/labels/*.png``; returns the number of frames.
 
     A scene number is a street: rendered in another style it has the same labels, pixel by pixel.
 
+    Args:
+        style: a name in ``STYLES``, or one of your own.
+        scenes: which streets.
+        out_dir: made where it is missing.
+        labels: write labels, too.
+        progress: wraps the scenes.
+
     Raises:
         DataError: the style is unknown, or no off-screen buffer can be opened.
     """
-    look, renderer = _style(style), Renderer()
+    look, renderer = style if isinstance(style, Style) else _style(style), Renderer()
     _make_dirs(out_dir, ("images", "labels") if labels else ("images",))
     for seed in progress(range(scenes.first, scenes.first + scenes.count)):
         with renderer.open_scene(seed, look) as scene:

@@ -77,7 +77,7 @@ def test_an_unknown_task_is_exit_code_2(capsys):
     assert adaptation.main(["accuracy", "--tasks", "Z"]) == 2
     assert "unknown task 'Z'; known: A, B, D" in capsys.readouterr().err
     assert set(benchmark_tasks(None, Path("work"))) == {
-        *("A", "B", "C", "D", "E", "F", "A-out", "B-out", "D-out", "clip"),
+        *("A", "B", "C", "D", "E", "F", "A-out", "B-out", "D-out", "clip", "C-out", "E-out"),
         *("portraits", "organs", "vessels", "portraits-home", "organs-home", "vessels-home"),
         *("groupnorm", "layernorm"),
     }
