@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +16,16 @@ from runtime.sources.video_file import video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
-# Neighbouring frames say nearly the same; this many fit in memory at full HD (1.2 GB).
+# Neighbouring frames say nearly the same; so many are kept, and of 4K fewer, that they fit.
 MAX_UNLABELLED_FRAMES = 200
+_MOST_BYTES = 1_300_000_000
+_WINDOW = 8  # frames that readers who take turns may lag behind one another
 
 
 def open_video(
     path: Path, labels_dir: Path | None = None, label_space: LabelSpace | None = None
 ) -> ImageSet:
-    """Decode a video into memory: every frame when it is labelled, else at most 200 of them.
+    """Every frame of a video when it is labelled, else at most 200 of them, in memory.
 
     Args:
         path: the video.
@@ -32,37 +36,70 @@ def open_video(
         DataError: the file is missing or holds no frame, or there is not one label map a frame.
     """
     try:
-        labels = list_images(labels_dir) if labels_dir else None
-        frames = _spread(path) if labels is None else list(video_frames(path))
+        readers = _spread(path) if labels_dir is None else _labelled(path, labels_dir)
     except (ImageError, SourceError) as error:
         raise DataError(str(error)) from None
-    if labels is not None and len(labels) != len(frames):
-        raise DataError(
-            f"{path} has {len(frames)} frames but {labels_dir} {len(labels)} label maps"
-        )
     samples = tuple(
-        Sample(
-            f"{path.stem}_{index:05d}",
-            partial(_held, frame),
-            partial(read_label_map, labels[index]) if labels else None,
-        )
-        for index, frame in enumerate(frames)
+        Sample(f"{path.stem}_{index:05d}", *reader) for index, reader in enumerate(readers)
     )
     return ImageSet(str(path), samples, label_space)
 
 
-def _held(frame: np.ndarray) -> np.ndarray:
-    return frame
+def _labelled(path: Path, labels_dir: Path) -> list[tuple[partial[np.ndarray], ...]]:
+    """A reader of each frame and one of its labels; frames are decoded when they are read."""
+    labels = list_images(labels_dir)
+    num_frames = sum(1 for _ in video_frames(path))  # containers do not know it
+    if len(labels) != num_frames:
+        raise DataError(f"{path} has {num_frames} frames but {labels_dir} {len(labels)} label maps")
+    frames = _FramesInOrder(path)
+    return [
+        (partial(frames.frame, index), partial(read_label_map, label))
+        for index, label in enumerate(labels)
+    ]
 
 
-def _spread(path: Path) -> list[np.ndarray]:
-    """At most ``MAX_UNLABELLED_FRAMES``: whenever the list is full, every other frame goes."""
+class _FramesInOrder:
+    """A video's frames by number, as cheap as decoding it once where they are asked in order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._frames: Iterator[np.ndarray] = iter(())
+        self._latest: dict[int, np.ndarray] = {}
+        self._next = 0
+
+    def frame(self, index: int) -> np.ndarray:
+        """Decode on to a frame; from the beginning where it has long gone by."""
+        with self._lock:
+            if index not in self._latest:
+                if index < self._next or self._next == 0:
+                    self._frames, self._latest, self._next = video_frames(self._path), {}, 0
+                while self._next <= index:
+                    self._latest[self._next] = self._decoded(index)
+                    self._latest.pop(self._next - _WINDOW, None)
+                    self._next += 1
+            return self._latest[index]
+
+    def _decoded(self, index: int) -> np.ndarray:
+        try:
+            return next(self._frames)
+        except (StopIteration, SourceError) as error:
+            reason = str(error) or "it ends before"
+            self._next = 0
+            raise ImageError(f"{self._path}: frame {index} cannot be read: {reason}") from None
+
+
+def _spread(path: Path) -> list[tuple[partial[np.ndarray]]]:
+    """As many as may be kept: whenever there are more, every other frame goes."""
     kept: list[np.ndarray] = []
     step = 1
     for index, frame in enumerate(video_frames(path)):
         if index % step:
             continue
         kept.append(frame)
-        if len(kept) > MAX_UNLABELLED_FRAMES:
+        if len(kept) > min(MAX_UNLABELLED_FRAMES, max(16, _MOST_BYTES // frame.nbytes)):
             kept, step = kept[::2], step * 2
-    return kept
+    return [(partial(_held, frame),) for frame in kept]
+
+
+def _held(frame: np.ndarray) -> np.ndarray:
+    return frame

@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfda_edge.data import open_images, recorded_spec
+from runtime.images import ImageError
+from runtime.packaged import CLIP, CLIP_DIR
+from runtime.sources.video_file import video_frames
+from sfda_edge.data import open_images, recorded_spec, video
 from sfda_edge.data.images import Sample, checked_label_map
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
@@ -189,6 +193,47 @@ def test_long_videos_are_thinned_evenly(tmp_path):
         writer.write(np.zeros((32, 32, 3), np.uint8))
     writer.release()
     assert len(open_images(str(path))) == (count + 1) // 2
+
+
+def test_of_large_frames_fewer_are_kept(monkeypatch):
+    monkeypatch.setattr("sfda_edge.data.video._MOST_BYTES", 20 * 360 * 480 * 3)
+    images = open_images(str(CLIP))  # 72 frames
+    assert [sample.name for sample in images.samples] == [f"clip_{i:05d}" for i in range(18)]
+    expected = list(video_frames(CLIP))[::4]
+    for sample, frame in zip(images.samples, expected, strict=True):
+        assert np.array_equal(sample.image(), frame)
+
+
+def test_labelled_frames_are_the_same_in_any_order():
+    """Readers that take turns, a second reading, and single frames."""
+    clip = open_images("streetsynth:clip")
+    expected = list(video_frames(CLIP))
+    order = [*(i ^ 1 for i in range(72)), 5, 71, 0, 70, 70]
+    for index in order:
+        assert np.array_equal(clip.samples[index].image(), expected[index])
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda sample: sample.image(), clip.samples))
+    assert all(np.array_equal(one, other) for one, other in zip(read, expected, strict=True))
+
+
+def test_labelled_frames_are_decoded_once_when_read_in_order(monkeypatch):
+    opened = []
+    plain = video.video_frames
+    monkeypatch.setattr(video, "video_frames", lambda path: opened.append(path) or plain(path))
+    clip = open_images("streetsynth:clip")
+    list(read_all(clip, clip.label_space))
+    assert len(opened) == 2  # to count them, and to read them
+
+
+def test_a_video_that_has_gone_is_a_damaged_sample(tmp_path):
+    path = tmp_path / "clip.mp4"
+    shutil.copy(CLIP, path)
+    images = open_images(str(path), CLIP_DIR / "labels")
+    path.unlink()
+    with pytest.raises(ImageError, match=r"frame 3 cannot be read: .*is not a file"):
+        images.samples[3].image()
+    shutil.copy(CLIP, path)
+    assert images.samples[3].image().shape == (360, 480, 3)
 
 
 def test_the_packaged_sets():
