@@ -52,7 +52,12 @@ class SelectionConfig:
         "again and brought little",
     )
     accuracy_slack: float = _constant(
-        0.03, "views whose expected accuracy is further below the best one's are left out"
+        0.03, "sizes whose expected accuracy is further below the best one's are left out"
+    )
+    share_accuracy_slack: float = _constant(
+        0.08,
+        "shares likewise: the best share is up to 0.077 below on whole scenes, those that make "
+        "classes up are 0.087 to 0.24 below on road or sky only",
     )
     min_diversity: float = _constant(
         0.6,

@@ -2,18 +2,17 @@
 
 A network is often more accurate on a target at another resolution than the device can afford, or
 with some of the target in its BatchNorm statistics; which, differs from target to target. Each
-combination is a *view*. The expected score of a view takes a truth that is drawn half from one
-source and half from another, since neither alone is enough:
+combination is a *view*. The expected score of a view takes a truth that is drawn half from the
+view's own probabilities: a network that was not trained on the target is more confident where it is
+accurate (average confidence estimates accuracy: Guillory et al., ICCV 2021). This holds only before
+training, and not always; so the other half is
 
-- *Sizes*: the view's own probabilities, and the mean of all other views. A network that was not
-  trained on the target is more confident where it is accurate (average confidence estimates
-  accuracy: Guillory et al., ICCV 2021), and accurate views agree with one another, while inaccurate
-  ones err in different places. This holds only before training: a network trained on its own
-  predictions grows confident, right or wrong.
-- *Shares* of the target's statistics: the mean of all shares, and what the view itself predicts for
-  the mirror image. With too many of a small target's statistics a network is confident and wrong;
-  but it errs elsewhere when the image is mirrored. Checkpoints are scored by their mirror images,
-  too (``checkpoint_selection.py``).
+- of *sizes* the mean of all other views: accurate views agree with one another, inaccurate ones err
+  in different places;
+- of *shares* of the target's statistics what the view predicts for the mirror image: with too many
+  of a small target's statistics a network is confident and wrong, but errs elsewhere when the image
+  is mirrored. Other shares would not do: those in the middle agree best with all, and are often not
+  the best.
 
 The mean over classes fails on a target that shows little but road: views that find five classes
 there have a higher expected mIoU than the one that finds road. So views whose expected *accuracy*
@@ -160,12 +159,12 @@ def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> Selecte
         )
     mirrored = {view: probe.probabilities(replace(view, mirrored=True)) for view in found}
     by_share = share_scores(found, mirrored, config)
-    best = ranked_views(by_share, config)[0]
+    best = ranked_views(by_share, config.share_accuracy_slack)[0]
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
     found = {best: found[best], **probe.probabilities_of(others)}
     by_size = size_scores(found, config)
-    ranked = ranked_views(by_size, config)
+    ranked = ranked_views(by_size, config.accuracy_slack)
     second = replace(_second_view(ranked, by_size, config), mirrored=True)
     together = torch.stack([found[ranked[0]], probe.probabilities(second)])
     return SelectedViews(
@@ -187,9 +186,9 @@ def _second_view(
     return near[0] if near else ranked[0]
 
 
-def ranked_views(scores: dict[View, ExpectedScore], config: SelectionConfig) -> list[View]:
-    """Views whose expected accuracy is not clearly below another's, best expected mIoU first."""
-    least = max(score.accuracy for score in scores.values()) - config.accuracy_slack
+def ranked_views(scores: dict[View, ExpectedScore], slack: float) -> list[View]:
+    """Views whose expected accuracy is within ``slack`` of the best, best expected mIoU first."""
+    least = max(score.accuracy for score in scores.values()) - slack
     fit = [view for view, score in scores.items() if score.accuracy >= least]
     return sorted(fit, key=lambda view: -scores[view].miou)
 
@@ -213,20 +212,19 @@ def size_scores(found: dict[View, Tensor], config: SelectionConfig) -> dict[View
 def share_scores(
     found: dict[View, Tensor], mirrored: dict[View, Tensor], config: SelectionConfig
 ) -> dict[View, ExpectedScore]:
-    """The expected score of each view by all views' mean and what it predicts for the mirror image.
+    """The expected score of each view by its probabilities of the image and of its mirror image.
 
     Args:
         found: class probabilities in each view, (N, C, h, w).
         mirrored: the same of the mirror image, mirrored back.
         config: what is too rare to count.
     """
-    total, counted = _together(found, config)
-    mean = total / len(found)
+    _, counted = _together(found, config)
     return {
         view: expected_score(
-            probabilities.max(1).indices, (mean + mirrored[view].float()) / 2, counted
+            own.max(1).indices, (own.float() + mirrored[view].float()) / 2, counted
         )
-        for view, probabilities in found.items()
+        for view, own in found.items()
     }
 
 
