@@ -14,6 +14,7 @@ from sfda_edge.models.inference import main_output
 from sfda_edge.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
+_MOST_PIXELS = 1 << 26  # 8192 x 8192: the features of larger images fit nowhere
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
@@ -23,7 +24,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
         CheckpointError: the architecture is unknown, cannot be built, or does not take the input
             size or what frames consist of.
     """
-    require_channels(spec)
+    require_possible_input(spec)
     found = architecture(spec.architecture)
     height, width = spec.input_hw
     if height % found.stride or width % found.stride:
@@ -55,12 +56,18 @@ def _built_by_user(spec: ModelSpec, found: Architecture) -> nn.Module:
     return model
 
 
-def require_channels(spec: ModelSpec) -> None:
-    """Frames have red, green and blue, of which grey can be made, and nothing else.
+def require_possible_input(spec: ModelSpec) -> None:
+    """Check a network's input: frames have red, green and blue, of which grey can be made.
 
     Raises:
-        CheckpointError: the network takes other channels, or their normalisation is impossible.
+        CheckpointError: it takes other channels, their normalisation is impossible, or its size is.
     """
+    height, width = spec.input_hw
+    if min(height, width) < 1 or height * width > _MOST_PIXELS:
+        raise CheckpointError(
+            f"an input of {width}x{height} is not possible; --size takes 1 to {_MOST_PIXELS:,} "
+            "pixels, and a device hardly more than 2048x1024"
+        )
     if len(spec.mean) != len(spec.std) or len(spec.mean) not in (1, 3):
         raise CheckpointError(
             f"--mean has {len(spec.mean)} and --std {len(spec.std)} values; a network takes 3 "

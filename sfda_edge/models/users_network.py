@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sfda_edge.errors import CheckpointError, line_of
-from sfda_edge.models.build import build_model, require_channels
+from sfda_edge.models.build import build_model, require_possible_input
 from sfda_edge.models.inference import main_output
 from sfda_edge.models.spec import PYTHON, ModelSpec
 
@@ -39,7 +39,7 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
         CheckpointError: it does not take what frames consist of, returns something else, or not the
             same each time, or cannot be copied.
     """
-    require_channels(spec)
+    require_possible_input(spec)
     noise, *others = _probes(spec)
     with _ModuleOutputs(model) as before:
         output = _output(model, spec, noise)

@@ -55,6 +55,7 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--feature-layer", "x", "--method", "sfda"], "the network has no layer 'x'"),
         (["recipes", "nothing"], "unknown recipe 'nothing'"),
         (["adapt", "--resume"], "--resume needs --out"),
+        (["adapt", "--size", "99999x99999"], "an input of 99999x99999 is not possible"),
         (["adapt", "--source-validation-labels", "."], "needs --source-validation IMAGES"),
         (["adapt", "--source-validation", "streetsynth:target"], "has no labels"),
         (

@@ -205,6 +205,7 @@ def test_where_a_network_cannot_become_a_graph_is_said(weights, labelled_folder,
         ("unfinished", [], 'user_network.py:107: raise KeyError("layer5")'),
         ("as_text", [], "the network returned str; expected a tensor of logits, a dict"),
         ("Random", [], "is not deterministic: module 'always' returned something else"),
+        ("build", ["--size", "20000x20000"], "an input of 20000x20000 is not possible"),
         ("no_network", [], "called with 3 returned int; a torch.nn.Module is needed"),
     ],
 )
