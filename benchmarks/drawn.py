@@ -179,7 +179,7 @@ def _vessels(rng: np.random.Generator, camera: Camera) -> Drawing:
     disc = rng.uniform([30, 60], [50, 100])
     tree = np.zeros((SIZE, SIZE), np.uint8)
     for angle in rng.uniform(-1.3, 1.3, 5):
-        _grow(tree, rng, disc, angle, rng.uniform(2.0, 3.5))
+        _grow(tree, rng, (disc, angle), rng.uniform(2.0, 3.5))
     vessel = tree > 0
     image[vessel] *= rng.uniform([0.62, 0.45, 0.5], [0.72, 0.6, 0.7])
     image[_ellipse(disc, (9, 10)) & ~vessel] = (0.95, 0.8, 0.5)
@@ -189,10 +189,10 @@ def _vessels(rng: np.random.Generator, camera: Camera) -> Drawing:
 
 
 def _grow(
-    tree: np.ndarray, rng: np.random.Generator, start: np.ndarray, angle: float, width_px: float
+    tree: np.ndarray, rng: np.random.Generator, start: tuple[np.ndarray, float], width_px: float
 ) -> None:
-    """Draw a branch that winds, thins and forks."""
-    place = np.array(start, float)
+    """Draw a branch that winds, thins and forks, from a place and at an angle."""
+    place, angle = start
     while width_px > 0.8 and (place > 0).all() and (place < SIZE).all():
         angle += rng.normal(0, 0.18)
         end = place + 5 * np.array([np.cos(angle), np.sin(angle)])
@@ -200,14 +200,15 @@ def _grow(
         place, width_px = end, 0.97 * width_px
         if rng.random() < 0.12:
             side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
-            _grow(tree, rng, place, angle + side, 0.75 * width_px)
+            _grow(tree, rng, (place, angle + side), 0.75 * width_px)
 
 
 _SUBJECTS = {"portraits": _portrait, "organs": _organs, "vessels": _vessels}
 
 
-def write_set(subject: str, camera: str, first: int, count: int, out_dir: Path) -> None:
-    """Write ``images/*.png`` and ``labels/*.png`` of scenes ``first`` to ``first + count − 1``."""
+def write_set(subject: str, camera: str, scenes: tuple[int, int], out_dir: Path) -> None:
+    """Write ``images/*.png`` and ``labels/*.png`` of ``scenes``: the first, and how many."""
+    first, count = scenes
     for part in ("images", "labels"):
         (out_dir / part).mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
@@ -225,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args(arguments)
     first, count = (int(part) for part in args.scenes.split(":"))
-    write_set(args.subject, args.camera, first, count, args.out)
+    write_set(args.subject, args.camera, (first, count), args.out)
     print_result(f"drawn: {count} {args.subject}, {args.camera} camera, in {args.out}")
     return 0
 

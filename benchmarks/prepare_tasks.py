@@ -154,7 +154,7 @@ def _rendering(style: Style, scenes: tuple[int, int]) -> Callable[[Path], object
 
 
 def _drawing(subject: str, camera: str, scenes: tuple[int, int]) -> Callable[[Path], object]:
-    return lambda out_dir: write_set(subject, camera, *scenes, out_dir)
+    return lambda out_dir: write_set(subject, camera, scenes, out_dir)
 
 
 def _training(folder: Path, training: SourceTraining) -> Callable[[Path], object]:

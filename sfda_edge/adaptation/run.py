@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,47 +140,65 @@ def _train(prepared: Prepared, adaptation: Adaptation) -> None:
     adapt(adaptation, prepared.out_dir, bar)
 
 
-def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
-    """Score the adapted model; write weights, result and report, in this order."""
-    task, out_dir = adaptation.task, prepared.out_dir
-    network = adaptation.method.model.eval()
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Measured:
+    """What the report shows of the adapted model beside the source.
+
+    Attributes:
+        scores: on the validation images before and after; None without any.
+        source_scores: the same on those of the source domain.
+        illustrations: of the method's own parts.
+        comparison: predictions before and after on a few target images.
+    """
+
+    scores: tuple[Evaluation, Evaluation] | None
+    source_scores: tuple[Evaluation, Evaluation] | None
+    illustrations: list[Illustration]
+    comparison: Comparison
+
+
+def _measured(prepared: Prepared, adaptation: Adaptation) -> _Measured:
+    """In all processes: each scores its share, and networks may share batches."""
+    task, views = adaptation.task, adaptation.views
     before = Predictor(adaptation.original, task.spec, task.device)
-    after = Predictor(network, task.spec, task.device)
-    path = out_dir / ADAPTED_FILE
-    if directory is not None:
-        save_model(path, network, task.spec)
-    # All processes: each scores its share, and networks may share batches.
+    after = Predictor(adaptation.method.model.eval(), task.spec, task.device)
     scores, source_scores = (
         _scores(before, after, images, skip_bad=prepared.request.skip_bad)
         for images in (prepared.validation, prepared.source_validation)
     )
     illustrations = adaptation.method.illustrations()
-    views = adaptation.views
     ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
-    comparison = compare(task, before, after, ensemble)
+    return _Measured(
+        scores=scores,
+        source_scores=source_scores,
+        illustrations=illustrations,
+        comparison=compare(task, before, after, ensemble),
+    )
+
+
+def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
+    """Write the weights; measure the adapted model; write result and report, in this order."""
+    task, out_dir, path = adaptation.task, prepared.out_dir, prepared.out_dir / ADAPTED_FILE
+    network = adaptation.method.model.eval()
+    if directory is not None:
+        save_model(path, network, task.spec)
+    measured = _measured(prepared, adaptation)
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())
     prepared.fabric.barrier()
     result = outcome_record(
         adaptation,
         sha256=file_sha256(path),
-        share_changed=comparison.share_changed,
-        scores=scores,
-        source_scores=source_scores,
+        share_changed=measured.comparison.share_changed,
+        scores=measured.scores,
+        source_scores=measured.source_scores,
     )
     report_path = None
     if directory is not None:
         directory.finish(result)
         directory.make_latest()
         shutil.rmtree(out_dir / WORK_DIR, ignore_errors=True)  # labels, for a resumed run
-        report_path = _write_report(
-            directory,
-            adaptation,
-            comparison=comparison,
-            illustrations=illustrations,
-            scores=scores,
-            source_scores=source_scores,
-        )
+        report_path = _write_report(directory, adaptation, measured)
     return Run(
         path=out_dir,
         model=LoadedModel(
@@ -187,8 +206,8 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
         ),
         images=prepared.images,
         selected_step=adaptation.selection.best_step,
-        scores=scores,
-        source_scores=source_scores,
+        scores=measured.scores,
+        source_scores=measured.source_scores,
         report_path=report_path,
         result=result,
     )
@@ -207,20 +226,14 @@ def _scores(
 
 
 def _write_report(
-    directory: RunDirectory,
-    adaptation: Adaptation,
-    *,
-    comparison: Comparison,
-    illustrations: list[Illustration],
-    scores: tuple[Evaluation, Evaluation] | None,
-    source_scores: tuple[Evaluation, Evaluation] | None,
+    directory: RunDirectory, adaptation: Adaptation, measured: _Measured
 ) -> Path | None:
     """Log the outcome and write the page; a failure is a warning, since the run is complete."""
     logger.info(outcome_text(adaptation))
-    if scores is not None:
-        logger.info(scores_text(scores))
-    if source_scores is not None:
-        logger.info(forgetting_text(source_scores))
+    if measured.scores is not None:
+        logger.info(scores_text(measured.scores))
+    if measured.source_scores is not None:
+        logger.info(forgetting_text(measured.source_scores))
     path = directory.path / REPORT_FILE
     try:
         lines = read_metrics(directory.path)
@@ -234,12 +247,12 @@ def _write_report(
                 lines=lines,
                 selection=adaptation.selection,
                 views=adaptation.views,
-                comparison=comparison,
-                illustrations=illustrations,
+                comparison=measured.comparison,
+                illustrations=measured.illustrations,
                 space=adaptation.task.spec.output_space,
                 config=adaptation.task.selection,
-                scores=scores,
-                source_scores=source_scores,
+                scores=measured.scores,
+                source_scores=measured.source_scores,
             )
         )
         write_page(path, page)

@@ -45,12 +45,7 @@ def add(commands: Any) -> None:
         metavar="NAME|FILE",
         help="settings (default: the method's own); sfda-edge recipes lists them",
     )
-    options.add_validation_flags(parser, "to score before and after; not used for training")
-    options.add_validation_flags(
-        parser,
-        "of the source domain, to score before and after: what the model has forgotten",
-        flag=SOURCE_VALIDATION,
-    )
+    _add_scored(parser)
     parser.add_argument(
         "--keep",
         choices=KEEP,
@@ -68,6 +63,16 @@ def add(commands: Any) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard")
     options.add_run_flags(
         parser, "continue the run in --out, with the arguments that it was started with"
+    )
+
+
+def _add_scored(parser: argparse.ArgumentParser) -> None:
+    """Flags of labelled images that the model is scored on before and after."""
+    options.add_validation_flags(parser, "to score before and after; not used for training")
+    options.add_validation_flags(
+        parser,
+        "of the source domain, to score before and after: what the model has forgotten",
+        flag=SOURCE_VALIDATION,
     )
 
 

@@ -82,6 +82,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER",
         help="dotted name of the layer whose features sfda compares (default: found)",
     )
+    _add_normalisation(group)
+
+
+def _add_normalisation(group: argparse._ArgumentGroup) -> None:
     for name in ("mean", "std"):
         group.add_argument(
             f"--{name}",
