@@ -1,8 +1,8 @@
 """python -m benchmarks.drawn: images that are drawn, with labels, by one camera and by another.
 
 For what no street shows: people before a background (two classes), organs in a slice (three),
-vessels in a retina (thin structures). Both cameras see the same shapes; light, contrast, noise and
-what surrounds them differ.
+vessels in a retina (thin structures). Shapes are drawn by the same rules for both cameras; light,
+contrast, noise and clutter differ.
 """
 
 from __future__ import annotations

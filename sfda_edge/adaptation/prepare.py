@@ -17,7 +17,7 @@ from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.methods import load_method_recipe
-from sfda_edge.models import MODELS
+from sfda_edge.models import MODELS, returns_probabilities
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
 from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.runs.directory import default_run_dir
@@ -52,6 +52,11 @@ def prepare(request: AdaptRequest) -> Prepared:
     source = request.model
     if isinstance(source, ModelRequest):
         source = load_source(completed(source, published), "--weights FILE for another")
+    if request.precision != "fp32" and returns_probabilities(source.network):
+        raise RecipeError(
+            f"{source.spec.architecture} returns probabilities, which {request.precision} rounds "
+            "to 0 and 1; use --precision fp32, or leave out its softmax or sigmoid"
+        )
     fabric = open_fabric(request.device, request.precision)
     _log_defaults(request)
     warn_of_other_model(source, published)

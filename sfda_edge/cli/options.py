@@ -55,13 +55,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="import the Python code that a model.json names; --model NAME does so, too",
     )
-    group.add_argument(
+    space = group.add_mutually_exclusive_group()
+    space.add_argument(
         "--label-space",
         metavar="NAME|FILE",
         help="the network's outputs: cityscapes, cityscapes20, cityscapes16, cityscapes13, camvid, "
         "densepass13, stanford2d3d8, endovis4, binary or a .toml file",
     )
-    group.add_argument(
+    space.add_argument(
         "--binary",
         action="store_const",
         const="binary",

@@ -27,7 +27,10 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
         DataError: there are no labels, or none of one of the model's classes.
     """
     if not images.labelled:
-        advice = "; --labels, or --validation-labels for --validation, names a folder of label maps"
+        advice = (
+            "; --labels, --validation-labels or --source-validation-labels names a folder of "
+            "label maps"
+        )
         known = images.label_space is not None  # a data set that finds its own
         raise DataError(f"{images.title} has no labels{'' if known else advice}")
     own = images.label_space

@@ -23,9 +23,9 @@ from sfda_edge.runs.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 READERS = 2
-# Standard deviation of a channel, in grey levels, below which a picture shows nothing: a lens cap,
-# a lost signal, a fade. Sensor noise averages out in the resize; fog and night have ten and more.
-_LEAST_DEVIATION = 2.0
+# Grey levels, of a channel, below which a picture shows nothing: a lens cap, a lost signal. Sensor
+# noise averages out in the resize; fog has a deviation of ten and more, a lamp at night the range.
+_LEAST_DEVIATION, _LEAST_RANGE = 2.0, 32
 _MOST_BYTES = 4 << 30
 
 
@@ -51,7 +51,9 @@ def listed_name(name: str) -> str:
 
 def is_empty(image: np.ndarray) -> bool:
     """Whether an image (H, W, 3) uint8 shows nothing but a single colour."""
-    return bool(image.std((0, 1)).max() < _LEAST_DEVIATION)
+    flat = image.reshape(-1, image.shape[2])
+    ranges = flat.max(0).astype(int) - flat.min(0)
+    return bool(flat.std(0).max() < _LEAST_DEVIATION and ranges.max() < _LEAST_RANGE)
 
 
 class TargetImages:
@@ -141,7 +143,7 @@ class TargetImages:
         """
         if not digests:
             raise DataError(
-                f"all {len(self._samples)} images show a single colour: there is nothing to adapt "
+                f"all {len(nothing)} images show a single colour: there is nothing to adapt "
                 "to; look at them, and at the camera"
             )
         if len(digests) > 1 and len(set(digests)) == 1:

@@ -27,6 +27,8 @@ def open_video(
 ) -> ImageSet:
     """Every frame of a video when it is labelled, else at most 200 of them, in memory.
 
+    Labelled frames are decoded when they are read, which is cheap in their order alone.
+
     Args:
         path: the video.
         labels_dir: one index image a frame, in the frames' order.

@@ -3,7 +3,7 @@
 from sfda_edge.models.architectures import MODELS, Architecture, architecture
 from sfda_edge.models.build import build_model, usable_memory_format
 from sfda_edge.models.spec import Channels, ModelSpec
-from sfda_edge.models.users_network import make_usable, own_copy
+from sfda_edge.models.users_network import make_usable, own_copy, returns_probabilities
 
 __all__ = [
     "MODELS",
@@ -14,5 +14,6 @@ __all__ = [
     "build_model",
     "make_usable",
     "own_copy",
+    "returns_probabilities",
     "usable_memory_format",
 ]

@@ -186,8 +186,8 @@ def _spec(path: Path, request: ModelRequest) -> ModelSpec:
         _require_confirmed(beside, spec, request)
         if request.label_space is not None:
             raise CheckpointError(
-                f"{beside} describes the classes of {path.name}; --label-space is for weights "
-                "without one"
+                f"{beside} describes the classes of {path.name}; --label-space and --binary are "
+                "for weights without one"
             )
         return _changed(_confirmed(spec, request), request)
     return _changed(_described(request, f"{path} has no {SPEC_FILE} beside it"), request)

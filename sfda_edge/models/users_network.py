@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfda_edge.batchnorm.layers import batch_normalisation, batchnorm_layers
 from sfda_edge.errors import CheckpointError, line_of
 from sfda_edge.models.build import build_model, require_possible_input
 from sfda_edge.models.inference import main_output
@@ -42,7 +43,7 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
     require_possible_input(spec)
     noise, *others = _probes(spec)
     with _ModuleOutputs(model) as before:
-        output = _output(model, spec, noise)
+        _output(model, spec, noise)
     with _ModuleOutputs(model) as after:
         model(noise.clone())
     if random := before.first_different(after):
@@ -51,7 +52,7 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
             "for the same image, in evaluation mode. Dropout must follow the training flag: "
             "dropout(x, p, training=self.training)"
         )
-    if conversion := _conversion(model, spec, output, others):
+    if conversion := _conversion(model, spec, (noise, *others)):
         logger.info("%s returns %s; they become logits", spec.architecture, conversion.text())
         model.register_forward_hook(conversion)
     model(noise.clone())
@@ -61,17 +62,19 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
 def own_copy(network: nn.Module, spec: ModelSpec) -> nn.Module:
     """A copy of the caller's network, in evaluation mode on the CPU, which adapting may change.
 
+    The caller's network runs on noise a few times, in evaluation mode, and is then as it was.
+
     Raises:
         CheckpointError: the copy is not one of its own.
     """
-    copied = copy.deepcopy(network).cpu().eval()
     modes = {module: module.training for module in network.modules()}
-    noise, other, _ = _probes(spec)
+    place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    noise, other, _ = (image.to(place) for image in _probes(spec))
     try:
         network.eval()
         with torch.no_grad():
             network(noise)
-            whole = _is_whole(copied, network, other)
+            whole = _is_whole(copy.deepcopy(network), network, other)
     except Exception:  # of a user's network; make_usable says what is wrong
         whole = True
     finally:
@@ -79,7 +82,7 @@ def own_copy(network: nn.Module, spec: ModelSpec) -> nn.Module:
             module.training = training
     if not whole:
         raise _not_copied(spec)
-    return copied
+    return copy.deepcopy(network).cpu().eval()
 
 
 def _probes(spec: ModelSpec) -> list[Tensor]:
@@ -144,21 +147,29 @@ class Conversion:
         return f"{what} of the second class alone" if self.single else what
 
 
-def _conversion(
-    model: nn.Module, spec: ModelSpec, output: Tensor, others: Sequence[Tensor]
-) -> Conversion | None:
+def _conversion(model: nn.Module, spec: ModelSpec, images: Sequence[Tensor]) -> Conversion | None:
     """How the network's outputs become logits; None where they are."""
-    single = output.shape[1] < spec.label_space.num_classes
-    probabilities = _in_unit_range(output) and all(
-        _in_unit_range(_output(model, spec, image)) for image in others
-    )
+    outputs = [_output(model, spec, image) for image in images]
+    layers = batchnorm_layers(model)
+    if layers and not all(output.isfinite().all() for output in outputs):
+        with batch_normalisation(model, layers):  # the stored statistics are damaged
+            outputs = [_output(model, spec, image) for image in images]
+    single = outputs[0].shape[1] < spec.label_space.num_classes
+    probabilities = all(_are_probabilities(output) for output in outputs)
     if not single and not probabilities:
         return None
     return Conversion(single=single, probabilities=probabilities)
 
 
-def _in_unit_range(output: Tensor) -> bool:
-    return bool(((output >= 0) & (output <= 1)).all())
+def _are_probabilities(output: Tensor) -> bool:
+    """Whether all are in [0, 1]; a head that was never trained is constant, and says nothing."""
+    return bool(((output >= 0) & (output <= 1)).all()) and bool(output.max() > output.min())
+
+
+def returns_probabilities(model: nn.Module) -> bool:
+    """Whether a network's own outputs are probabilities, which a hook turns into logits."""
+    hooks = model._forward_hooks.values()
+    return any(isinstance(hook, Conversion) and hook.probabilities for hook in hooks)
 
 
 def _make_copies_whole(model: nn.Module, spec: ModelSpec, image: Tensor) -> None:
@@ -188,12 +199,28 @@ def _make_copies_whole(model: nn.Module, spec: ModelSpec, image: Tensor) -> None
 
 
 def _is_whole(copied: nn.Module, model: nn.Module, image: Tensor) -> bool:
-    """Whether a copy of a network that has seen another image last computes the same."""
+    """Whether a copy computes what the network does, with weights of its own.
+
+    Args:
+        copied: is spoiled.
+        model: has seen another image last; one that is not deterministic counts as copied.
+        image: to compare with.
+    """
     try:
         found = main_output(copied(image.clone()))
     except Exception:  # of a user's network; they have no common base
         return False
-    return torch.equal(found.nan_to_num(), main_output(model(image.clone())).nan_to_num())
+    expected, again = (main_output(model(image.clone())).nan_to_num() for _ in range(2))
+    if not torch.equal(again, expected):
+        return True
+    if not torch.equal(found.nan_to_num(), expected):
+        return False
+    parameters = [parameter for parameter in copied.parameters() if parameter.is_floating_point()]
+    for parameter in parameters:
+        parameter.data.fill_(float("nan"))
+    spoiled = main_output(copied(image.clone()))
+    unchanged = torch.equal(main_output(model(image.clone())).nan_to_num(), expected)
+    return unchanged and not (parameters and spoiled.isfinite().all())
 
 
 def _not_copied(spec: ModelSpec) -> CheckpointError:
@@ -206,18 +233,32 @@ def _not_copied(spec: ModelSpec) -> CheckpointError:
 
 
 def _built_again(model: nn.Module, spec: ModelSpec, _memo: dict[int, Any]) -> nn.Module:
-    """Another network with the same weights, mode, place and conversion."""
+    """Another network with the same weights, modes, place and conversion.
+
+    Raises:
+        CheckpointError: what builds it gives the same one again, or layers were changed since.
+    """
     again = build_model(spec)
-    again.load_state_dict(model.state_dict())
-    for name, parameter in again.named_parameters():
-        parameter.requires_grad_(model.get_parameter(name).requires_grad)
+    if again is model or set(again.parameters()) & set(model.parameters()):
+        raise _not_copied(spec)
+    try:
+        again.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{spec.architecture} is built again for each copy, and layers of this one were "
+            f"changed after it was built: {str(error).partition(chr(10))[0]}"
+        ) from None
     for parameter in list(model.parameters())[:1]:
         again.to(parameter.device, parameter.dtype)
+    for name, parameter in again.named_parameters():
+        parameter.requires_grad_(model.get_parameter(name).requires_grad)
+    for name, module in again.named_modules():
+        module.training = model.get_submodule(name).training
     for conversion in model._forward_hooks.values():
         if isinstance(conversion, Conversion):
             again.register_forward_hook(conversion)
     again.__deepcopy__ = partial(_built_again, again, spec)  # type: ignore[assignment]
-    return again.train(model.training)
+    return again
 
 
 class _ModuleOutputs:

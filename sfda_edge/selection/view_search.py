@@ -152,12 +152,12 @@ def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> Selecte
     shares = config.target_shares if batchnorm_layers(task.model) else (0.0,)
     at_input_size = [View(task.spec.input_hw, share) for share in shares]
     found = probe.probabilities_of(at_input_size)
-    if not found:
+    mirrored = probe.probabilities_of([replace(view, mirrored=True) for view in found])
+    if not mirrored:
         raise RunError(
             "the source model's predictions on the target are NaN or infinite; check its weights, "
             "and try --precision fp32"
         )
-    mirrored = {view: probe.probabilities(replace(view, mirrored=True)) for view in found}
     by_share = share_scores(found, mirrored, config)
     best = ranked_views(by_share, config.share_accuracy_slack)[0]
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
@@ -216,16 +216,16 @@ def share_scores(
 
     Args:
         found: class probabilities in each view, (N, C, h, w).
-        mirrored: the same of the mirror image, mirrored back.
+        mirrored: the same of the mirror image, mirrored back; views without one get no score.
         config: what is too rare to count.
     """
     _, counted = _together(found, config)
-    return {
-        view: expected_score(
-            own.max(1).indices, (own.float() + mirrored[view].float()) / 2, counted
-        )
-        for view, own in found.items()
-    }
+    scores = {}
+    for other, probabilities in mirrored.items():
+        own = found[plain(other)]
+        truth = (own.float() + probabilities.float()) / 2
+        scores[plain(other)] = expected_score(own.max(1).indices, truth, counted)
+    return scores
 
 
 def _together(found: dict[View, Tensor], config: SelectionConfig) -> tuple[Tensor, Tensor]:

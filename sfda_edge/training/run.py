@@ -18,7 +18,7 @@ from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError, RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.models import MODELS, ModelSpec, architecture, build_model
+from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
 from sfda_edge.models.imagenet import load_imagenet_encoder
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import load_recipe, recipe_toml
@@ -153,6 +153,8 @@ def _spec(recipe: TrainRecipe) -> ModelSpec:
 def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trainer:
     torch.manual_seed(recipe.seed)
     model = build_model(spec)
+    if spec.architecture not in MODELS:
+        make_usable(model.eval(), spec)
     if recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)

@@ -14,7 +14,7 @@ import sfda_edge
 from sfda_edge.cli import main as cli
 from sfda_edge.cli.options import size_hw
 from sfda_edge.labels.label_spaces import LABEL_SPACES
-from sfda_edge.packaged import MODEL_DIR
+from sfda_edge.packaged import MODEL_DIR, TARGET_DIR
 
 # The packaged network takes less than a second a step at this size.
 SMALL = ("--size", "96x48")
@@ -35,7 +35,10 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "--label-space", "camvid"], "--label-space is for weights without one"),
+        (
+            ["evaluate", "--label-space", "camvid"],
+            "--label-space and --binary are for weights without one",
+        ),
         (["adapt", "--model", ":x", "--label-space", "camvid", "--size", "8x8"], "unknown network"),
         (["adapt", "--images", "x" * 300], "File name too long"),
         (["adapt", "--images", "nowhere"], "'nowhere' does not exist; give a folder"),
@@ -58,6 +61,10 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["adapt", "--size", "99999x99999"], "an input of 99999x99999 is not possible"),
         (["adapt", "--source-validation-labels", "."], "needs --source-validation IMAGES"),
         (["adapt", "--source-validation", "streetsynth:target"], "has no labels"),
+        (
+            ["adapt", "--source-validation", str(TARGET_DIR / "images")],
+            "--source-validation-labels",
+        ),
         (
             [
                 "train",

@@ -123,6 +123,13 @@ def test_nothing_but_single_colours_or_the_same_image_is_an_error():
         TargetImages(ImageSet("stuck", drawn_images(1).samples * 3), SIZE_HW)
 
 
+def test_a_lamp_in_a_large_frame_at_night_is_something():
+    frame = np.zeros((480, 854, 3), np.uint8)
+    frame[100:103, 200:203] = 200
+    assert frame.std() < 2
+    assert not is_empty(frame)
+
+
 def test_faint_scenes_are_no_single_colour():
     """Fog and night keep a few per cent of the light."""
     for sample in drawn_images(20).samples:

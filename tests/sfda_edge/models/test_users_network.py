@@ -1,18 +1,22 @@
 """Tests of what makes a user's network usable as it is."""
 
 import copy
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import user_network
+from PIL import Image
 from torch import nn
 
 import sfda_edge
 from runtime.bundle.manifest import read_manifest
 from sfda_edge.cli import main as cli
-from sfda_edge.errors import CheckpointError
+from sfda_edge.errors import CheckpointError, RecipeError
 from sfda_edge.labels.label_spaces import label_space
-from sfda_edge.models import ModelSpec, make_usable
+from sfda_edge.models import ModelSpec, make_usable, returns_probabilities
 
 NAMES = ("road", "car", "sky")
 SIZE = (16, 24)
@@ -106,9 +110,79 @@ def test_a_network_that_closes_over_itself_is_built_again_for_a_copy(images):
     assert copied.inner[0].weight.requires_grad
 
 
-def test_one_that_was_given_in_python_is_rejected():
-    with pytest.raises(CheckpointError, match=r"copy of python:Closed .*--model package"):
-        loaded(user_network.Closed)
+@torch.no_grad()
+def test_a_network_whose_copies_run_its_own_layers_is_built_again(images):
+    """Outputs agree, as long as the weights do."""
+    spec = ModelSpec("user_network:Bound", label_space("binary"), SIZE)
+    model = user_network.Bound(2).eval()
+    make_usable(model, spec)
+    copied, expected = copy.deepcopy(model), model(images)
+    copied.inner[0].weight.add_(1)
+    assert torch.equal(model(images), expected)
+    assert not torch.equal(copied(images), expected)
+
+
+@pytest.mark.parametrize("build", [user_network.Closed, user_network.Bound])
+def test_one_that_was_given_in_python_is_rejected(build):
+    with pytest.raises(CheckpointError, match=rf"copy of python:{build.__name__} .*--model pack"):
+        loaded(build)
+
+
+def test_one_that_is_built_only_once_is_rejected():
+    spec = ModelSpec("user_network:always_the_same", label_space("binary"), SIZE)
+    with pytest.raises(CheckpointError, match="a copy of user_network:always_the_same computes"):
+        make_usable(user_network.always_the_same(2).eval(), spec)
+
+
+def test_a_random_network_given_in_python_is_said_to_be_random():
+    with pytest.raises(CheckpointError, match="is not deterministic: module 'always'"):
+        loaded(user_network.Random)
+
+
+@pytest.mark.parametrize("build", [user_network.as_probabilities, user_network.one_probability])
+@torch.no_grad()
+def test_damaged_statistics_do_not_hide_what_a_network_returns(build, images):
+    """They are repaired later; until then all is NaN."""
+    torch.manual_seed(0)
+    count = 2 if build is user_network.one_probability else 3
+    network = build(count).eval()
+    network.inner[1].running_var.fill_(float("nan"))
+    model = sfda_edge.load_model(network, class_names=NAMES[:count], size_hw=SIZE).network
+    assert returns_probabilities(model)
+    network.inner[1].running_var.fill_(1.0)
+    model.inner[1].running_var.fill_(1.0)
+    expected = network(images)
+    expected = expected["out"] if isinstance(expected, dict) else expected
+    assert torch.allclose(model(images).softmax(1)[:, -1], expected[:, -1], atol=1e-5)
+
+
+def test_a_head_that_was_never_trained_says_nothing():
+    network = user_network.build(1)
+    torch.nn.init.zeros_(network[-1].weight)
+    torch.nn.init.zeros_(network[-1].bias)
+    model = sfda_edge.load_model(network, class_names=NAMES[:2], size_hw=SIZE).network
+    assert not returns_probabilities(model)
+
+
+def test_probabilities_are_not_rounded_to_half_precision(in_empty_folder):
+    network = user_network.as_sigmoids(3).eval()
+    model = sfda_edge.load_model(network, class_names=NAMES, size_hw=SIZE)
+    with pytest.raises(RecipeError, match="returns probabilities, which bf16 rounds"):
+        sfda_edge.adapt(model, "streetsynth:target", precision="bf16", out_dir="run")
+
+
+def test_a_network_with_one_output_can_be_trained(labelled_folder, in_empty_folder):
+    (in_empty_folder / "binary").mkdir()
+    for path in (labelled_folder / "labels").iterdir():
+        labels = np.array(Image.open(path))
+        Image.fromarray((labels > 0).astype(np.uint8)).save(in_empty_folder / "binary" / path.name)
+    recipe = 'model = "user_network:one_logit"\nlabel_space = "binary"\nsteps = 3\n'
+    Path("train.toml").write_text(recipe + "input_hw = [24, 40]\nbatch_size = 2\n")
+    arguments = ["train", "train.toml", "--set", "model=user_network:one_logit", "--out", "run"]
+    images = ["--images", str(labelled_folder / "images"), "--labels", "binary"]
+    assert cli.main([*arguments, *images]) == 0
+    losses = [json.loads(line)["loss"] for line in Path("run/metrics.jsonl").read_text().split()]
+    assert all(0 < loss < 5 for loss in losses)
 
 
 def test_a_network_in_training_mode_stays_as_it_is():

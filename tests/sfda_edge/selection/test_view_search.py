@@ -189,7 +189,8 @@ def test_the_score_of_a_share_is_a_loop_over_pixels():
         {view: (3 * torch.randn(2, 3, 4, 8, generator=generator)).softmax(1) for view in views}
         for _ in range(2)
     )
-    for view, score in share_scores(found, mirrored, SelectionConfig()).items():
+    turned = {replace(view, mirrored=True): seen for view, seen in mirrored.items()}
+    for view, score in share_scores(found, turned, SelectionConfig()).items():
         labels, truths = found[view].argmax(1), (found[view] + mirrored[view]) / 2
         ious, right = [], 0.0
         for k in range(3):
@@ -242,6 +243,7 @@ def test_statistics_whose_labels_change_in_the_mirror_are_not_used(stay, expecte
     one = torch.zeros_like(labels)
     found = {stored: one_hot(one, 3), replaced: one_hot(labels, 3)}
     mirrored = {stored: one_hot(one, 3), replaced: one_hot(other, 3)}
+    mirrored = {replace(view, mirrored=True): seen for view, seen in mirrored.items()}
     config = SelectionConfig()
     ranked = ranked_views(share_scores(found, mirrored, config), config.share_accuracy_slack)
     assert ranked[0].target_share == expected
@@ -277,7 +279,10 @@ def test_a_size_that_does_not_fit_in_memory_is_left_out(make_task, monkeypatch, 
     assert "left out" in caplog.text
 
 
-@pytest.mark.parametrize("broken", [{"target_share": 1.0}, {"size_hw": (64, 128)}])
+@pytest.mark.parametrize(
+    "broken",
+    [{"target_share": 1.0}, {"size_hw": (64, 128)}, {"target_share": 0.6, "mirrored": True}],
+)
 def test_a_view_that_is_not_numbers_is_left_out(broken, make_task, monkeypatch, caplog):
     plain = TestTimeEnsemble.probabilities
 
