@@ -181,7 +181,9 @@ def test_a_network_with_one_output_can_be_trained(labelled_folder, in_empty_fold
     arguments = ["train", "train.toml", "--set", "model=user_network:one_logit", "--out", "run"]
     images = ["--images", str(labelled_folder / "images"), "--labels", "binary"]
     assert cli.main([*arguments, *images]) == 0
-    losses = [json.loads(line)["loss"] for line in Path("run/metrics.jsonl").open()]
+    losses = [
+        json.loads(line)["loss"] for line in Path("run/metrics.jsonl").read_text().splitlines()
+    ]
     assert all(0 < loss < 5 for loss in losses)
 
 
