@@ -221,7 +221,7 @@ def selection_sections(facts: ReportFacts) -> list[Section]:
             "The score is an expected mIoU. Its reference is half the ensemble of the views below "
             "and half the model's own prediction for the mirrored image. Accuracy is the share of "
             "correct pixels by the same reference. The checkpoint with the best score is selected, "
-            "the source model if none is better. A checkpoint is rejected if it expects 10 % more "
+            "the source model if none is better. A checkpoint is rejected if it expects 5 % more "
             "errors than the source. A student trained on the ensemble's labels has to score "
             f"{selection.least_student_score:.3f}. {_KEPT[facts.config.keep]}Step 0 is the model "
             "before training, with the BatchNorm statistics that the method starts with. "

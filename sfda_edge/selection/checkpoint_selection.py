@@ -9,7 +9,7 @@ predictions count as labels, not as probabilities, so that a method gains nothin
 confident. Classes weigh the same, so a collapse loses nearly all.
 
 Two rules reject a checkpoint whatever its score. Where a target shows little but road, classes can
-be invented: a checkpoint that expects a tenth more wrong pixels than the source is rejected. And a
+be invented: a checkpoint that expects 5 % more wrong pixels than the source is rejected. And a
 student trained on the ensemble's own labels agrees with them by construction: on targets without
 domain shift such scores rose while accuracy fell, so a student needs more than that. How much more
 is measured as an effect size, Cohen's h (Statistical Power Analysis, 1988, ch. 6): a share of the

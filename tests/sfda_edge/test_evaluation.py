@@ -73,7 +73,7 @@ def test_probabilities_not_labels_are_joined():
 
 def test_images_without_labels_are_an_error(labelled_folder, raw_spec):
     images = open_images(str(labelled_folder / "images"))
-    with pytest.raises(DataError, match="has no labels; --labels, or --validation-labels"):
+    with pytest.raises(DataError, match="has no labels; --labels, --validation-labels or"):
         evaluate(Predictor(GreyReader(), raw_spec, CPU), images)
 
 

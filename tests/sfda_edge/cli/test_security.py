@@ -110,6 +110,7 @@ def test_images_that_a_foreign_run_names_are_not_shown(in_empty_folder, capsys):
         (in_empty_folder / name).mkdir()
         for index in range(4):
             level = np.full((48, 96, 3), 20 * index + (100 if name == "private" else 0), np.uint8)
+            level[:10, :10] += 80  # a single colour would be left out
             Image.fromarray(level).save(in_empty_folder / name / f"{index}.png")
     assert cli.main(["adapt", *FEW, "--images", "mine", "--out", "run"]) == 0
     path = in_empty_folder / "run" / "run.json"

@@ -123,7 +123,7 @@ def test_labels_in_a_plain_folder_score_a_run_and_its_bundle(
     for flags in (scored[:2], scored[2:]):
         assert cli.main(["adapt", "--weights", path, *model, *images, *flags]) == 2
     errors = capsys.readouterr().err
-    assert "--labels, or --validation-labels for --validation" in errors
+    assert "--labels, --validation-labels or --source-validation-labels" in errors
     assert "--validation-labels needs --validation IMAGES" in errors
 
 
