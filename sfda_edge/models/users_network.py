@@ -43,7 +43,7 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
     require_possible_input(spec)
     noise, *others = _probes(spec)
     with _ModuleOutputs(model) as before:
-        _output(model, spec, noise)
+        output = _output(model, spec, noise)
     with _ModuleOutputs(model) as after:
         model(noise.clone())
     if random := before.first_different(after):
@@ -52,7 +52,7 @@ def make_usable(model: nn.Module, spec: ModelSpec) -> None:
             "for the same image, in evaluation mode. Dropout must follow the training flag: "
             "dropout(x, p, training=self.training)"
         )
-    if conversion := _conversion(model, spec, (noise, *others)):
+    if conversion := _conversion(model, spec, output, (noise, *others)):
         logger.info("%s returns %s; they become logits", spec.architecture, conversion.text())
         model.register_forward_hook(conversion)
     model(noise.clone())
@@ -147,18 +147,31 @@ class Conversion:
         return f"{what} of the second class alone" if self.single else what
 
 
-def _conversion(model: nn.Module, spec: ModelSpec, images: Sequence[Tensor]) -> Conversion | None:
-    """How the network's outputs become logits; None where they are."""
-    outputs = [_output(model, spec, image) for image in images]
+def _conversion(
+    model: nn.Module, spec: ModelSpec, output: Tensor, images: Sequence[Tensor]
+) -> Conversion | None:
+    """How the network's outputs become logits; None where they are.
+
+    Args:
+        model: the network.
+        spec: of it.
+        output: of the first image; the others are looked at only if it may be probabilities.
+        images: to look at.
+    """
+    single = output.shape[1] < spec.label_space.num_classes
     layers = batchnorm_layers(model)
-    if layers and not all(output.isfinite().all() for output in outputs):
+    if layers and not output.isfinite().all():
         with batch_normalisation(model, layers):  # the stored statistics are damaged
-            outputs = [_output(model, spec, image) for image in images]
-    single = outputs[0].shape[1] < spec.label_space.num_classes
-    probabilities = all(_are_probabilities(output) for output in outputs)
+            probabilities = _gives_probabilities(model, spec, images)
+    else:
+        probabilities = _are_probabilities(output) and _gives_probabilities(model, spec, images[1:])
     if not single and not probabilities:
         return None
     return Conversion(single=single, probabilities=probabilities)
+
+
+def _gives_probabilities(model: nn.Module, spec: ModelSpec, images: Sequence[Tensor]) -> bool:
+    return all(_are_probabilities(_output(model, spec, image)) for image in images)
 
 
 def _are_probabilities(output: Tensor) -> bool:

@@ -215,17 +215,18 @@ def selection_sections(facts: ReportFacts) -> list[Section]:
         name: (steps, (100 * shares[:, index]).tolist())
         for index, name in enumerate(facts.space.names)
     }
+    allowed = 100 * (facts.config.max_error_ratio - 1)
     return [
         Section(
             "Checkpoint selection without labels",
             "The score is an expected mIoU. Its reference is half the ensemble of the views below "
             "and half the model's own prediction for the mirrored image. Accuracy is the share of "
             "correct pixels by the same reference. The checkpoint with the best score is selected, "
-            "the source model if none is better. A checkpoint is rejected if it expects 5 % more "
-            "errors than the source. A student trained on the ensemble's labels has to score "
-            f"{selection.least_student_score:.3f}. {_KEPT[facts.config.keep]}Step 0 is the model "
-            "before training, with the BatchNorm statistics that the method starts with. "
-            "Confidence is shown, not used.",
+            "the source model if none is better. A checkpoint is rejected if it expects "
+            f"{allowed:.0f} % more errors than the source. A student trained on the ensemble's "
+            f"labels has to score {selection.least_student_score:.3f}. "
+            f"{_KEPT[facts.config.keep]}Step 0 is the model before training, with the BatchNorm "
+            "statistics that the method starts with. Confidence is shown, not used.",
             picture=picture_url(curves(series, "in [0, 1]")),
         ),
         Section(

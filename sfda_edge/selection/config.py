@@ -72,8 +72,8 @@ class SelectionConfig:
     )
     max_error_ratio: float = _constant(
         1.05,
-        "a checkpoint may expect at most so many times the source's wrong pixels: at most 0.97 "
-        "times in runs that gained, 1.064 where bare road got worse",
+        "a checkpoint may expect at most so many times the source's wrong pixels: 1.03 "
+        "times at most in eight runs that gained, 1.064 where bare road got worse",
     )
     min_student_effect: float = _constant(
         0.073,

@@ -159,6 +159,7 @@ def search_views(task: AdaptationTask, *, compare_sizes: bool = True) -> Selecte
             "and try --precision fp32"
         )
     by_share = share_scores(found, mirrored, config)
+    del mirrored  # as large as what was found; sizes are still to come
     best = ranked_views(by_share, config.share_accuracy_slack)[0]
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]

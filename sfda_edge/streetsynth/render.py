@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from sfda_edge.errors import DataError
-from sfda_edge.streetsynth.renderer import IMAGE_HW, Renderer
+from sfda_edge.streetsynth.renderer import IMAGE_HW, the_renderer
 from sfda_edge.streetsynth.styles import STYLES, Style
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -48,7 +48,7 @@ def render_images(
     Raises:
         DataError: the style is unknown, or no off-screen buffer can be opened.
     """
-    look, renderer = style if isinstance(style, Style) else _style(style), Renderer()
+    look, renderer = style if isinstance(style, Style) else _style(style), the_renderer()
     _make_dirs(out_dir, ("images", "labels") if labels else ("images",))
     for seed in progress(range(scenes.first, scenes.first + scenes.count)):
         with renderer.open_scene(seed, look) as scene:
@@ -67,7 +67,7 @@ def render_clip(
     style: str, scenes: SceneRange, out_dir: Path, fps: float = 15.0, progress: Progress = iter
 ) -> int:
     """Write ``out_dir/clip.mp4`` (the scenes one after the other) and ``out_dir/labels/*.png``."""
-    look, renderer = _style(style), Renderer()
+    look, renderer = _style(style), the_renderer()
     _make_dirs(out_dir, ("labels",))
     height, width = IMAGE_HW
     codec = cv2.VideoWriter.fourcc(*"mp4v")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def draw_pose(random: np.random.Generator, road_width: float) -> Pose:
 
 
 class Renderer:
-    """Draws scenes one after the other. One renderer a process (a rule of panda3d)."""
+    """Draws scenes one after the other; get it by ``the_renderer``."""
 
     def __init__(self) -> None:
         loadPrcFileData(
@@ -191,3 +192,13 @@ class Scene:
             painted.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
         )
         return photograph(small, self.style.lens, self.appearance), labels.astype(np.uint8)
+
+
+@cache
+def the_renderer() -> Renderer:
+    """The renderer of this process: panda3d allows one.
+
+    Raises:
+        DataError: no off-screen buffer can be opened.
+    """
+    return Renderer()

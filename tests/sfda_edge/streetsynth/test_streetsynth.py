@@ -45,6 +45,26 @@ def test_a_scene_has_the_same_labels_in_every_style_and_the_packaged_frames_are_
     assert np.abs(picture - images["clear"]).mean() < 2
 
 
+SEVERAL = """
+import sys
+from pathlib import Path
+from sfda_edge.streetsynth.render import SceneRange, render_images
+for name, style in (("first", "clear"), ("second", "dusk")):
+    render_images(style, SceneRange(41003, 1), Path(sys.argv[1]) / name)
+"""
+
+
+@pytest.mark.slow
+def test_several_sets_rendered_by_one_process_are_those_of_processes_of_their_own(tmp_path):
+    """As benchmarks.prepare_tasks does."""
+    alone = render(tmp_path / "alone", "--style", "dusk", "--scenes", "41003:1")  # or skips
+    command = [sys.executable, "-c", SEVERAL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for part in ("images", "labels"):
+        assert only(tmp_path / "second" / part).read_bytes() == only(alone / part).read_bytes()
+
+
 def test_a_clip_is_a_video_with_a_label_a_frame(tmp_path):
     from sfda_edge.data.video import open_video
 
