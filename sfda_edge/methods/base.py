@@ -64,7 +64,12 @@ class AdaptationMethod(ABC):
         Args:
             views: at which the source model is accurate on the target.
         """
-        self.task.mix_target_statistics(self.recipe.target_share)
+        self.task.mix_target_statistics(self.target_share(views))
+
+    def target_share(self, views: SelectedViews) -> float:
+        """The recipe's share of target statistics; for ``auto`` the best view's."""
+        share = self.recipe.target_share
+        return views.kept[0].target_share if share == "auto" else float(share)
 
     @abstractmethod
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:

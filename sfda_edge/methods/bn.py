@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfda_edge.batchnorm.statistics import TargetStatistics
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.recipes.recipe import require
+from sfda_edge.recipes.recipe import TargetShare, require, require_target_share
 from sfda_edge.selection.view_search import SelectedViews
 from sfda_edge.task import AdaptationTask
 
@@ -25,19 +25,19 @@ class BatchNormRecipe:
 
     Attributes:
         target_share: share of the target in mean and variance, in [0, 1]; 0 leaves the source's
-            statistics, 1 replaces them.
+            statistics, 1 replaces them; "auto" is found without labels.
         num_images: target images that the statistics are estimated from.
         batch_size: images of one forward pass.
         seed: of the choice of images.
     """
 
-    target_share: float = 0.3
+    target_share: TargetShare = "auto"
     num_images: int = 48
     batch_size: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require_target_share(self.target_share)
         require(
             self.batch_size >= 1
             and self.num_images >= 1
@@ -65,7 +65,8 @@ class BatchNormStatistics(AdaptationMethod):
         self.statistics = TargetStatistics(task.model)
 
     def prepare(self, views: SelectedViews) -> None:
-        """Nothing: the statistics are what the steps estimate."""
+        """Only the share: the statistics are what the steps estimate."""
+        self._share = self.target_share(views)
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Observe one batch; the model's own statistics do not change before ``finish``."""
@@ -74,7 +75,7 @@ class BatchNormStatistics(AdaptationMethod):
 
     def finish(self) -> None:
         """Mix the statistics into the model."""
-        self.statistics.mix_into(self.model, self.recipe.target_share)
+        self.statistics.mix_into(self.model, self._share)
 
     def state(self) -> dict[str, Tensor]:
         """The sums of every layer."""

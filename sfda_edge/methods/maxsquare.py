@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.recipes.recipe import require, require_training
+from sfda_edge.recipes.recipe import TargetShare, require_target_share, require_training
 from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import image_wise_max_square, max_square
 from sfda_edge.training.optimization import ScheduledOptimizer, polynomial_decay, segmentation_sgd
@@ -24,8 +24,8 @@ class MaxSquareRecipe:
     """Settings of ``maxsquare``.
 
     Attributes:
-        target_share: share of the target in the BatchNorm statistics, in [0, 1]; the paper leaves
-            the source's.
+        target_share: share of the target in the BatchNorm statistics, in [0, 1], or "auto": found
+            without labels; the paper leaves the source's.
         steps: number of batches.
         batch_size: images of a batch, over all processes.
         learning_rate: of SGD.
@@ -34,7 +34,7 @@ class MaxSquareRecipe:
         seed: of the order of images.
     """
 
-    target_share: float = 0.3
+    target_share: TargetShare = "auto"
     steps: int = 200
     batch_size: int = 4
     learning_rate: float = 2.5e-4
@@ -43,7 +43,7 @@ class MaxSquareRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require_target_share(self.target_share)
         require_training(self)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sfda_edge.errors import RunError
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.recipes.recipe import require, require_training
+from sfda_edge.recipes.recipe import TargetShare, require, require_target_share, require_training
 from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import masked_cross_entropy
 from sfda_edge.training.optimization import ScheduledOptimizer, polynomial_decay, segmentation_sgd
@@ -27,7 +27,8 @@ class SelfTrainingRecipe:
     """Settings of ``selftrain``.
 
     Attributes:
-        target_share: share of the target in the BatchNorm statistics, in [0, 1].
+        target_share: share of the target in the BatchNorm statistics, in [0, 1], or "auto": found
+            without labels.
         steps: number of batches, divided among the rounds.
         batch_size: images of a batch, over all processes.
         rounds: how often the target is labelled.
@@ -37,7 +38,7 @@ class SelfTrainingRecipe:
         seed: of the order of images.
     """
 
-    target_share: float = 0.3
+    target_share: TargetShare = "auto"
     steps: int = 200
     batch_size: int = 4
     rounds: int = 2
@@ -47,7 +48,7 @@ class SelfTrainingRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require_target_share(self.target_share)
         require_training(self)
         require(1 <= self.rounds <= self.steps, "rounds must be in [1, steps]", self.rounds)
         last = self.portion + (self.rounds - 1) * self.portion_growth

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.errors import RecipeError
 from sfda_edge.methods.base import AdaptationMethod
-from sfda_edge.recipes.recipe import require, require_training
+from sfda_edge.recipes.recipe import TargetShare, require_target_share, require_training
 from sfda_edge.runs.distributed import mean_over
 from sfda_edge.task import AdaptationTask
 from sfda_edge.training.losses import conditional, entropy_map
@@ -28,21 +28,22 @@ class TentRecipe:
     """Settings of ``tent``.
 
     Attributes:
-        target_share: share of the target in the BatchNorm statistics, in [0, 1].
+        target_share: share of the target in the BatchNorm statistics, in [0, 1], or "auto": found
+            without labels.
         steps: number of batches.
         batch_size: images of a batch, over all processes.
         learning_rate: of Adam.
         seed: of the order of images.
     """
 
-    target_share: float = 0.3
+    target_share: TargetShare = "auto"
     steps: int = 200
     batch_size: int = 4
     learning_rate: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require_target_share(self.target_share)
         require_training(self)
 
 

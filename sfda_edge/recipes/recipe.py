@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from sfda_edge.errors import DataError, RecipeError
 from sfda_edge.toml_file import read_toml
 
 T = TypeVar("T")
+# Share of the target in the BatchNorm statistics, in [0, 1]; "auto" for the one that is best by the
+# label-free score (selection/view_search.py).
+TargetShare = float | Literal["auto"]
 _FOLDER = Path(__file__).parent
 # The former name of the default method, and of its recipe.
 _ALIASES = {"default": "multiview"}
@@ -29,6 +32,11 @@ def require(holds: bool, rule: str, found: Any = None) -> None:
     """
     if not holds:
         raise ValueError(rule if found is None else f"{rule}, got {found}")
+
+
+def require_target_share(share: TargetShare) -> None:
+    """The rule of every share of the target in BatchNorm statistics."""
+    require(share == "auto" or 0 <= share <= 1, "target_share must be auto or in [0, 1]", share)
 
 
 def require_training(recipe: Any) -> None:

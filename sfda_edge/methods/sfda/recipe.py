@@ -8,7 +8,7 @@ from typing import Literal
 from sfda_edge.methods.sfda.attention import (
     AttentionScaling,
 )
-from sfda_edge.recipes.recipe import require
+from sfda_edge.recipes.recipe import TargetShare, require, require_target_share
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SfdaRecipe:
             targets and fakes apart, and let the running ones follow the target, as ``train()`` does
             in PyTorch; false for running statistics throughout. Open in the paper.
         target_share: share of the target in the BatchNorm statistics before the first step, in
-            [0, 1]; the paper leaves the source's.
+            [0, 1], or "auto": found without labels; the paper leaves the source's.
         seed: of the order of images, the noise, and the networks' initial weights.
     """
 
@@ -69,11 +69,11 @@ class SfdaRecipe:
     discriminator_learning_rate: float = 1e-4
     fake_hw: tuple[int, int] = (128, 256)
     batch_statistics: bool = True
-    target_share: float = 0.0
+    target_share: TargetShare = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.target_share <= 1, "target_share must be in [0, 1]", self.target_share)
+        require_target_share(self.target_share)
         rates = (
             self.learning_rate,
             self.generator_learning_rate,

@@ -47,7 +47,10 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         (["recipes", "mine.toml"], "mine.toml does not exist; sfda-edge recipes lists"),
         (["adapt", "--method", "selftran"], "'selftran'; did you mean 'selftrain'?"),
         (["adapt", "--weights", "."], "model.safetensors); name a run directory or a weights file"),
-        (["adapt", "--method", "bn", "--set", "target_share=7"], "must be in [0, 1], got 7"),
+        (
+            ["adapt", "--method", "bn", "--set", "target_share=7"],
+            "must be auto or in [0, 1], got 7",
+        ),
         (["adapt", "--weights", "no.pth"], "no.pth does not exist; name a run directory"),
         (
             ["adapt", "--weights", cli.__file__],

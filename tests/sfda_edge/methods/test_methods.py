@@ -1,5 +1,6 @@
 """What every method has to do, tried with every recipe that ships."""
 
+import copy
 import dataclasses
 from functools import partialmethod
 
@@ -13,6 +14,7 @@ from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import adapt, checkpoint_path
 from sfda_edge.adaptation.prepare import completed, warn_of_other_model
 from sfda_edge.batchnorm.global_batch import batch_moments
+from sfda_edge.batchnorm.statistics import target_statistics
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -420,3 +422,24 @@ def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):
         path.unlink()
     with pytest.raises(RunError, match="no longer in"):
         run.step()
+
+
+@pytest.mark.parametrize("settings", [{}, {"target_share": 0.25}])
+@pytest.mark.parametrize("method", ["bn", "tent", "maxsquare", "selftrain"])
+def test_the_share_of_target_statistics_is_the_best_views_or_as_given(method, settings, make_task):
+    """Shown by the statistics themselves."""
+    run = started(make_task(), method, **settings)
+    share = settings.get("target_share", run.views.kept[0].target_share)
+    assert share > 0
+    if method == "bn":
+        while run.next_step < run.method.num_steps:
+            run.step()
+        run.method.finish()
+        observed = run.method.statistics
+    else:
+        observed = target_statistics(run.source, run.task.spread_batches(48, 8))
+    expected = copy.deepcopy(run.source)
+    observed.mix_into(expected, share)
+    found = run.method.model.state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found[name], tensor)

@@ -51,7 +51,7 @@ def test_settings_are_overridden_one_by_one():
         ("colour=3", "unknown setting 'colour'; known: target_share"),
         ("num_images=many", "Expected `int`, got `str`"),
         ("num_images=1.5", "Expected `int`, got `float`"),
-        ("target_share=2.0", r"target_share must be in \[0, 1\], got 2.0"),
+        ("target_share=2.0", r"target_share must be auto or in \[0, 1\], got 2.0"),
         ("target_share", "KEY=VALUE"),
         ("num_images=50", "num_images must be a multiple of batch_size, got 50 and 8"),
     ],
