@@ -10,9 +10,11 @@ from sfda_edge.adaptation.loop import Adaptation, logger
 from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.errors import RecipeError
 from sfda_edge.methods.base import AdaptationMethod
+from sfda_edge.models.inference import main_output
 from sfda_edge.runs.distributed import averaged, num_processes
 from sfda_edge.selection.checkpoint_selection import CheckpointSelection
 from sfda_edge.selection.statistics_check import StatisticsCheck, check_statistics
+from sfda_edge.selection.test_time_ensemble import SizeStatistics
 from sfda_edge.selection.view_search import search_views
 from sfda_edge.task import AdaptationTask
 
@@ -29,11 +31,11 @@ def begin(task: AdaptationTask, method_type: type[AdaptationMethod], recipe: Any
     """
     require_enough_images(task)
     original = copy.deepcopy(task.model)
-    check = repair_statistics(task)
+    check, statistics = repair_statistics(task)
     method = method_type(task, recipe)  # after the repair: methods copy the source model
     require_shareable(method)
     source = copy.deepcopy(task.model)
-    views = search_views(task, compare_sizes=method.compares_sizes)
+    views = search_views(task, compare_sizes=method.compares_sizes, statistics=statistics)
     logger.info("views: %s", views.text())
     selection = CheckpointSelection(task, views)
     method.prepare(views)
@@ -74,17 +76,22 @@ def require_enough_images(task: AdaptationTask) -> None:
         )
 
 
-def repair_statistics(task: AdaptationTask) -> StatisticsCheck | None:
-    """Re-estimate unusable BatchNorm statistics on the target, with a warning."""
+def repair_statistics(task: AdaptationTask) -> tuple[StatisticsCheck | None, SizeStatistics]:
+    """Re-estimate unusable BatchNorm statistics on the target, with a warning.
+
+    Returns:
+        the result of the check, and the statistics at the input size; None and nothing for a
+        network without BatchNorm.
+    """
     if not batchnorm_layers(task.model):
-        return None
+        return None, {}
     config = task.selection
     indices = task.even_batches(config.probe_images, config.probe_batch_size)
     batches = [task.inputs(task.target.images(batch)) for batch in indices]
     found, statistics = check_statistics(
         task.model,
         batches,
-        lambda images: task.probabilities(task.coarse_logits(task.model, images)),
+        lambda output: task.probabilities(main_output(output).float()),
         config,
     )
     # All processes repair, or none: on two devices the last digits of the figures may differ.
@@ -102,4 +109,4 @@ def repair_statistics(task: AdaptationTask) -> StatisticsCheck | None:
             found.variance_factor,
         )
         statistics.mix_into(task.model, 1.0)
-    return found
+    return found, {task.spec.input_hw: statistics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +56,13 @@ class TargetStatistics:
         }
 
     @torch.no_grad()
-    def observe(self, images: Tensor) -> None:
+    def observe(self, images: Tensor) -> Any:
         """Forward one normalised batch (N, 3, H, W); the model itself stays as it is.
 
         The layers compute the batch's moments in any case; with momentum 1 they show them.
+
+        Returns:
+            what the model returns, each layer's input normalised by the batch's own statistics.
 
         Raises:
             RecipeError: a single image, of which the network cannot take statistics.
@@ -73,7 +77,7 @@ class TargetStatistics:
                 batch_normalisation(self.model, self.layers),
                 observing_inputs(self.layers, update),
             ):
-                self.model(images)
+                return self.model(images)
         except ValueError as error:
             if len(images) > 1:
                 raise

@@ -129,11 +129,17 @@ class CheckpointSelection:
             step: its step.
             student: whether it was trained on the ensemble's labels.
         """
-        found = self.score(model)
+        unchanged = step == 0 and self._is_source(model)
+        found = self.source if unchanged else self.score(model)
         if self._is_kept(found, student=student):
             self.best, self.best_step = found, step
             self._weights = _copied(model)
         return found
+
+    def _is_source(self, model: nn.Module) -> bool:
+        """Whether a model's weights and statistics are still the source's."""
+        state = model.state_dict()
+        return all(torch.equal(state[name], kept) for name, kept in self._weights.items())
 
     def _is_kept(self, found: CheckpointScore, *, student: bool) -> bool:
         if self._config.keep != "best":

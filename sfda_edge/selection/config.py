@@ -40,6 +40,11 @@ class SelectionConfig:
     target_shares: tuple[float, ...] = _constant(
         (0.0, 0.3, 0.6, 1.0), "shares of the target in BatchNorm statistics that are compared"
     )
+    share_finalists: int = _constant(
+        2,
+        "shares that see all of these images; the others see a quarter, by which the best share of "
+        "13 tasks was always among the two best",
+    )
     scales: tuple[float, ...] = _constant(
         (0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0),
         "input sizes that are compared; as many smaller as larger ones, since the size in the "
@@ -105,6 +110,7 @@ class SelectionConfig:
             self.probe_batch_size,
             self.statistics_images,
             self.statistics_batch_size,
+            self.share_finalists,
             self.scorings,
             self.min_steps_between,
         )

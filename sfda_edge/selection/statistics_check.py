@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sfda_edge.batchnorm.layers import batch_normalisation
 from sfda_edge.batchnorm.statistics import TargetStatistics
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.diversity import diversity_left, effective_classes
@@ -48,7 +48,7 @@ class StatisticsCheck:
 def check_statistics(
     model: nn.Module,
     batches: list[Tensor],
-    probabilities: Callable[[Tensor], Tensor],
+    probabilities: Callable[[Any], Tensor],
     config: SelectionConfig,
 ) -> tuple[StatisticsCheck, TargetStatistics]:
     """Compare stored with batch statistics on a few normalised target batches.
@@ -56,20 +56,18 @@ def check_statistics(
     Args:
         model: with BatchNorm layers.
         batches: each (N, 3, H, W).
-        probabilities: network input → class probabilities (N, C, H, W), by this model.
+        probabilities: what the model returns → class probabilities (N, C, H, W).
         config: the thresholds.
 
     Returns:
-        the result, and the target's statistics, to repair with.
+        the result, and the target's statistics.
     """
     statistics = TargetStatistics(model)
     stored, batch_wise = [], []
     for images in batches:
         model.eval()
-        stored.append(_histogram(probabilities(images)))
-        with batch_normalisation(model, statistics.layers):
-            batch_wise.append(_histogram(probabilities(images)))
-        statistics.observe(images)
+        stored.append(_histogram(probabilities(model(images))))
+        batch_wise.append(_histogram(probabilities(statistics.observe(images))))
     classes_stored = effective_classes(torch.stack(stored).mean(0))
     classes_batch = effective_classes(torch.stack(batch_wise).mean(0))
     shift, factor = statistics.shift(), statistics.variance_factor()

@@ -148,7 +148,7 @@ def test_sums_are_kept_where_the_model_is(tiny_model):
 
 
 def checked(model, batches):
-    predict = lambda images: model(images).softmax(1)
+    predict = lambda output: output.softmax(1)
     return check_statistics(model, batches, predict, SelectionConfig())
 
 
@@ -209,7 +209,7 @@ def packaged(source, target, other, tmp_path):
 def test_a_target_of_one_class_is_no_fault_of_the_checkpoint(road_task):
     """Batch statistics make five classes of bare road; that is nonsense, and no reason to mend."""
     before = {k: v.clone() for k, v in road_task.model.state_dict().items()}
-    found = repair_statistics(road_task)
+    found, _ = repair_statistics(road_task)
     assert found.usable
     assert found.classes_stored < 1.5 < 4 < found.classes_batch
     after = road_task.model.state_dict()
@@ -235,13 +235,13 @@ def _gradient(index):
 @pytest.mark.parametrize("frame", [_lamp, _noise, _gradient])
 def test_a_target_that_shows_hardly_anything_is_no_fault_of_the_checkpoint(packaged_task, frame):
     """A dark road with one lamp, a covered lens, fog."""
-    assert repair_statistics(packaged_task([frame(index) for index in range(8)])).usable
+    assert repair_statistics(packaged_task([frame(index) for index in range(8)]))[0].usable
 
 
 def test_a_target_of_one_class_does_not_hide_a_broken_checkpoint(road_task):
     for layer in batchnorm_layers(road_task.model).values():
         layer.reset_running_stats()
-    assert not repair_statistics(road_task).usable
+    assert not repair_statistics(road_task)[0].usable
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def camvid_task(real_data, tmp_path, make_task):
 
 def test_real_weights_in_a_new_city_are_found_usable(camvid_task, caplog):
     before = {k: v.clone() for k, v in camvid_task.model.state_dict().items()}
-    found = repair_statistics(camvid_task)
+    found, _ = repair_statistics(camvid_task)
     assert found.usable
     assert not caplog.records
     after = camvid_task.model.state_dict()
@@ -287,12 +287,12 @@ def test_statistics_that_make_nonsense_are_said_and_repaired(damage, camvid_task
         else:
             layer.running_mean.mul_(30)
             layer.running_var.div_(900)
-    found = repair_statistics(camvid_task)
+    found, _ = repair_statistics(camvid_task)
     assert not found.usable
     assert "unusable" in caplog.text
     task = camvid_task
     batches = [task.inputs(task.target.images(part)) for part in task.even_batches(8, 4)]
-    predict = lambda images: task.probabilities(task.coarse_logits(task.model, images))
+    predict = task.probabilities
     repaired, _ = check_statistics(task.model, batches, predict, task.selection)
     assert repaired.usable
     assert repaired.classes_stored > 2.5

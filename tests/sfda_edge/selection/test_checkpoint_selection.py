@@ -84,6 +84,22 @@ def test_the_best_checkpoint_is_kept_and_given_back(selection, make_task, monkey
     assert (model[0].weight == 2.0).all()
 
 
+@pytest.mark.parametrize("changed", ["nothing", "weights", "statistics"])
+def test_what_is_still_the_source_is_not_scored_again(changed, selection, make_task, monkeypatch):
+    model, calls = make_task().model, []
+    other = scored(selection.source.score + 0.01, selection.source.class_shares, accuracy=1.0)
+    monkeypatch.setattr(selection, "score", lambda model: calls.append(model) or other)
+    with torch.no_grad():
+        if changed == "weights":
+            model[0].weight[0, 0, 0, 0] += 1e-3
+        if changed == "statistics":
+            model[1].running_mean += 1e-3
+    found = selection.consider(model, 0)
+    assert len(calls) == (changed != "nothing")
+    assert found == (selection.source if changed == "nothing" else other)
+    assert selection.best_step == (None if changed == "nothing" else 0)
+
+
 def test_when_nothing_is_better_the_source_is_returned(
     selection, make_task, tiny_model, monkeypatch
 ):

@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfda_edge.adaptation.begin import repair_statistics
 from sfda_edge.errors import RunError
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
+from sfda_edge.selection.probe import Probe, ranked_views
+from sfda_edge.selection.share_search import compare_shares, share_scores
 from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
-from sfda_edge.selection.view_search import Probe, ranked_views, search_views, share_scores
+from sfda_edge.selection.view_search import search_views
 
 
 def judged(labels, truth):
@@ -155,7 +159,7 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
     monkeypatch.setattr(Probe, "probabilities_of", seen)
     scores = {share: ExpectedScore(share, 0.9) for share in (0.0, 0.3, 0.6, 1.0)}
     ranked = lambda found, *_: {view: scores[view.target_share] for view in found}
-    monkeypatch.setattr("sfda_edge.selection.view_search.share_scores", ranked)
+    monkeypatch.setattr("sfda_edge.selection.share_search.share_scores", ranked)
     views = search_views(task)
     assert {view.target_share for view in views.kept} == {1.0}
     assert [view.size_hw[1] for view in views.kept] == sorted(
@@ -173,7 +177,8 @@ def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeyp
     def seen(probe, views):
         """Logits are a stationary random process of the logarithm of the size."""
         octaves = [math.log2(view.size_hw[1] / 384) for view in views]
-        waves = [math.cos(x) * wave[0] + math.sin(x) * wave[1] for x in octaves]
+        first, second = wave[:, list(probe.images)]
+        waves = [math.cos(x) * first + math.sin(x) * second for x in octaves]
         return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
 
     monkeypatch.setattr(Probe, "probabilities_of", seen)
@@ -318,6 +323,49 @@ def test_without_sizes_only_the_input_size_is_looked_at(make_task, monkeypatch):
     assert seen == {(32, 64)}
     assert [view.mirrored for view in views.kept] == [False, True]
     assert len(views.by_share) == 4
+
+
+def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_task, monkeypatch):
+    """The others get the scores that they have without the halving."""
+    plain, counts = TestTimeEnsemble.probabilities, Counter()
+
+    def noted(self, indices, out_hw):
+        counts.update({view: len(indices) for view in self.views})
+        return plain(self, indices, out_hw)
+
+    monkeypatch.setattr(TestTimeEnsemble, "probabilities", noted)
+    task = make_task(count=10)
+    probe = Probe(task, tuple(range(10)))
+    found = compare_shares(probe, (0.0, 0.3, 0.6, 1.0))
+    seen = {share: counts[View((32, 64), share)] for share in (0.0, 0.3, 0.6, 1.0)}
+    assert sorted(seen.values()) == [3, 3, 10, 10]
+    finalists = [share for share in seen if seen[share] == 10]
+    assert found.best.target_share in finalists
+
+    whole = compare_shares(probe, finalists)
+    assert whole.best == found.best
+    assert all(found.scores[view] == score for view, score in whole.scores.items())
+    torch.testing.assert_close(found.found, probe.probabilities(found.best))
+    turned = replace(found.best, mirrored=True)
+    torch.testing.assert_close(found.mirrored, probe.probabilities(turned))
+
+
+def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task, monkeypatch):
+    observe, sizes = TestTimeEnsemble._observed, []
+
+    def noted(self, network, size_hw):
+        sizes.append(size_hw)
+        return observe(self, network, size_hw)
+
+    monkeypatch.setattr(TestTimeEnsemble, "_observed", noted)
+    task = make_task()
+    _, statistics = repair_statistics(task)
+    found = search_views(task, statistics=statistics)
+    assert task.spec.input_hw not in sizes
+    again = search_views(task)
+    assert task.spec.input_hw in sizes
+    assert found.kept == again.kept
+    torch.testing.assert_close(found.consensus, again.consensus, rtol=1e-3, atol=1e-3)
 
 
 def test_statistics_of_a_size_are_observed_once(make_task, monkeypatch):
