@@ -1,10 +1,11 @@
-"""Probe: what a network predicts for some of the target images, in each view of them."""
+"""Probe: what a network predicts for some of the target images and their mirror images."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,23 @@ from sfda_edge.selection.test_time_ensemble import SizeStatistics, TestTimeEnsem
 from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
+
+
+class Predictions(NamedTuple):
+    """Class probabilities in a view, each (N, C, h, w).
+
+    Attributes:
+        plain: of the images.
+        mirrored: of their mirror images, mirrored back.
+    """
+
+    plain: Tensor
+    mirrored: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The most likely classes of the images, (N, h, w)."""
+        return self.plain.float().max(1).indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +67,8 @@ class Probe:
             return torch.empty(shape, dtype=torch.half, device=task.device)
         return torch.cat(batches)
 
-    def probabilities_of(self, views: Sequence[View]) -> dict[View, Tensor]:
-        """The same in several views.
+    def predictions(self, views: Sequence[View]) -> dict[View, Predictions]:
+        """Class probabilities in several views, each plain and mirrored.
 
         A view whose predictions are not finite, and a size that the network or the memory cannot
         take, in any process, is left out in all.
@@ -60,8 +78,9 @@ class Probe:
         for view in bar(views):
             problem = ""
             try:
-                found[view] = self.probabilities(view)
-                if not found[view].isfinite().all():
+                both = (self.probabilities(one) for one in (view, replace(view, mirrored=True)))
+                found[view] = Predictions(*both)
+                if not all(part.isfinite().all() for part in found[view]):
                     problem = "the predictions are NaN or infinite"
             except Exception as error:  # of a user's network; they have no common base
                 if view.size_hw == self.task.spec.input_hw:
@@ -87,12 +106,12 @@ def ranked_views(scores: dict[View, ExpectedScore], slack: float) -> list[View]:
     return sorted(fit, key=lambda view: -scores[view].miou)
 
 
-def summed_views(found: dict[View, Tensor], config: SelectionConfig) -> tuple[Tensor, Tensor]:
+def summed_views(found: dict[View, Predictions], config: SelectionConfig) -> tuple[Tensor, Tensor]:
     """The sum of all views' probabilities, and the classes that count for each of them.
 
     Those that all views together predict, so that scores compare.
     """
-    total = torch.zeros_like(next(iter(found.values())), dtype=torch.float32)
-    for probabilities in found.values():
-        total += probabilities
+    total = torch.zeros_like(next(iter(found.values())).plain, dtype=torch.float32)
+    for seen in found.values():
+        total += seen.plain
     return total, frequent_classes(total, config.rare_class_share)

@@ -2,12 +2,11 @@
 
 A network is often more accurate on a target at another resolution than the device can afford, or
 with some of the target in its BatchNorm statistics; which, differs from target to target. Each
-combination is a *view*. The expected score of a view takes a truth that is drawn half from the
-view's own probabilities: a network that was not trained on the target is more confident where it is
-accurate (average confidence estimates accuracy: Guillory et al., ICCV 2021). This holds only before
-training, and not always; so the other half of sizes is the mean of all other sizes: accurate views
-agree with one another, inaccurate ones err in different places. Shares of the target's statistics
-have another half (``share_search.py``).
+combination is a *view*. The expected score of a size takes a truth that is drawn half from the mean
+of all other sizes: accurate views agree with one another, inaccurate ones err in different places.
+Those in the middle agree best; so the other half is what the view predicts for the mirror image.
+Its confidence in its own prediction has no part in it: small images made a network confident and
+wrong. How shares of the target's statistics are scored: ``share_search.py``.
 
 The mean over classes fails on a target that shows little but road: views that find five classes
 there have a higher expected mIoU than the one that finds road. So views whose expected *accuracy*
@@ -19,14 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.runs.distributed import local_share
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score
-from sfda_edge.selection.probe import Probe, ranked_views, summed_views
+from sfda_edge.selection.probe import Predictions, Probe, ranked_views, summed_views
 from sfda_edge.selection.share_search import compare_shares
 from sfda_edge.selection.test_time_ensemble import SizeStatistics, View, plain, view_sizes
 from sfda_edge.task import AdaptationTask
@@ -86,17 +84,15 @@ def search_views(
     best = shares.best
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
-    found = {best: shares.found, **probe.probabilities_of(others)}
+    found = {best: shares.found, **probe.predictions(others)}
     by_size = size_scores(found, config)
     ranked = ranked_views(by_size, config.accuracy_slack)
-    second = replace(_second_view(ranked, by_size, config), mirrored=True)
-    mirrored = shares.mirrored if plain(second) == best else probe.probabilities(second)
-    together = torch.stack([found[ranked[0]], mirrored])
+    first, second = ranked[0], _second_view(ranked, by_size, config)
     return SelectedViews(
-        kept=(ranked[0], second),
+        kept=(first, replace(second, mirrored=True)),
         by_share=shares.scores,
         by_size=by_size,
-        consensus=together.float().mean(0),
+        consensus=(found[first].plain.float() + found[second].mirrored) / 2,
         probe=probe.images,
         statistics=probe.statistics,
     )
@@ -111,17 +107,19 @@ def _second_view(
     return near[0] if near else ranked[0]
 
 
-def size_scores(found: dict[View, Tensor], config: SelectionConfig) -> dict[View, ExpectedScore]:
-    """The expected score of each view by its own probabilities and the others'.
+def size_scores(
+    found: dict[View, Predictions], config: SelectionConfig
+) -> dict[View, ExpectedScore]:
+    """The expected score of each view by the others and by its mirror image.
 
     Args:
-        found: class probabilities in each view, (N, C, h, w).
+        found: what is predicted in each view; a single one counts as its own other.
         config: what is too rare to count.
     """
     total, counted = summed_views(found, config)
     scores = {}
-    for view, probabilities in found.items():
-        own = probabilities.float()
+    for view, seen in found.items():
+        own = seen.plain.float()
         others = (total - own) / (len(found) - 1) if len(found) > 1 else own
-        scores[view] = expected_score(own.max(1).indices, (own + others) / 2, counted)
+        scores[view] = expected_score(seen.labels, (others + seen.mirrored) / 2, counted)
     return scores

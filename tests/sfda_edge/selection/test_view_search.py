@@ -12,10 +12,10 @@ from sfda_edge.adaptation.begin import repair_statistics
 from sfda_edge.errors import RunError
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
-from sfda_edge.selection.probe import Probe, ranked_views
+from sfda_edge.selection.probe import Predictions, Probe, ranked_views
 from sfda_edge.selection.share_search import compare_shares, share_scores
 from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
-from sfda_edge.selection.view_search import search_views
+from sfda_edge.selection.view_search import search_views, size_scores
 
 
 def judged(labels, truth):
@@ -154,9 +154,10 @@ def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
     def seen(probe, views):
         """Surer with more of the target's statistics, and the smaller the image."""
         certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
-        return {v: unsure(task, len(probe.images), certainty[v]) for v in views}
+        found = {v: unsure(task, len(probe.images), certainty[v]) for v in views}
+        return {v: Predictions(stripes, stripes) for v, stripes in found.items()}
 
-    monkeypatch.setattr(Probe, "probabilities_of", seen)
+    monkeypatch.setattr(Probe, "predictions", seen)
     scores = {share: ExpectedScore(share, 0.9) for share in (0.0, 0.3, 0.6, 1.0)}
     ranked = lambda found, *_: {view: scores[view.target_share] for view in found}
     monkeypatch.setattr("sfda_edge.selection.share_search.share_scores", ranked)
@@ -179,9 +180,10 @@ def test_no_size_is_favoured_for_having_neighbours(make_task, tiny_spec, monkeyp
         octaves = [math.log2(view.size_hw[1] / 384) for view in views]
         first, second = wave[:, list(probe.images)]
         waves = [math.cos(x) * first + math.sin(x) * second for x in octaves]
-        return dict(zip(views, ((2 * logits).softmax(1) for logits in waves), strict=True))
+        found = [(2 * logits).softmax(1) for logits in waves]
+        return {v: Predictions(one, one) for v, one in zip(views, found, strict=True)}
 
-    monkeypatch.setattr(Probe, "probabilities_of", seen)
+    monkeypatch.setattr(Probe, "predictions", seen)
     scores = {v.size_hw[1]: p.miou for v, p in search_views(task).by_size.items()}
     assert max(scores, key=scores.__getitem__) == 384
 
@@ -194,8 +196,8 @@ def test_the_score_of_a_share_is_a_loop_over_pixels():
         {view: (3 * torch.randn(2, 3, 4, 8, generator=generator)).softmax(1) for view in views}
         for _ in range(2)
     )
-    turned = {replace(view, mirrored=True): seen for view, seen in mirrored.items()}
-    for view, score in share_scores(found, turned, SelectionConfig()).items():
+    both = {view: Predictions(found[view], mirrored[view]) for view in views}
+    for view, score in share_scores(both, SelectionConfig()).items():
         labels, truths = found[view].argmax(1), (found[view] + mirrored[view]) / 2
         ious, right = [], 0.0
         for k in range(3):
@@ -211,15 +213,50 @@ def test_the_score_of_a_share_is_a_loop_over_pixels():
         assert score.accuracy == pytest.approx(float(right), abs=1e-5)
 
 
+def test_the_score_of_a_size_is_half_the_other_sizes_and_half_its_mirror_image():
+    """Against a formula in NumPy; what the view itself believes has no part in it."""
+    generator = torch.Generator().manual_seed(1)
+    views = [View((4, 8 * width), 0.3) for width in (1, 2, 3)]
+
+    def random():
+        return (3 * torch.randn(2, 3, 4, 8, generator=generator)).softmax(1)
+
+    found = {view: Predictions(random(), random()) for view in views}
+    for view, score in size_scores(found, SelectionConfig()).items():
+        labels = found[view].plain.argmax(1).numpy()
+        others = sum(found[one].plain.numpy() for one in views if one != view) / 2
+        truth = (others + found[view].mirrored.numpy()) / 2
+        ious = []
+        for k in range(3):
+            both = truth[:, k][labels == k].sum()
+            ious.append(both / (truth[:, k].sum() + (labels == k).sum() - both))
+        assert score.miou == pytest.approx(sum(ious) / 3, abs=1e-5)
+
+
+def test_a_size_that_is_confident_and_changes_its_mind_in_the_mirror_is_not_the_best():
+    """As small images of drawn organs: its confidence alone would make it the best."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 3, (4, 16, 32), generator=generator)
+    wrong = torch.where(torch.rand(labels.shape, generator=generator) < 0.3, 2, labels)
+    soft = 0.7 * one_hot(labels, 3) + 0.1
+    found = {
+        View((32, 64), 1.0): Predictions(soft, soft),
+        View((48, 96), 1.0): Predictions(soft, soft),
+        View((16, 32), 1.0): Predictions(one_hot(wrong, 3), soft),
+    }
+    assert ranked_views(size_scores(found, SelectionConfig()), 0.5)[-1].size_hw == (16, 32)
+
+
 def test_views_that_see_alike_promise_the_miou_of_truths_drawn_from_their_answers(
     make_task, monkeypatch
 ):
     task = make_task()
 
     def seen(probe, views):
-        return {v: unsure(task, len(probe.images), 0.8) for v in views}
+        stripes = unsure(task, len(probe.images), 0.8)
+        return {v: Predictions(stripes, stripes) for v in views}
 
-    monkeypatch.setattr(Probe, "probabilities_of", seen)
+    monkeypatch.setattr(Probe, "predictions", seen)
     # Three classes of one share: IoU = 0.8 / (1 + 1 - 0.8).
     for score in search_views(task).by_size.values():
         assert score.miou == pytest.approx(0.8 / 1.2, abs=5e-3)
@@ -246,11 +283,12 @@ def test_statistics_whose_labels_change_in_the_mirror_are_not_used(stay, expecte
     other = torch.where(torch.rand(shape, generator=generator) < stay, labels, (labels + 1) % 3)
     stored, replaced = View((32, 64), 0.0), View((32, 64), 1.0)
     one = torch.zeros_like(labels)
-    found = {stored: one_hot(one, 3), replaced: one_hot(labels, 3)}
-    mirrored = {stored: one_hot(one, 3), replaced: one_hot(other, 3)}
-    mirrored = {replace(view, mirrored=True): seen for view, seen in mirrored.items()}
+    found = {
+        stored: Predictions(one_hot(one, 3), one_hot(one, 3)),
+        replaced: Predictions(one_hot(labels, 3), one_hot(other, 3)),
+    }
     config = SelectionConfig()
-    ranked = ranked_views(share_scores(found, mirrored, config), config.share_accuracy_slack)
+    ranked = ranked_views(share_scores(found, config), config.share_accuracy_slack)
     assert ranked[0].target_share == expected
 
 
@@ -345,9 +383,9 @@ def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_
     whole = compare_shares(probe, finalists)
     assert whole.best == found.best
     assert all(found.scores[view] == score for view, score in whole.scores.items())
-    torch.testing.assert_close(found.found, probe.probabilities(found.best))
+    torch.testing.assert_close(found.found.plain, probe.probabilities(found.best))
     turned = replace(found.best, mirrored=True)
-    torch.testing.assert_close(found.mirrored, probe.probabilities(turned))
+    torch.testing.assert_close(found.found.mirrored, probe.probabilities(turned))
 
 
 def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task, monkeypatch):
