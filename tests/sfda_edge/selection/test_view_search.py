@@ -388,6 +388,22 @@ def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_
     torch.testing.assert_close(found.found.mirrored, probe.probabilities(turned))
 
 
+def test_the_first_quarter_of_the_probe_is_spread_over_the_target(make_task):
+    """A video's beginning says little about its end."""
+    task = make_task(count=16)
+    probe = search_views(task, compare_sizes=False).probe
+    assert probe[:4] == (0, 4, 8, 12)
+    assert sorted(probe) == list(range(16))
+
+
+def test_the_consensus_is_the_ensembles_prediction(make_task):
+    task = make_task()
+    views = search_views(task)
+    ensemble = TestTimeEnsemble(task, task.model, views.kept, views.statistics)
+    expected = ensemble.probabilities(views.probe, task.half_hw)
+    torch.testing.assert_close(views.consensus, expected, rtol=0, atol=1e-3)
+
+
 def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task, monkeypatch):
     observe, sizes = TestTimeEnsemble._observed, []
 
