@@ -4,10 +4,7 @@ The source model is often far more accurate on a target at another input size, w
 predictions averaged in, or with some of the target in its BatchNorm statistics. Which views are
 accurate is found without labels (``selection/view_search.py``). Their mean prediction labels the
 target, softly; a student at the deployment size, which is the source model itself, is trained on
-these labels, sharpened, with strong augmentation, and ClassMix. An ensemble that is unsure
-predicts rare classes less often than it expects them: such classes get more weight, so that the
-student predicts them as often as expected (the aim of distribution alignment in ReMixMatch,
-Berthelot et al., ICLR 2020).
+these labels, sharpened, with strong augmentation, ClassMix and more weight on rare classes.
 
 What each part brings, and what did not help: ``benchmarks/results/adaptation.md``.
 """
@@ -42,6 +39,7 @@ class MultiViewRecipe:
         warmup_steps: in which the learning rate rises linearly from zero.
         sharpness: power of the ensemble's probabilities; 1 leaves them, and the student as
             uncertain as the mean of all views.
+        rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
         min_scale: crops keep at least this share of the image's area.
         colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
         blur_share: share of blurred images.
@@ -54,6 +52,7 @@ class MultiViewRecipe:
     weight_decay: float = 1e-4
     warmup_steps: int = 30
     sharpness: float = 2.0
+    rarity_weight: float = 0.4
     min_scale: float = 0.9
     colour_jitter: float = 0.3
     blur_share: float = 0.3
@@ -63,6 +62,7 @@ class MultiViewRecipe:
         require_training(self)
         require_augmentation(self)
         require(self.sharpness >= 1, "sharpness must be at least 1", self.sharpness)
+        require(0 <= self.rarity_weight <= 1, "rarity_weight must be in [0, 1]", self.rarity_weight)
 
 
 class MultiView(AdaptationMethod):
@@ -89,8 +89,8 @@ class MultiView(AdaptationMethod):
         self.labels = label_target(
             task, "views", lambda images: ensemble.probabilities(images, task.half_hw), keep=True
         )
-        self.class_weights = alignment_weights(
-            self.labels.class_shares, self.labels.expected_shares, task.selection.rare_class_share
+        self.class_weights = rarity_weights(
+            self.labels.class_shares, self.recipe.rarity_weight, task.selection.rare_class_share
         ).to(task.device)
         task.mix_target_statistics(views.kept[0].target_share)
 
@@ -108,15 +108,16 @@ class MultiView(AdaptationMethod):
         return {"loss": loss.item(), "pixels_used": used}
 
 
-def alignment_weights(shares: Tensor, expected: Tensor, rare_share: float) -> Tensor:
-    """How many times as often each class is expected as it is predicted, (C,).
-
-    Scaled to mean 1 over all pixels.
+def rarity_weights(shares: Tensor, power: float, rare_share: float) -> Tensor:
+    """share^-power of each class, scaled to mean 1 over all pixels.
 
     Args:
-        shares: of all pixels by their most likely class, (C,).
-        expected: mean probabilities, (C,).
-        rare_share: classes in fewer pixels count as if they had this share.
+        shares: of all pixels, (C,).
+        power: how strongly rare classes are favoured.
+        rare_share: a class in fewer pixels may not be there at all: the fewer, the less it is
+            favoured; one that never occurs weighs what a class everywhere would.
     """
-    weights = expected.clamp_min(rare_share) / shares.clamp_min(rare_share)
+    believed = (shares / rare_share).clamp_max(1)
+    favoured = shares.clamp_min(rare_share).pow(-power)
+    weights = torch.lerp(torch.ones_like(shares), favoured, believed)
     return weights / (weights * shares).sum()

@@ -85,10 +85,7 @@ def attention_divergence(teacher_map: Tensor, target_map: Tensor) -> Tensor:
 
 
 def soft_cross_entropy(probabilities: Tensor, soft_labels: Tensor, weights: Tensor) -> Tensor:
-    """−(Σ_c w_c q_c) (Σ_c w_c q_c log p_c) with soft labels q, mean over the labelled pixels.
-
-    The weights do two things. In the second sum they move the probabilities that are the best to
-    learn, to p ∝ w q; in the first they say only which pixels matter.
+    """−Σ_c w_c q_c log p_c with soft labels q, mean over the labelled pixels.
 
     Args:
         probabilities: (N, C, H, W).
@@ -96,8 +93,7 @@ def soft_cross_entropy(probabilities: Tensor, soft_labels: Tensor, weights: Tens
         weights: (C,).
     """
     log_probabilities = probabilities.clamp_min(1e-6).log()
-    weighted = soft_labels * weights.view(1, -1, 1, 1)
-    losses = -(weighted * log_probabilities).sum(1) * weighted.sum(1)
+    losses = -(soft_labels * log_probabilities * weights.view(1, -1, 1, 1)).sum(1)
     return mean_over(losses, (soft_labels.sum(1) > 0).float())
 
 

@@ -26,29 +26,21 @@ class PseudoLabels:
 
     Args:
         paths: files of ``write_pseudo_labels``, each with every n-th image; mapped, not read whole.
-
-    Attributes:
-        num_classes: C.
-        histogram: pixels of each most likely class and level of its probability, (C, 256).
-        expected_shares: mean probability of each class over all pixels, (C,).
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
         self.num_classes = self._parts[0].shape[1]
-        self.histogram, self.expected_shares = self._counted()
+        self.histogram = self._histogram()
 
-    def _counted(self) -> tuple[Tensor, Tensor]:
-        """Pixels of each most likely class and level of its probability; mean probabilities."""
+    def _histogram(self) -> Tensor:
+        """Pixels of each most likely class and level of its probability, (C, 256)."""
         counts = np.zeros(self.num_classes * (LEVELS + 1), dtype=np.int64)
-        levels = np.zeros(self.num_classes, dtype=np.int64)
         for probabilities in chain(*local_share(self._parts)):  # each process counts its file
             pairs = probabilities.argmax(0) * (LEVELS + 1) + probabilities.max(0)
             counts += np.bincount(pairs.ravel(), minlength=len(counts))
-            levels += probabilities.sum((1, 2), dtype=np.int64)
-        total, expected = reduced(torch.from_numpy(counts), torch.from_numpy(levels))
-        shares = expected.double() / expected.sum().clamp_min(1)
-        return total.view(self.num_classes, LEVELS + 1), shares.float()
+        (total,) = reduced(torch.from_numpy(counts))
+        return total.view(self.num_classes, LEVELS + 1)
 
     def read(
         self, indices: Sequence[int], size_hw: tuple[int, int], device: torch.device

@@ -26,7 +26,6 @@ from sfda_edge.recipes.recipe import describe_recipes, recipe_names, recipe_path
 from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.runs.metrics import read_metrics
 from sfda_edge.selection.checkpoint_selection import CheckpointSelection
-from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble
 from sfda_edge.toml_file import read_toml
 
 RECIPES = [name for name in recipe_names() if "method" in read_toml(recipe_path(name))]
@@ -413,17 +412,6 @@ def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
     size_hw, cpu = run.task.spec.input_hw, torch.device("cpu")
     labels = run.method.labels.read(run._indices(0), size_hw, cpu)
     torch.testing.assert_close(lessons[0].soft_labels, labels**3 / (labels**3).sum(1, keepdim=True))
-
-
-def test_a_class_weighs_as_often_as_it_is_expected_over_predicted(make_task):
-    run = started(make_task(), "multiview")
-    task, views = run.task, run.views
-    ensemble = TestTimeEnsemble(task, run.source, views.kept, views.statistics)
-    found = (255 * ensemble.probabilities(range(len(task.target)), task.half_hw)).round()
-    predicted = found.argmax(1).flatten().bincount(minlength=task.num_classes) / found[:, 0].numel()
-    ratios = found.mean((0, 2, 3)) / predicted
-    weights = run.method.class_weights
-    torch.testing.assert_close(weights / weights[0], ratios / ratios[0], rtol=0.01, atol=0)
 
 
 def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfda_edge.errors import RunError
-from sfda_edge.methods.multiview import alignment_weights
+from sfda_edge.methods.multiview import rarity_weights
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.training.augmentation import LabelledBatch, StrongAugmentation, class_mix
 from sfda_edge.training.losses import soft_cross_entropy
@@ -117,40 +117,30 @@ def test_soft_cross_entropy_is_a_loop():
             for x in range(5):
                 if q[n, :, y, x].sum() > 0:
                     count += 1
-                    matters = float((weights * q[n, :, y, x]).sum())
                     for k in range(3):
-                        total -= matters * float(weights[k] * q[n, k, y, x] * p[n, k, y, x].log())
+                        total -= float(weights[k] * q[n, k, y, x] * p[n, k, y, x].log())
     assert soft_cross_entropy(p, q, weights).item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_what_is_the_best_to_learn_is_moved_by_the_weights():
-    """By a search over all probabilities of the second class."""
-    q = torch.tensor([0.7, 0.3]).view(1, 2, 1, 1)
-    for weights, best in (([1.0, 1.0], 0.3), ([1.0, 3.0], 0.9 / 1.6)):
-        losses = {
-            share: soft_cross_entropy(
-                torch.tensor([1 - share, share]).view(1, 2, 1, 1), q, torch.tensor(weights)
-            )
-            for share in torch.arange(0.01, 1, 0.01).tolist()
-        }
-        assert min(losses, key=losses.__getitem__) == pytest.approx(best, abs=0.006)
-
-
-def test_alignment_weights_are_expected_over_predicted_shares():
-    shares, expected = torch.tensor([0.9, 0.1, 0.0, 0.0]), torch.tensor([0.78, 0.2, 0.02, 1e-5])
-    weights = alignment_weights(shares, expected, 1e-3)
+def test_rarity_weights_favour_the_rare_and_keep_the_mean():
+    shares = torch.tensor([0.81, 0.09, 0.1, 0.0])
+    weights = rarity_weights(shares, 0.5, RARE_SHARE)
     assert (weights * shares).sum().item() == pytest.approx(1.0)
-    ratios = weights / weights[0] * (0.78 / 0.9)
-    torch.testing.assert_close(ratios, torch.tensor([0.78 / 0.9, 2.0, 20.0, 1.0]))
-    torch.testing.assert_close(alignment_weights(shares, shares, 1e-3), torch.ones(4))
+    assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
+    torch.testing.assert_close(rarity_weights(shares, 0.0, RARE_SHARE), torch.ones(4))
 
 
 def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
-    for share in (0.0, 1e-7, 1e-5, RARE_SHARE):
-        shares = torch.tensor([1 - share, share])
-        expected = torch.tensor([0.99, 0.01])
-        weights = alignment_weights(shares, expected, RARE_SHARE)
-        assert (weights[1] / weights[0]).item() <= 1.01 * 0.01 / RARE_SHARE / 0.99
+    def against_road(share):
+        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4, RARE_SHARE)
+        return (weights[1] / weights[0]).item()
+
+    assert against_road(RARE_SHARE) == pytest.approx(RARE_SHARE**-0.4, rel=1e-2)
+    found = [against_road(share) for share in (0.0, 1e-7, 1e-5, 2e-4, RARE_SHARE)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(1, abs=0.01)
+    assert against_road(2 * RARE_SHARE) < found[-1]
 
 
 def lesson(seed, count=3, num_classes=4):
