@@ -24,7 +24,8 @@ class AdaptationMethod(ABC):
 
     Args:
         task: its model is adapted in place.
-        recipe: the method's settings, with ``steps``, ``batch_size`` and ``target_share``.
+        recipe: the method's settings, with ``steps`` and ``batch_size``, and with ``target_share``
+            where ``prepare`` is not overridden.
 
     Attributes:
         name: in ``METHODS``.
@@ -64,9 +65,9 @@ class AdaptationMethod(ABC):
         Args:
             views: at which the source model is accurate on the target.
         """
-        self.task.mix_target_statistics(self.target_share(views))
+        self.task.mix_target_statistics(self._target_share(views))
 
-    def target_share(self, views: SelectedViews) -> float:
+    def _target_share(self, views: SelectedViews) -> float:
         """The recipe's share of target statistics; for ``auto`` the best view's."""
         share = self.recipe.target_share
         return views.kept[0].target_share if share == "auto" else float(share)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm.statistics import TargetStatistics
@@ -63,10 +64,11 @@ class BatchNormStatistics(AdaptationMethod):
     def __init__(self, task: AdaptationTask, recipe: BatchNormRecipe) -> None:
         super().__init__(task, recipe)
         self.statistics = TargetStatistics(task.model)
+        self._share = 0.0  # until it is found
 
     def prepare(self, views: SelectedViews) -> None:
         """Only the share: the statistics are what the steps estimate."""
-        self._share = self.target_share(views)
+        self._share = self._target_share(views)
 
     def step(self, images: Tensor, indices: Sequence[int], step: int) -> dict[str, float]:
         """Observe one batch; the model's own statistics do not change before ``finish``."""
@@ -78,9 +80,11 @@ class BatchNormStatistics(AdaptationMethod):
         self.statistics.mix_into(self.model, self._share)
 
     def state(self) -> dict[str, Tensor]:
-        """The sums of every layer."""
-        return self.statistics.state()
+        """The sums of every layer, and the share."""
+        share = torch.tensor(self._share, dtype=torch.float64)
+        return {**self.statistics.state(), "target_share": share}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Restore the sums of every layer."""
+        """Restore what ``state`` returned."""
         self.statistics.restore(state)
+        self._share = float(state["target_share"])

@@ -251,12 +251,12 @@ def views_section(views: SelectedViews) -> Section:
             rows.append([compared, f"{width}x{height}", share, *figures, use])
     text = (
         "Expected mIoU and accuracy of the source model, without labels. First, shares of target "
-        "statistics are compared at the input size, the two best on all probe images and the "
-        "others on a quarter; then sizes with the best share. Shares are scored by their own "
-        "mirror images, sizes by one another too, so scores of the two groups, and the score "
-        "above, cannot be compared. A view with clearly lower accuracy is left out. The ensemble "
-        "is the best view and the mirrored second best; if that is clearly worse, the best view "
-        "and its mirror image."
+        "statistics are compared at the input size, the best on all probe images and the others on "
+        "a quarter, so that theirs cannot be compared with the best; then sizes with the best "
+        "share. Shares are scored by their own mirror images, sizes by one another too, so scores "
+        "of the two groups, and the score above, cannot be compared. A view with clearly lower "
+        "accuracy is left out. The ensemble is the best view and the mirrored second best; if that "
+        "is clearly worse, the best view and its mirror image."
     )
     return Section("Views", text, table=rows)
 

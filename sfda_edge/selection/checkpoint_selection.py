@@ -129,7 +129,7 @@ class CheckpointSelection:
             step: its step.
             student: whether it was trained on the ensemble's labels.
         """
-        unchanged = step == 0 and self._is_source(model)
+        unchanged = step == 0 and self.best_step is None and self._is_source(model)
         found = self.source if unchanged else self.score(model)
         if self._is_kept(found, student=student):
             self.best, self.best_step = found, step
@@ -137,9 +137,12 @@ class CheckpointSelection:
         return found
 
     def _is_source(self, model: nn.Module) -> bool:
-        """Whether a model's weights and statistics are still the source's."""
+        """Whether a model's weights and statistics are still the source's, which is kept."""
         state = model.state_dict()
-        return all(torch.equal(state[name], kept) for name, kept in self._weights.items())
+        return all(
+            torch.equal(state[name], kept.to(state[name].device))  # of a resumed run, on the CPU
+            for name, kept in self._weights.items()
+        )
 
     def _is_kept(self, found: CheckpointScore, *, student: bool) -> bool:
         if self._config.keep != "best":

@@ -32,7 +32,7 @@ class ComparedShares:
     Attributes:
         best: the view at the input size with this share.
         found: what is predicted in it.
-        scores: of every share, of those that were given up early from a quarter of the images.
+        scores: of every share; those given up early have theirs from the first images only.
     """
 
     best: View
@@ -40,38 +40,41 @@ class ComparedShares:
     scores: dict[View, ExpectedScore]
 
 
-def compare_shares(probe: Probe, shares: Sequence[float]) -> ComparedShares:
+def compare_shares(first: Probe, rest: Probe, shares: Sequence[float]) -> ComparedShares:
     """Compare shares of target statistics at the input size.
 
     Args:
-        probe: its first quarter of images is seen with every share.
+        first: images that are seen with every share.
+        rest: images that are seen with the best of them.
         shares: each in [0, 1].
 
     Raises:
         RunError: the network's predictions are not finite.
     """
-    config, quarter = probe.task.selection, -(-len(probe.images) // 4)
-    views = [View(probe.task.spec.input_hw, share) for share in shares]
-    first = _predictions(probe.of(probe.images[:quarter]), views)
-    early = share_scores(first, config)
-    finalists = ranked_views(early, config.share_accuracy_slack)[: config.share_finalists]
-    rest = _predictions(probe.of(probe.images[quarter:]), finalists)
+    config = first.task.selection
+    seen = first.predictions([View(first.task.spec.input_hw, share) for share in shares])
+    early = share_scores(_finite(seen), config)
+    given_up = ranked_views(early, config.share_accuracy_slack)
+    others: dict[View, Predictions] = {}
+    while given_up and not others:  # again only where no finalist is finite on the other images
+        finalists, given_up = given_up[: config.share_finalists], given_up[config.share_finalists :]
+        early = {view: score for view, score in early.items() if view not in finalists}
+        others = rest.predictions(finalists)
     found = {
-        view: Predictions(*map(torch.cat, zip(first[view], seen, strict=True)))
-        for view, seen in rest.items()
+        view: Predictions(*map(torch.cat, zip(seen[view], other, strict=True)))
+        for view, other in _finite(others).items()
     }
     final = share_scores(found, config)
     best = ranked_views(final, config.share_accuracy_slack)[0]
     return ComparedShares(best=best, found=found[best], scores=early | final)
 
 
-def _predictions(probe: Probe, views: Sequence[View]) -> dict[View, Predictions]:
-    """What is predicted in each view.
+def _finite(found: dict[View, Predictions]) -> dict[View, Predictions]:
+    """What is predicted in the views that were not left out.
 
     Raises:
-        RunError: none of them is finite.
+        RunError: all were.
     """
-    found = probe.predictions(views)
     if not found:
         raise RunError(
             "the source model's predictions on the target are NaN or infinite; check its weights, "

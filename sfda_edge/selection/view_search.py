@@ -4,9 +4,10 @@ A network is often more accurate on a target at another resolution than the devi
 with some of the target in its BatchNorm statistics; which, differs from target to target. Each
 combination is a *view*. The expected score of a size takes a truth that is drawn half from the mean
 of all other sizes: accurate views agree with one another, inaccurate ones err in different places.
-Those in the middle agree best; so the other half is what the view predicts for the mirror image.
-Its confidence in its own prediction has no part in it: small images made a network confident and
-wrong. How shares of the target's statistics are scored: ``share_search.py``.
+But that alone favours the sizes in the middle, so half is what the view predicts for the mirror
+image. Its confidence in its own prediction has no part in it, unless there is a single size: small
+images made a network confident and wrong. How shares of the target's statistics are scored:
+``share_search.py``.
 
 The mean over classes fails on a target that shows little but road: views that find five classes
 there have a higher expected mIoU than the one that finds road. So views whose expected *accuracy*
@@ -77,10 +78,11 @@ def search_views(
         RunError: the network's predictions are not finite at the input size.
     """
     config = task.selection
-    images = tuple(local_share(task.target.spread(config.probe_images)))
-    spread_out = sum((images[start::4] for start in range(4)), ())  # a quarter is of all places
-    probe = Probe(task, spread_out, statistics or {})
-    shares = compare_shares(probe, config.target_shares if batchnorm_layers(task.model) else (0.0,))
+    images = task.target.spread(config.probe_images)
+    quarter, rest = (tuple(local_share(part)) for part in _quarter_and_rest(images))
+    probe = Probe(task, quarter + rest, statistics or {})
+    compared = config.target_shares if batchnorm_layers(task.model) else (0.0,)
+    shares = compare_shares(probe.of(quarter), probe.of(rest), compared)
     best = shares.best
     sizes = view_sizes(task, config.scales if compare_sizes else (1.0,))
     others = [View(hw, best.target_share) for hw in sizes if hw != best.size_hw]
@@ -96,6 +98,11 @@ def search_views(
         probe=probe.images,
         statistics=probe.statistics,
     )
+
+
+def _quarter_and_rest(images: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Every fourth image, and the others."""
+    return [*images[::4]], [image for place, image in enumerate(images) if place % 4]
 
 
 def _second_view(

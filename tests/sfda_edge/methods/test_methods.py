@@ -414,6 +414,18 @@ def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
     torch.testing.assert_close(lessons[0].soft_labels, labels**3 / (labels**3).sum(1, keepdim=True))
 
 
+def test_a_resumed_bn_mixes_in_the_share_that_it_began_with(make_task):
+    first, second = (started(make_task(), "bn") for _ in range(2))
+    while first.next_step < first.method.num_steps:
+        first.step()
+    second.method._share = 0.01  # another number of processes may have found another
+    second.method.restore(first.method.state())
+    for run in (first, second):
+        run.method.finish()
+    expected, found = (run.method.model.state_dict() for run in (first, second))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_labels_lost_in_the_middle_of_a_round_are_an_error(make_task, tmp_path):
     run = started(make_task(), "selftrain", steps=4)
     run.step()

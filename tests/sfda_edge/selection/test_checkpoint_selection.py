@@ -100,6 +100,21 @@ def test_what_is_still_the_source_is_not_scored_again(changed, selection, make_t
     assert selection.best_step == (None if changed == "nothing" else 0)
 
 
+def test_a_step_0_that_was_kept_is_scored_as_itself_after_a_restart(make_task, monkeypatch):
+    """Its weights are those that are kept then, as the source's are otherwise."""
+    first, second = (CheckpointSelection(task, search_views(task)) for task in (make_task(),) * 2)
+    model = make_task().model
+    with torch.no_grad():
+        model[1].running_mean += 1e-3
+    kept = scored(first.source.score + 0.01, first.source.class_shares, accuracy=1.0)
+    for selection in (first, second):
+        monkeypatch.setattr(selection, "score", lambda _model: kept)
+    first.consider(model, 0)
+    assert first.best_step == 0
+    second.restore(first.state())
+    assert second.consider(model, 0) == kept
+
+
 def test_when_nothing_is_better_the_source_is_returned(
     selection, make_task, tiny_model, monkeypatch
 ):

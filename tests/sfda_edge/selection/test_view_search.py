@@ -149,12 +149,12 @@ def unsure(task, num_images, certainty):
     return stripes
 
 
-def test_the_two_views_that_are_surest_are_kept(make_task, monkeypatch):
+def test_the_two_views_whose_mirror_images_agree_most_are_kept(make_task, monkeypatch):
     task = make_task()
 
     def seen(probe, views):
-        """Surer with more of the target's statistics, and the smaller the image."""
-        certainty = {v: 0.5 + 0.2 * v.target_share + 3 / v.size_hw[1] for v in views}
+        """Surer, in the mirror too, the smaller the image."""
+        certainty = {v: 0.5 + 3 / v.size_hw[1] for v in views}
         found = {v: unsure(task, len(probe.images), certainty[v]) for v in views}
         return {v: Predictions(stripes, stripes) for v, stripes in found.items()}
 
@@ -374,14 +374,15 @@ def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_
 
     monkeypatch.setattr(TestTimeEnsemble, "probabilities", noted)
     task = make_task(count=10)
-    probe = Probe(task, tuple(range(10)))
-    found = compare_shares(probe, (0.0, 0.3, 0.6, 1.0))
+    first, rest = Probe(task, (0, 4, 8)), Probe(task, (1, 2, 3, 5, 6, 7, 9))
+    found = compare_shares(first, rest, (0.0, 0.3, 0.6, 1.0))
     seen = {share: counts[View((32, 64), share)] for share in (0.0, 0.3, 0.6, 1.0)}
     assert sorted(seen.values()) == [3, 3, 10, 10]
     finalists = [share for share in seen if seen[share] == 10]
     assert found.best.target_share in finalists
 
-    whole = compare_shares(probe, finalists)
+    probe = Probe(task, first.images + rest.images)
+    whole = compare_shares(first, rest, finalists)
     assert whole.best == found.best
     assert all(found.scores[view] == score for view, score in whole.scores.items())
     torch.testing.assert_close(found.found.plain, probe.probabilities(found.best))
@@ -389,12 +390,40 @@ def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_
     torch.testing.assert_close(found.found.mirrored, probe.probabilities(turned))
 
 
+def halves(task):
+    return Probe(task, (0, 1)), Probe(task, (2, 3))
+
+
+@pytest.mark.parametrize("broken", [{0.3, 1.0}, {0.0, 0.3, 0.6, 1.0}])
+def test_where_no_finalist_is_finite_on_the_other_images_the_next_are_tried(
+    broken, make_task, monkeypatch
+):
+    scores = {0.0: (0.3, 0.8), 0.3: (0.5, 0.8), 0.6: (0.4, 0.8), 1.0: (0.6, 0.8)}
+    known = lambda found, _config: {v: ExpectedScore(*scores[v.target_share]) for v in found}
+    monkeypatch.setattr("sfda_edge.selection.share_search.share_scores", known)
+    plain = TestTimeEnsemble.probabilities
+
+    def overflowing(self, indices, out_hw):
+        seen = plain(self, indices, out_hw)
+        fails = self.views[0].target_share in broken and indices[0] >= 2
+        return seen * float("nan") if fails else seen
+
+    monkeypatch.setattr(TestTimeEnsemble, "probabilities", overflowing)
+    if len(broken) == 4:
+        with pytest.raises(RunError, match="NaN or infinite"):
+            compare_shares(*halves(make_task()), tuple(scores))
+        return
+    found = compare_shares(*halves(make_task()), tuple(scores))
+    assert found.best.target_share == 0.6
+    assert {view.target_share for view in found.scores} == {0.0, 0.6}
+
+
 def test_shares_that_make_classes_up_do_not_push_the_others_out(make_task, monkeypatch):
     """On bare road they have the highest expected mIoU, and a far lower accuracy."""
     scores = {0.0: (0.08, 0.84), 0.3: (0.10, 0.83), 0.6: (0.16, 0.70), 1.0: (0.24, 0.61)}
     known = lambda found, _config: {v: ExpectedScore(*scores[v.target_share]) for v in found}
     monkeypatch.setattr("sfda_edge.selection.share_search.share_scores", known)
-    found = compare_shares(Probe(make_task(), tuple(range(8))), tuple(scores))
+    found = compare_shares(*halves(make_task()), tuple(scores))
     assert found.best.target_share == 0.3
 
 
