@@ -171,7 +171,7 @@ def renamed(folder):
         (renamed, "manifest"),
         (rewritten("bundle", MANIFEST_FILE, text=('"fp16"', '"int8"')), "manifest"),
         (grown("source", "model.safetensors"), "source weights"),
-        (rewritten("run", "run.json", text=('share": 0.3', 'share": 0.9')), "recipe"),
+        (rewritten("run", "run.json", text=('share": "auto"', 'share": 0.9')), "recipe"),
         (rewritten("bundle", "manifest.json", text=('"seed": 0', '"seed": 1')), "recipe"),
         (repainted, "target images"),
         (lambda folder: (folder / "images" / "1.png").unlink(), "target images"),
