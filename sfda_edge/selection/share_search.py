@@ -54,10 +54,10 @@ def compare_shares(first: Probe, rest: Probe, shares: Sequence[float]) -> Compar
     config = first.task.selection
     seen = first.predictions([View(first.task.spec.input_hw, share) for share in shares])
     early = share_scores(_finite(seen), config)
-    given_up = ranked_views(early, config.share_accuracy_slack)
+    ranked, count = ranked_views(early, config.share_accuracy_slack), config.share_finalists
     others: dict[View, Predictions] = {}
-    while given_up and not others:  # again only where no finalist is finite on the other images
-        finalists, given_up = given_up[: config.share_finalists], given_up[config.share_finalists :]
+    while ranked and not others:  # again only where no finalist is finite on the other images
+        finalists, ranked = ranked[:count], ranked[count:]
         early = {view: score for view, score in early.items() if view not in finalists}
         others = rest.predictions(finalists)
     found = {

@@ -448,7 +448,9 @@ def method_and_recipe(name):
     return METHODS[name][1], recipe
 
 
-def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch):
+    """At which statistics of the target are observed for views, in order."""
     observe, sizes = TestTimeEnsemble._observed, []
 
     def noted(self, network, size_hw):
@@ -456,6 +458,10 @@ def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task,
         return observe(self, network, size_hw)
 
     monkeypatch.setattr(TestTimeEnsemble, "_observed", noted)
+    return sizes
+
+
+def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task, sizes):
     task = make_task()
     found = begin(task, *method_and_recipe("multiview")).views
     assert sizes
@@ -466,14 +472,7 @@ def test_what_the_statistics_check_has_observed_is_not_observed_again(make_task,
     torch.testing.assert_close(found.consensus, again.consensus, rtol=1e-3, atol=1e-3)
 
 
-def test_statistics_of_a_size_are_observed_once(make_task, monkeypatch):
-    observe, sizes = TestTimeEnsemble._observed, []
-
-    def noted(self, network, size_hw):
-        sizes.append(size_hw)
-        return observe(self, network, size_hw)
-
-    monkeypatch.setattr(TestTimeEnsemble, "_observed", noted)
+def test_statistics_of_a_size_are_observed_once(make_task, sizes):
     task = make_task()
     views = search_views(task)
     TestTimeEnsemble(task, task.model, views.kept, views.statistics)
