@@ -243,8 +243,8 @@ def views_section(views: SelectedViews) -> Section:
     titles = ("size", "target share in BatchNorm", "expected mIoU", "accuracy", "ensemble")
     rows = [["compared", *titles]]
     for compared, scores in (("shares", views.by_share), ("sizes", views.by_size)):
-        for view, score in scores.items():
-            height, width = view.size_hw
+        for view in sorted(scores, key=lambda view: (view.size_hw, view.target_share)):
+            score, (height, width) = scores[view], view.size_hw
             use = _use(view, views.kept) if compared == "sizes" else ""
             share = f"{view.target_share:.1f}"
             figures = [f"{score.miou:.3f}", f"{score.accuracy:.3f}"]

@@ -13,7 +13,7 @@ from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.report.page import Page, Section, picture_url, write_page
 from sfda_edge.selection.expected_score import ExpectedScore
 from sfda_edge.selection.test_time_ensemble import View
-from sfda_edge.selection.view_search import SelectedViews
+from sfda_edge.selection.view_search import SelectedViews, search_views
 
 
 def test_a_page_needs_no_other_file_and_escapes_its_text(tmp_path):
@@ -92,3 +92,14 @@ def test_a_page_says_which_run_it_is_of():
     assert said["weights"] == "/models/city.safetensors (sha256 aaaaaaaaaaaa…)"
     assert said["target images"] == "/drives/night"
     assert said["started"] == "today, cuda:1, 3 threads"
+
+
+def test_views_are_listed_by_size_and_share(make_task):
+    """The search finds them in another order: the best share and the input size first."""
+    views = search_views(make_task())
+    rows = views_section(views).table[1:]
+    for compared, count in (("shares", len(views.by_share)), ("sizes", len(views.by_size))):
+        listed = [row for row in rows if row[0] == compared]
+        places = [(*map(int, row[1].split("x")[::-1]), float(row[2])) for row in listed]
+        assert len(places) == count
+        assert places == sorted(places)
