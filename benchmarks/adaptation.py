@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.adaptation_table import accuracy_table
 from benchmarks.hardware import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
@@ -119,57 +117,6 @@ def _row_text(row: dict[str, Any]) -> str:
         f"final {row['final_miou']:.1f}, returned {row['returned_miou']:.1f} "
         f"(step {row['returned_step']}), {row['seconds']:.0f} s {row['stopped']}"
     )
-
-
-def accuracy_table(record: dict[str, Any]) -> str:
-    """Mean and spread over seeds of every recipe and task, and the rank of the label-free score."""
-    lines = ["| task | recipe | seeds | source | final | returned |", "|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in record["rows"]:
-        name = " ".join([row["recipe"], *row["overrides"]])
-        groups.setdefault((row["task"], name), []).append(row)
-    for (task, recipe), rows in sorted(groups.items()):
-        cells = [_mean_and_spread(rows, f"{which}_miou") for which in ("final", "returned")]
-        source = rows[0]["source_miou"]
-        lines.append(f"| {task} | {recipe} | {len(rows)} | {source:.1f} | {' | '.join(cells)} |")
-    for task in sorted({row["task"] for row in record["rows"]}):
-        lines.append(f"\ntask {task}: {ranking_text(record, task)}")
-    if "machine" in record:
-        lines.append(f"\n{machine_line(record['machine'])}")
-    return "\n".join(lines)
-
-
-def _mean_and_spread(rows: list[dict[str, Any]], key: str) -> str:
-    values = [row[key] for row in rows]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
-
-
-def ranking_text(record: dict[str, Any], task: str) -> str:
-    """Spearman's rank correlation of the label-free score with mIoU: over a task, within a run."""
-    rows = [row for row in record["rows"] if row["task"] == task]
-    source = {(row["source_score"], row["source_miou"]) for row in rows}
-    runs = [[(c["score"], c["miou"]) for c in row["checkpoints"]] for row in rows]
-    models = [*source, *(pair for run in runs for pair in run)]
-    if len(models) < 3:
-        return f"{len(models)} models, too few to rank"
-    within = [rank_correlation(run) for run in runs if len(run) >= 3]
-    text = f"{len(models)} models, label-free score against mIoU: rank correlation "
-    text += f"{rank_correlation(models):.2f}"
-    return f"{text}, median within a run {statistics.median(within):.2f}" if within else text
-
-
-def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's, equal values sharing their mean rank; 0 when all of one kind are equal."""
-    ranks = [_ranks(np.array(values)) for values in zip(*pairs, strict=True)]
-    if any(len(np.unique(column)) == 1 for column in ranks):
-        return 0.0
-    return float(np.asarray(np.corrcoef(ranks))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    below, equal = (op(values[:, None], values).sum(1) for op in (np.greater, np.equal))
-    return below + (equal - 1) / 2
 
 
 def _speed(args: argparse.Namespace) -> None:

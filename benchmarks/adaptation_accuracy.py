@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.adaptation_tasks import BenchmarkTask
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation, adapt
-from sfda_edge.data import open_images
+from sfda_edge.data import ImageSet, open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.evaluation import Predictor, evaluate
 from sfda_edge.methods import METHODS, load_method_recipe
@@ -25,11 +25,10 @@ from sfda_edge.task import AdaptationTask
 
 
 class Scorer:
-    """mIoU on the task's labelled images, in percent."""
+    """mIoU on labelled images, in percent."""
 
-    def __init__(self, task: AdaptationTask, benchmark: BenchmarkTask) -> None:
-        self._task = task
-        self._images = open_images(benchmark.validation, benchmark.labels_dir)
+    def __init__(self, task: AdaptationTask, images: ImageSet) -> None:
+        self._task, self._images = task, images
 
     def miou(self, model: nn.Module) -> float:
         """Score a model."""
@@ -43,11 +42,13 @@ class Checkpoints:
 
     Attributes:
         rows: step, label-free score and mIoU of each.
+        last: weights of the last one.
         seconds: how long it took.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer, self.rows, self.seconds = scorer, list[dict[str, Any]](), 0.0
+        self.last: dict[str, Tensor] = {}
 
     def __call__(self, run: Adaptation, found: CheckpointScore) -> None:
         """Score the run's model."""
@@ -56,6 +57,25 @@ class Checkpoints:
         self.seconds += time.monotonic() - began_s
         score = round(found.score, 4)
         self.rows.append({"step": run.next_step, "score": score, "miou": miou})
+        self.last = {name: value.clone() for name, value in run.method.model.state_dict().items()}
+
+
+def _home_row(
+    run: Adaptation, benchmark: BenchmarkTask, last: dict[str, Tensor]
+) -> dict[str, float]:
+    """Scores on the source domain: of the source, the last checkpoint and what is returned.
+
+    The run's model has the last checkpoint's weights afterwards.
+    """
+    if benchmark.home is None:
+        return {}
+    scorer = Scorer(run.task, open_images(benchmark.home, benchmark.home_labels_dir))
+    found = {
+        "home_source": scorer.miou(run.original),
+        "home_returned": scorer.miou(run.method.model),
+    }
+    run.method.model.load_state_dict(last)
+    return {**found, "home_final": scorer.miou(run.method.model)}
 
 
 def measure_row(
@@ -85,12 +105,12 @@ def measure_row(
         began_s = time.monotonic()
         run = begin(task, METHODS[method_name][1], recipe)
         prepared_s = time.monotonic() - began_s
-        scorer = Scorer(task, benchmark)
+        scorer = Scorer(task, open_images(benchmark.validation, benchmark.labels_dir))
         checkpoints = Checkpoints(scorer)
         bar = progress_bar(recipe_name, run.method.num_steps)
         adapt(run, Path(folder), bar, observer=checkpoints)
     seconds = time.monotonic() - began_s - checkpoints.seconds
-    before = scorer.miou(run.original)
+    before, returned = scorer.miou(run.original), scorer.miou(run.method.model)
     return {
         "recipe": recipe_name,
         "seed": seed,
@@ -99,11 +119,12 @@ def measure_row(
         "source_score": round(run.selection.source.score, 4),
         "checkpoints": checkpoints.rows,
         "final_miou": checkpoints.rows[-1]["miou"],
-        "returned_miou": scorer.miou(run.method.model),
+        "returned_miou": returned,
         "returned_step": run.selection.best_step,
         "stopped": run.stopped,
         "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
+        **_home_row(run, benchmark, checkpoints.last),
         **circumstances(),
     }

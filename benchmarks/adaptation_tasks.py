@@ -26,6 +26,9 @@ class BenchmarkTask:
         drives: only the images whose names begin so; empty for all.
         validation: labelled images.
         labels_dir: of a plain folder of them.
+        home: labelled images of the source domain, which the source model has not seen; None where
+            there are none.
+        home_labels_dir: of a plain folder of them.
     """
 
     title: str
@@ -34,6 +37,8 @@ class BenchmarkTask:
     validation: str
     labels_dir: Path | None = None
     drives: tuple[str, ...] = ()
+    home: str | None = None
+    home_labels_dir: Path | None = None
 
     def target_images(self) -> ImageSet:
         """The images to adapt to.
@@ -61,12 +66,14 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
         work_dir: what ``prepare_tasks`` has made, for all others but ``clip``.
     """
+    clear = f"streetsynth:{work_dir / 'clear'}/val"
     real = data_dir or Path("shared")
     camvid = f"camvid:{real}/data/camvid"
     packaged = ModelRequest()  # trained on StreetSynth's clear style, with train-demo
 
     def to_camvid(title: str, source: ModelRequest, drives: tuple[str, ...] = ()) -> BenchmarkTask:
         return BenchmarkTask(
+            home=clear if source is packaged else None,
             title=title,
             flags=source,
             target=f"{camvid}/train",
@@ -82,6 +89,7 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             flags=packaged,
             target=f"{rendered}/target",
             validation=f"{rendered}/val",
+            home=clear,
         )
 
     of_camvid = {
@@ -104,6 +112,7 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             flags=packaged,
             target="streetsynth:target",
             validation="streetsynth:clip",
+            home=clear,
         ),
     }
 
@@ -113,6 +122,7 @@ def _drawn(work_dir: Path) -> dict[str, BenchmarkTask]:
     tasks = {}
     for subject in CLASSES:
         model = trained_model(work_dir / subject, "unet")
+        home = work_dir / subject / "source" / "val"
         for camera, name in (("target", subject), ("source", f"{subject}-home")):
             images = work_dir / subject / camera
             tasks[name] = BenchmarkTask(
@@ -121,6 +131,8 @@ def _drawn(work_dir: Path) -> dict[str, BenchmarkTask]:
                 target=str(images / "target" / "images"),
                 validation=str(images / "val" / "images"),
                 labels_dir=images / "val" / "labels",
+                home=str(home / "images"),
+                home_labels_dir=home / "labels",
             )
     return tasks
 
@@ -134,6 +146,7 @@ def _without_batchnorm(work_dir: Path) -> dict[str, BenchmarkTask]:
             flags=trained_model(work_dir / name, network),
             target=f"{rendered}/dusk/target",
             validation=f"{rendered}/dusk/val",
+            home=f"{rendered}/clear/val",
         )
         for name, network in WITHOUT_BATCHNORM.items()
     }

@@ -33,6 +33,8 @@ def small_task(monkeypatch, labelled_folder, three_classes):
         target=images,
         validation=images,
         labels_dir=labelled_folder / "labels",
+        home=images,
+        home_labels_dir=labelled_folder / "labels",
     )
     monkeypatch.setattr(adaptation_tasks, "benchmark_tasks", lambda *_: {"A": task})
     return labelled_folder
@@ -48,6 +50,10 @@ def test_rows_are_added_one_by_one_and_never_measured_twice(small_task, capsys):
         assert [checkpoint["step"] for checkpoint in row["checkpoints"]] == [0, 2]
         met = [checkpoint["miou"] for checkpoint in row["checkpoints"]]
         assert row["returned_miou"] in (*met, row["source_miou"])
+        # "At home" is scored on the target's images here.
+        assert row["home_source"] == row["source_miou"]
+        assert row["home_returned"] == row["returned_miou"]
+        assert row["home_final"] == row["final_miou"]
     assert adaptation.main([*arguments, "--seeds", "0,1"]) == 0
     second = json.loads(out.read_text())["rows"]
     assert second[:2] == first
@@ -92,13 +98,3 @@ def test_a_task_may_leave_out_a_drive(labelled_folder):
     assert names == ["0.png", "4.png"]
     with pytest.raises(DataError, match="has no image of drives 9"):
         replace(task, drives=("9",)).target_images()
-
-
-def test_rank_correlation_is_spearmans():
-    """1 - 6 sum d^2 / (n (n^2 - 1)) without equal values; mean ranks with them."""
-    pairs = [(0.1, 3.0), (0.2, 1.0), (0.4, 2.0), (0.9, 7.0), (1.0, 5.0)]
-    differences = [0 - 2, 1 - 0, 2 - 1, 3 - 4, 4 - 3]
-    expected = 1 - 6 * sum(d * d for d in differences) / (5 * 24)
-    assert adaptation.rank_correlation(pairs) == pytest.approx(expected)
-    assert adaptation.rank_correlation([(0, 1), (1, 2), (1, 3)]) == pytest.approx(3**0.5 / 2)
-    assert adaptation.rank_correlation([(0.5, 1), (0.5, 2)]) == 0.0
