@@ -66,20 +66,8 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
         data_dir: holds CamVid and the Cityscapes weights, for A, B and D.
         work_dir: what ``prepare_tasks`` has made, for all others but ``clip``.
     """
-    clear = f"streetsynth:{work_dir / 'clear'}/val"
-    real = data_dir or Path("shared")
-    camvid = f"camvid:{real}/data/camvid"
     packaged = ModelRequest()  # trained on StreetSynth's clear style, with train-demo
-
-    def to_camvid(title: str, source: ModelRequest, drives: tuple[str, ...] = ()) -> BenchmarkTask:
-        return BenchmarkTask(
-            home=clear if source is packaged else None,
-            title=title,
-            flags=source,
-            target=f"{camvid}/train",
-            validation=f"{camvid}/val",
-            drives=drives,
-        )
+    clear = f"streetsynth:{work_dir / 'clear'}/val"
 
     def to_style(style: str) -> BenchmarkTask:
         rendered = f"streetsynth:{work_dir / style}"
@@ -92,14 +80,8 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             home=clear,
         )
 
-    of_camvid = {
-        "A": ("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(real, "s2.0", "1024x512")),
-        "B": ("StreetSynth → CamVid", packaged),
-        "D": ("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(real, "s0.5", "512x256")),
-    }
     return {
-        **{name: to_camvid(*task) for name, task in of_camvid.items()},
-        **{f"{name}-out": to_camvid(*task, OTHER_DRIVES) for name, task in of_camvid.items()},
+        **_camvid(data_dir or Path("shared"), packaged, clear),
         "C": to_style("dusk"),
         "C-out": to_style("dusk-out"),
         "E": to_style("rain"),
@@ -114,6 +96,28 @@ def benchmark_tasks(data_dir: Path | None, work_dir: Path) -> dict[str, Benchmar
             validation="streetsynth:clip",
             home=clear,
         ),
+    }
+
+
+def _camvid(data_dir: Path, packaged: ModelRequest, clear: str) -> dict[str, BenchmarkTask]:
+    """Three models to CamVid, from all of its drives and without the one that is scored."""
+    camvid = f"camvid:{data_dir}/data/camvid"
+    models = {
+        "A": ("Cityscapes → CamVid, ESPNetv2 s2.0", _cityscapes(data_dir, "s2.0", "1024x512")),
+        "B": ("StreetSynth → CamVid", packaged),
+        "D": ("Cityscapes → CamVid, ESPNetv2 s0.5", _cityscapes(data_dir, "s0.5", "512x256")),
+    }
+    return {
+        f"{letter}{ending}": BenchmarkTask(
+            title=title,
+            flags=model,
+            target=f"{camvid}/train",
+            validation=f"{camvid}/val",
+            drives=drives,
+            home=clear if model is packaged else None,
+        )
+        for ending, drives in (("", ()), ("-out", OTHER_DRIVES))
+        for letter, (title, model) in models.items()
     }
 
 

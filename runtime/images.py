@@ -67,6 +67,22 @@ def read_image(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: {_cause(error)}") from None
 
 
+def image_hw(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, without decoding it or turning it upright.
+
+    Raises:
+        ImageError: the file is no image of ``IMAGE_FORMATS``.
+    """
+    from PIL import Image
+
+    try:
+        require_regular(path)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            return image.height, image.width
+    except _damage() as error:
+        raise ImageError(f"{path}: {_cause(error)}") from None
+
+
 def read_label_map(path: Path) -> np.ndarray:
     """Read an index image as (H, W) uint8; palette images give their index.
 

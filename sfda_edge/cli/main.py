@@ -1,4 +1,4 @@
-"""sfda-edge: adapt, evaluate, export, trace, recipes, train, synth, demo, stream, doctor.
+"""sfda-edge: adapt, evaluate, export, trace, recipes, train, data, synth, demo, stream, doctor.
 
 Nothing heavy is imported before a command has been chosen. Only the commands export, trace and
 demo import the package ``export``: this is the one place where the halves meet.
@@ -16,6 +16,7 @@ from runtime.output import print_error, start_log, start_output
 from sfda_edge import __version__
 from sfda_edge.cli import (
     adapt,
+    data,
     demo,
     doctor,
     evaluate,
@@ -56,7 +57,7 @@ examples
   python -m runtime.stream camera0         that bundle on a camera
   sfda-edge demo                           all of it, with scores
 """
-_COMMANDS = (adapt, evaluate, export, trace, recipes, train, synth, demo, stream, doctor)
+_COMMANDS = (adapt, evaluate, export, trace, recipes, train, data, synth, demo, stream, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sfda_edge.models.source_model import ModelRequest
 
 IMAGES = (
-    "a folder, a video, camvid:FOLDER, cityscapes:FOLDER, or streetsynth:source|target|clip|FOLDER"
+    "a folder, a video, a .toml file, streetsynth:source|target|clip|FOLDER, or a public data set "
+    "as NAME:FOLDER/SPLIT (sfda-edge data list)"
 )
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -60,7 +61,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--label-space",
         metavar="NAME|FILE",
         help="the network's outputs: cityscapes, cityscapes20, cityscapes16, cityscapes13, camvid, "
-        "densepass13, stanford2d3d8, endovis4, binary or a .toml file",
+        "densepass13, stanford2d3d, stanford2d3d8, endovis4, binary or a .toml file",
     )
     space.add_argument(
         "--binary",

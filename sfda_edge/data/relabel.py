@@ -12,6 +12,7 @@ import numpy as np
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Reader, Sample, require_known
 from sfda_edge.errors import DataError
+from sfda_edge.labels.class_map import ClassMap, packaged_class_map
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,10 @@ logger = logging.getLogger(__name__)
 def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
     """The images with their labels in a model's classes, so that the model can be scored on them.
 
-    A class of the labels that the model does not have is ignored, with a warning: so are
-    Cityscapes' terrain, truck and train for the 16 classes of SYNTHIA. Labels of a plain folder are
-    the model's classes by their numbers.
+    Classes are joined where a class map ships for the two, such as Cityscapes' person and rider for
+    the 13 classes of DensePASS. A class of the labels that the model does not have is ignored, and
+    logged: so are Cityscapes' terrain, truck and train for the 16 classes of SYNTHIA. Labels of a
+    plain folder are the model's classes by their numbers.
 
     Raises:
         DataError: there are no labels, or none of one of the model's classes.
@@ -36,18 +38,26 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
     own = images.label_space
     if own is None or own == space:
         return images
+    if (joined := packaged_class_map(own, space)) is not None:
+        return _through(images, own, ClassMap(space, joined.groups))
     if missing := [name for name in space.names if name not in own.names]:
         raise DataError(
             f"the model predicts {space.num_classes} classes ({_some(space.names)}) and the labels "
             f"have {own.num_classes} ({_some(own.names)}), without {_some(missing)}; --map joins "
             "them, such as --map cityscapes-camvid"
         )
-    if lost := [name for name in own.names if name not in space.names]:
+    groups = tuple((own.names.index(name),) for name in space.names)
+    return _through(images, own, ClassMap(space, groups))
+
+
+def _through(images: ImageSet, own: LabelSpace, joined: ClassMap) -> ImageSet:
+    """The images with labels in the target's classes; those in no group are ignored."""
+    space, kept = joined.target, {label for group in joined.groups for label in group}
+    if lost := [name for label, name in enumerate(own.names) if label not in kept]:
         logger.info("not scored: labels of %s, which the model does not have", _some(lost))
     table = np.full(256, space.ignore_index, np.uint8)
-    for number, name in enumerate(own.names):
-        if name in space.names:
-            table[number] = space.names.index(name)
+    for number, group in enumerate(joined.groups):
+        table[list(group)] = number
     samples = (_relabelled(sample, own, table) for sample in images.samples)
     return replace(images, samples=tuple(samples), label_space=space)
 

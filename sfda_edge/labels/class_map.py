@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.errors import DataError
-from sfda_edge.labels.label_spaces import label_space
+from sfda_edge.labels.label_spaces import LABEL_SPACES, label_space
 from sfda_edge.toml_file import read_toml
 
 _FOLDER = Path(__file__).parent / "class_maps"
@@ -59,6 +59,13 @@ def load_class_map(name_or_path: str, source: LabelSpace) -> ClassMap:
     _require_texts(path, content)
     target = label_space(content["target"])
     return ClassMap(target, _groups(path, content, source, target))
+
+
+def packaged_class_map(source: LabelSpace, target: LabelSpace) -> ClassMap | None:
+    """The class map that ships for two label spaces, which are known by their classes' names."""
+    names = {space.names: name for name, space in LABEL_SPACES.items()}
+    name = f"{names.get(source.names)}-{names.get(target.names)}"
+    return load_class_map(name, source) if name in class_map_names() else None
 
 
 def _require_texts(path: Path, content: dict[str, Any]) -> None:

@@ -36,8 +36,22 @@ _NOT_IN_SYNTHIA = {"terrain", "truck", "train"}
 _NOT_IN_CROSS_CITY = _NOT_IN_SYNTHIA | {"wall", "fence", "pole"}
 # SynPASS and DensePASS: people are one class, vehicles another (Trans4PASS).
 _DENSEPASS13 = (*_CITYSCAPES[:12], ("car", (0, 0, 142)))
-_STANFORD2D3D = ("ceiling", "chair", "door", "floor", "sofa", "table", "wall", "window")
+_STANFORD2D3D = (
+    *("beam", "board", "bookcase", "ceiling", "chair", "clutter", "column", "door", "floor"),
+    *("sofa", "table", "wall", "window"),
+)
+# What its pinhole images and panoramas are compared on (Trans4PASS+).
+_STANFORD2D3D_8 = ("ceiling", "chair", "door", "floor", "sofa", "table", "wall", "window")
+# Instrument types: what 2017 and 2018 share (SePIG, MICCAI 2021), and each year's own.
 _ENDOVIS = ("background", "forceps", "needle driver", "scissors")
+_ENDOVIS17 = (
+    *("background", "bipolar forceps", "prograsp forceps", "large needle driver", "vessel sealer"),
+    *("grasping retractor", "monopolar curved scissors", "other"),
+)
+_ENDOVIS18 = (
+    *("background", "bipolar forceps", "prograsp forceps", "large needle driver"),
+    *("monopolar curved scissors", "ultrasound probe", "suction instrument", "clip applier"),
+)
 _CAMVID = (
     ("sky", (128, 128, 128)),
     ("building", (128, 0, 0)),
@@ -67,6 +81,13 @@ def spread_colours(count: int) -> list[tuple[int, int, int]]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 
 
+def _coloured(names: tuple[str, ...]) -> LabelSpace:
+    """Colours over the hues; a background is black."""
+    black = [(0, 0, 0)] if names[0] == "background" else []
+    colours = (*black, *spread_colours(len(names) - len(black)))
+    return LabelSpace(names, colours, 255)
+
+
 LABEL_SPACES = {
     "cityscapes": _space(_CITYSCAPES, 255),
     # The EdgeNets release of ESPNetv2 has a twentieth output for everything else.
@@ -74,8 +95,11 @@ LABEL_SPACES = {
     "cityscapes16": _without(_NOT_IN_SYNTHIA),
     "cityscapes13": _without(_NOT_IN_CROSS_CITY),
     "densepass13": _space(_DENSEPASS13, 255),
-    "stanford2d3d8": LabelSpace(_STANFORD2D3D, tuple(spread_colours(8)), 255),
-    "endovis4": LabelSpace(_ENDOVIS, ((0, 0, 0), *spread_colours(3)), 255),
+    "stanford2d3d": _coloured(_STANFORD2D3D),
+    "stanford2d3d8": _coloured(_STANFORD2D3D_8),
+    "endovis4": _coloured(_ENDOVIS),
+    "endovis17": _coloured(_ENDOVIS17),
+    "endovis18": _coloured(_ENDOVIS18),
     "camvid": _space(_CAMVID, 11),
     "binary": LabelSpace(("background", "foreground"), ((0, 0, 0), (230, 80, 60)), 255),
 }

@@ -17,9 +17,9 @@ def test_what_the_data_set_ignores_is_not_scored_whatever_the_model_calls_it(tmp
     labels = np.full((8, 8), 3, np.uint8)
     labels[:2] = camvid.ignore_index
     for name, picture in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", labels)):
-        (tmp_path / name).mkdir()
-        Image.fromarray(picture).save(tmp_path / name / "0.png")
-    ((image, found),) = _labelled(source, Validation(f"camvid:{tmp_path}"))
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / "val" / name / "0.png")
+    ((image, found),) = _labelled(source, Validation(f"camvid:{tmp_path}/val"))
     assert image.shape == (8, 8, 3)
     assert (found[:2] == 255).all()
     assert (found[2:] == 3).all()

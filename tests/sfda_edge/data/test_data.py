@@ -106,7 +106,7 @@ def test_cityscapes_is_read_as_it_is_released(cityscapes, monkeypatch):
     assert images.label_space.names[first[1, 0]] == "road"
     assert set(first[0]) == {255}
     (cityscapes / "gtFine" / "val" / "bochum").rename(cityscapes / "elsewhere")
-    with pytest.raises(DataError, match="no label map for bochum/bochum_000000_000019"):
+    with pytest.raises(DataError, match="no label map for 1 of 2 images, first bochum/bochum_0"):
         open_images(f"cityscapes:{cityscapes}/leftImg8bit/val")
     (cityscapes / "gtFine").rename(cityscapes / "gone")
     assert not open_images(f"cityscapes:{cityscapes}/leftImg8bit/val").labelled
@@ -129,9 +129,9 @@ def test_labelids_are_those_of_the_official_scripts(cityscapes):
     assert names == {number: name for name, number in official.items()}
 
 
-@pytest.mark.parametrize("where", ["", "/leftImg8bit", "/leftImg8bit/train", "/gtFine/val"])
+@pytest.mark.parametrize("where", ["", "/leftImg8bit", "/leftImg8bit/train", "/train"])
 def test_what_is_not_a_split_of_cityscapes_says_what_is(cityscapes, where):
-    with pytest.raises(DataError, match="give a split's folder"):
+    with pytest.raises(DataError, match=r"give FOLDER/SPLIT|expected leftImg8bit/train"):
         open_images(f"cityscapes:{cityscapes}{where}")
 
 
@@ -257,7 +257,7 @@ def test_camvid(real_data):
     ("spec", "message"),
     [
         ("nowhere", "'nowhere' does not exist; give a folder, a video file"),
-        ("camvid:nowhere", "give a split's folder"),
+        ("camvid:nowhere", "give FOLDER/SPLIT with a split of train, val, test"),
         ("streetsynth:nowhere", "expected one of source, target, clip"),
         ("nothing.mp4", "is not a file"),
     ],

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfda_edge.errors import DataError
-from sfda_edge.labels.class_map import class_map_names, load_class_map
+from sfda_edge.labels.class_map import class_map_names, load_class_map, packaged_class_map
 from sfda_edge.labels.label_spaces import LABEL_SPACES, label_space
 from sfda_edge.models.inference import mapped_probabilities
 from sfda_edge.recipes.recipe import toml_value
@@ -37,7 +37,12 @@ def test_probabilities_are_summed():
 
 
 def test_every_shipped_map_loads():
-    assert class_map_names() == ["cityscapes-camvid"]
+    for name in class_map_names():
+        source, target = name.split("-")
+        found = load_class_map(name, LABEL_SPACES[source])
+        assert found.target == LABEL_SPACES[target]
+        assert packaged_class_map(LABEL_SPACES[source], LABEL_SPACES[target]) == found
+    assert packaged_class_map(LABEL_SPACES["camvid"], LABEL_SPACES["cityscapes"]) is None
 
 
 @pytest.mark.parametrize(

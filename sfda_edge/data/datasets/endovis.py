@@ -1,0 +1,137 @@
+"""EndoVis 2017 and 2018: instruments in robotic surgery (Allan et al., 2019 and 2020).
+
+Labels are types of instruments. What both years share, ``endovis4``, is found by name when a model
+of these classes is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from runtime.images import ImageError, read_image, read_label_map
+from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
+from sfda_edge.data.datasets.label_files import LabelReader, by_number
+from sfda_edge.labels.label_spaces import LABEL_SPACES
+
+_SPACE_2017, _SPACE_2018 = LABEL_SPACES["endovis17"], LABEL_SPACES["endovis18"]
+# What the camera sees, in a frame of 1920x1080 with a black border.
+_FRAME_HW, _SEEN = (1080, 1920), (slice(28, 1052), slice(320, 1600))
+# Parts of the names of the folders of 2017, which have each side's instrument apart, such as
+# Left_Prograsp_Forceps_labels. They begin with the class of number 1.
+_FOLDERS = (
+    *("Bipolar_Forceps", "Prograsp_Forceps", "Large_Needle_Driver", "Vessel_Sealer"),
+    *("Grasping_Retractor", "Monopolar_Curved_Scissors", "Other"),
+)
+# Of the 15 sequences of 2018 that have types, those that are scored.
+_SCORED = ("2", "5", "9", "15")
+
+
+def _cropped(pixels: np.ndarray) -> np.ndarray:
+    return pixels[_SEEN] if pixels.shape[:2] == _FRAME_HW else pixels
+
+
+def _read_frame(path: Path) -> np.ndarray:
+    """A frame without its black border."""
+    return _cropped(read_image(path))
+
+
+def _read_types(frame: Path) -> np.ndarray:
+    """A label map of 2017: each type has a folder with a mask of the same name.
+
+    Raises:
+        ImageError: no folder has one, or a folder's name says no type.
+    """
+    found: np.ndarray | None = None
+    for mask in sorted(frame.parent.glob(f"*/{frame.name}")):
+        types = [n for n, name in enumerate(_FOLDERS, start=1) if name in mask.parent.name]
+        if not types:
+            raise ImageError(f"{mask.parent}: the folder's name says no type of instrument")
+        pixels = _cropped(read_label_map(mask))
+        found = np.zeros_like(pixels) if found is None else found
+        if found.shape != pixels.shape:
+            raise ImageError(f"{mask}: its size differs from that of the frame's other masks")
+        found[pixels > 0] = types[0]
+    if found is None:
+        raise ImageError(f"{frame.parent}: no folder has a mask {frame.name}")
+    return found
+
+
+def _has_masks(frame: Path) -> bool:
+    return any(frame.parent.glob(f"*/{frame.name}"))
+
+
+def _by_type(num_types: int, factor: int = 1) -> LabelReader:
+    return by_number({factor * index: index for index in range(num_types)})
+
+
+_raw_2017 = _by_type(_SPACE_2017.num_classes)
+_raw_2018 = _by_type(_SPACE_2018.num_classes)
+_prepared_2017 = _by_type(_SPACE_2017.num_classes, factor=32)
+_sequence = "instrument_dataset_{sequence}"
+
+ENDOVIS17 = Dataset(
+    name="endovis17",
+    title="EndoVis 2017, types of instruments",
+    splits={
+        "all": Split(
+            (
+                Layout(
+                    f"{_sequence}/left_frames/{{frame}}.png",
+                    (Labels(f"{_sequence}/ground_truth/{{frame}}.png", _read_types, _has_masks),),
+                ),
+                Layout(
+                    f"cropped_train/{_sequence}/images/{{frame}}.{{ending}}",
+                    (
+                        Labels(
+                            f"cropped_train/{_sequence}/instruments_masks/{{frame}}.png",
+                            _prepared_2017,
+                        ),
+                    ),
+                ),
+                Layout("img/{frame}.png", (Labels("type_lbl/{frame}.png", _raw_2017),)),
+            ),
+            1800,
+        )
+    },
+    label_space=_SPACE_2017,
+    size="1,800 frames of 1920x1080",
+    licence="challenge; registration",
+    address="https://endovissub2017-roboticinstrumentsegmentation.grand-challenge.org",
+    note="frames are cropped to the 1280x1024 that the camera sees; read are the challenge's "
+    "folders, those of its winners' prepare_data.py (cropped_train), and img/ with type_lbl/",
+    read_image=_read_frame,
+)
+
+
+def _split_2018(part: str, num_images: int) -> Split:
+    def keep(fields: Mapping[str, str]) -> bool:
+        return (fields["sequence"] in _SCORED) == (part == "val")
+
+    frame = "{sequence}_{frame}.png"
+    return Split(
+        (
+            Layout(
+                f"{part}/images/seq{frame}",
+                (Labels(f"{part}/annotations/seq{frame}", _raw_2018),),
+            ),
+            Layout(f"img/seq_{frame}", (Labels(f"type_lbl/seq_{frame}", _raw_2018),)),
+        ),
+        num_images,
+        keep,
+    )
+
+
+ENDOVIS18 = Dataset(
+    name="endovis18",
+    title="EndoVis 2018, types of instruments",
+    splits={"train": _split_2018("train", 1639), "val": _split_2018("val", 596)},
+    label_space=_SPACE_2018,
+    size="2,235 frames of 1280x1024",
+    licence="challenge; registration",
+    address="https://endovissub2018-roboticscenesegmentation.grand-challenge.org",
+    note="types were added by ISINet, whose train/ and val/ are read, and img/ with type_lbl/; val "
+    "are sequences 2, 5, 9 and 15",
+)

@@ -1,0 +1,101 @@
+"""PathTemplate: where a data set keeps its files, as one line of text."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sfda_edge.errors import DataError
+
+_FIELD = re.compile(r"\{([a-z_]+)\}")
+
+
+class FoundPath(NamedTuple):
+    """A path below a folder, with ``/`` between names, and what stands for each field."""
+
+    relative: str
+    fields: dict[str, str]
+
+
+class PathTemplate:
+    """Relative paths with fields, such as ``gtFine/val/{city}/{stem}_gtFine_labelIds.png``.
+
+    A field is part of one name, of at least one character. One that stands twice is the same both
+    times. The fields of an image's path fill in the path of its labels.
+
+    Raises:
+        ValueError: the text is no relative path below a folder, or its braces enclose no field.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.parts = text.split("/")
+        self.fields = frozenset(_FIELD.findall(text))
+        if any(part in ("", ".", "..") for part in self.parts) or "\\" in text or "\0" in text:
+            raise ValueError(f"'{text}' is no relative path below a folder")
+        if set("{}") & set(_FIELD.sub("", text)):
+            raise ValueError(f"'{text}': a field is a word of small letters in braces: {{frame}}")
+
+    def find(self, folder: Path) -> Iterator[FoundPath]:
+        """All files that fit, by name. Hidden files and folders are left out.
+
+        Raises:
+            DataError: a folder cannot be read.
+        """
+        return self._below(folder, 0, FoundPath("", {}))
+
+    def _below(self, folder: Path, depth: int, above: FoundPath) -> Iterator[FoundPath]:
+        last = depth + 1 == len(self.parts)
+        name_fits = re.compile(_expression(self.parts[depth], above.fields))
+        for name, is_folder in _entries(folder):
+            match = name_fits.fullmatch(name)
+            if match is None or is_folder == last:
+                continue
+            found = FoundPath(f"{above.relative}{name}", above.fields | match.groupdict())
+            if last:
+                yield found
+            else:
+                below = found._replace(relative=f"{found.relative}/")
+                yield from self._below(folder / name, depth + 1, below)
+
+    def fill(self, fields: Mapping[str, str]) -> str:
+        """The relative path that has these fields."""
+        return self.text.format_map(fields)
+
+    def start(self) -> str:
+        """The folders before the first field, with ``/`` between them; empty for none."""
+        plain: list[str] = []
+        for part in self.parts[:-1]:
+            if _FIELD.search(part):
+                break
+            plain.append(part)
+        return "/".join(plain)
+
+
+def _expression(part: str, known: Mapping[str, str]) -> str:
+    """A regular expression for one name, in which each field that is not known is a group."""
+    expression, seen, end = "", set(known), 0
+    for match in _FIELD.finditer(part):
+        expression += re.escape(part[end : match.start()])
+        name, end = match[1], match.end()
+        if name in known:
+            expression += re.escape(known[name])
+        else:
+            expression += f"(?P={name})" if name in seen else f"(?P<{name}>.+)"
+        seen.add(name)
+    return expression + re.escape(part[end:])
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """The names in a folder in order, and whether each is a folder; none where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = (entry for entry in entries if not entry.name.startswith("."))
+            return sorted((entry.name, entry.is_dir()) for entry in shown)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
