@@ -34,6 +34,7 @@ from runtime.config import read_config
 from runtime.packaged import BUNDLE_DIR, CLIP
 from runtime.stream_arguments import add_arguments
 from sfda_edge.cli import main as cli
+from sfda_edge.data import open_images
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +75,7 @@ ONLY_PARSED = {
     "--int8": "takes minutes; tests/export/precision has it",
     "--method sfda": "takes minutes; tests/sfda_edge/methods has it",
     "--profile jetpack6": "tests/export has every profile",
+    "data check": "needs a whole data set; tests/sfda_edge/cli/test_data.py has small ones",
     "recipe.toml": "needs a run of that name",
     "bundle-2026-12": "needs a second bundle",
     "drive.mcap": "needs a recording; tests/runtime/test_replay.py makes one",
@@ -124,9 +126,20 @@ def test_every_command_parses(command):
 
 
 def small_image(path: Path, value: int) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(value)
     Image.fromarray(random.integers(0, 255, (48, 96, 3), np.uint8)).save(path)
+
+
+def describe_a_data_set(folder: Path) -> None:
+    """The TOML file of the page about data, and images and labels that it describes."""
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    (folder / "drives.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    for index in range(4):
+        small_image(folder / f"frames/monday/{index}.jpg", index)
+        (folder / "masks/monday").mkdir(parents=True, exist_ok=True)
+        labels = np.full((48, 96), 26, np.uint8)
+        Image.fromarray(labels).save(folder / f"masks/monday/{index}_mask.png")
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +154,7 @@ def workspace(tmp_path_factory):
         for index in range(4):
             labels = np.random.default_rng(index).integers(0, 3, (48, 96), np.uint8)
             Image.fromarray(labels).save(folder / name / f"{index}.png")
+    describe_a_data_set(folder)
     shutil.copy(CLIP, folder / "drive.mp4")
     for name in ("bundle", "bundle16", "jetson"):
         shutil.copytree(BUNDLE_DIR, folder / name)
@@ -170,7 +184,7 @@ def test_the_commands_run_one_after_the_other(workspace, monkeypatch, capfd):
         found = capfd.readouterr()
         if ">" in commands_with_output(command):
             Path(commands_with_output(command)[">"]).write_text(found.out)
-        assert status == 0, f"{command}\n{found.err}"
+        assert status == 0, f"{command}\n{found.out}\n{found.err}"
 
 
 def commands_with_output(command: str) -> dict[str, str]:
@@ -235,6 +249,12 @@ def test_every_link_leads_somewhere(page):
         if anchor:
             headings = re.findall(r"^#+ (.+)$", (page.parent / target).read_text(), re.MULTILINE)
             assert anchor in [heading.lower().replace(" ", "-") for heading in headings], anchor
+
+
+def test_the_data_set_of_the_page_is_read(workspace):
+    images = open_images(workspace / "drives.toml")
+    assert len(images) == 4
+    assert set(images.samples[0].label_map().ravel()) == {1}  # car is 26
 
 
 def test_the_readme_is_short():

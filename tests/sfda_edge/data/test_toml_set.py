@@ -128,6 +128,7 @@ def test_whatever_a_file_without_images_holds_is_an_error(tmp_path_factory, cont
     import sfda_edge.data.toml_set as toml_set
 
     path = tmp_path_factory.mktemp("toml") / "mine.toml"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match=r"mine\.toml"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toml_set, "read_toml", lambda _path: content)
-        toml_set.open_toml_set(path)
+        with pytest.raises(DataError, match=r"mine\.toml"):
+            toml_set.open_toml_set(path)
