@@ -108,6 +108,9 @@ def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
 def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
     """The run that made the weights, where it can be found.
 
+    Runs that returned the same source model have the same weights: of these it is the one with the
+    same target images.
+
     Raises:
         ExportError: ``origin`` is no run.
     """
@@ -119,8 +122,14 @@ def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
             raise ExportError(f"{origin} is neither a run directory nor a weights file")
         return origin
     runs = sorted(RUNS.glob(f"*/{RUN_FILE}"))
-    found = (p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made)
-    return next((folder for folder in found if not folder.is_symlink()), None)
+    same = [p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made]
+    found = [folder for folder in same if not folder.is_symlink()]  # runs/latest is one
+    return min(found, key=lambda folder: not _same_target(folder, facts), default=None)
+
+
+def _same_target(folder: Path, facts: dict[str, Any]) -> bool:
+    recorded = read_run(folder).get("inputs", {}).get("target_sha256")
+    return recorded == facts.get("target_sha256")
 
 
 def _result(folder: Path) -> dict[str, Any]:

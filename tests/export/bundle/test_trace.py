@@ -96,6 +96,22 @@ def test_the_run_is_found_by_its_weights(chain, monkeypatch):
     assert of(trace(chain / "bundle"), "weights").note.endswith("runs/one/adapted.safetensors")
 
 
+def test_of_runs_with_the_same_weights_the_one_of_the_same_images_is_found(chain, monkeypatch):
+    """As two runs are that both returned the source model."""
+    monkeypatch.chdir(chain)
+    (chain / "runs").mkdir()
+    earlier, later = chain / "runs" / "1-earlier", chain / "runs" / "2-later"
+    shutil.move(chain / "run", later)
+    shutil.copytree(later, earlier)
+    record = json.loads((earlier / "run.json").read_text())
+    record["inputs"]["target_sha256"] = "0" * 64
+    record["inputs"]["images"] = str(chain / "elsewhere")
+    (earlier / "run.json").write_text(json.dumps(record))
+    links = trace(chain / "bundle")
+    assert of(links, "target images").state == MATCHES
+    assert of(links, "weights").note.endswith("runs/2-later/adapted.safetensors")
+
+
 def test_what_is_not_here_is_said_to_be_unchecked(chain, monkeypatch, capsys):
     monkeypatch.chdir(chain)
     assert cli.main(["trace", "bundle"]) == 0
