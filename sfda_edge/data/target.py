@@ -29,7 +29,7 @@ _LEAST_DEVIATION, _LEAST_RANGE = 2.0, 32
 _MOST_BYTES = 4 << 30
 
 
-def _memory_bytes() -> int:
+def kept_image_bytes() -> int:
     """4 GiB for images, or a quarter of the memory; shared by the processes of this machine."""
     try:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -93,7 +93,7 @@ class TargetImages:
         self._kept: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="target")
-        most_bytes = _memory_bytes() if memory_bytes is None else memory_bytes
+        most_bytes = kept_image_bytes() if memory_bytes is None else memory_bytes
         self._most_kept = most_bytes // (3 * size_hw[0] * size_hw[1])
         self._samples: list[Sample] = list(images.samples)
         digests, stream = self._checked(progress, skip_bad)

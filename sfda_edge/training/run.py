@@ -13,9 +13,10 @@ import torch
 
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
-from sfda_edge.data.loading import load_labelled
+from sfda_edge.data.relabel import in_classes_of
+from sfda_edge.data.training_images import TrainingImages
 from sfda_edge.data.validation import Validation
-from sfda_edge.errors import DataError, RecipeError
+from sfda_edge.errors import RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
@@ -89,22 +90,18 @@ def run_training(request: TrainRequest) -> TrainedModel:
     device = choose_device(request.device)
     out_dir = request.out_dir or default_run_dir("train")
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, device)
-    images = open_images(request.images, request.labels_dir)
     spec = _spec(recipe)
     space = spec.label_space
-    if images.label_space is not None and images.label_space.names != space.names:
-        raise DataError(f"{images.title} has other classes than label_space = {recipe.label_space}")
+    images = in_classes_of(open_images(request.images, request.labels_dir), space)
     validation = None
     if request.validation is not None:
         bar = progress_bar("check the validation images", None)
         validation = request.validation.open_checked(space, skip_bad=request.skip_bad, progress=bar)
     trainer = _trainer(recipe, spec, device)
     bar = progress_bar("read images", len(images))
-    pictures, labels = load_labelled(
+    training_images = TrainingImages(
         images, space, spec.input_hw, skip_bad=request.skip_bad, progress=bar
     )
-    if not (labels != space.ignore_index).any():
-        raise DataError(f"{images.title}: no pixel has a label of {recipe.label_space}")
     inputs = {"recipe": msgspec.to_builtins(recipe), "images": recorded_spec(request.images)}
     with locked(out_dir) as is_new:
         directory = RunDirectory(
@@ -113,11 +110,11 @@ def run_training(request: TrainRequest) -> TrainedModel:
         if request.resume and checkpoint_path(out_dir).exists():
             trainer.resume(checkpoint_path(out_dir))
         steps = progress_bar("train", recipe.steps, trainer.next_step)
-        train(trainer, pictures, labels, out_dir, progress=steps)
+        train(trainer, training_images, out_dir, progress=steps)
         scores = _scores(trainer, validation, device, request.skip_bad)
         path = out_dir / WEIGHTS_FILE
         sha256 = file_sha256(path)
-        result: dict[str, Any] = {"weights_sha256": sha256, "num_images": len(pictures)}
+        result: dict[str, Any] = {"weights_sha256": sha256, "num_images": len(training_images)}
         if scores is not None:
             result["validation_miou"] = round(scores.miou, 5)
         directory.finish(result)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfda_edge.data.training_images import TrainingBatch, TrainingImages
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.checkpoint import save_model
@@ -101,16 +102,21 @@ class Trainer:
             model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.next_step = 0
+        self._coming: dict[int, TrainingBatch] = {}
 
-    def step(self, images: Tensor, labels: Tensor) -> float:
-        """One step on uint8 images (N, 3, H, W) and labels (N, H, W); returns the loss.
+    def step(self, images: TrainingImages) -> float:
+        """One step on images chosen at random; returns the loss.
 
         All randomness comes from the seed and the step, so a resumed run is the same run.
         """
         recipe = self.recipe
-        torch.manual_seed(recipe.seed * 1_000_003 + self.next_step)
-        chosen = torch.randint(len(images), (recipe.batch_size,))
-        pictures, targets = self._batch(images[chosen], labels[chosen])
+        batch = self._coming.pop(self.next_step, None) or self._chosen(images, self.next_step)
+        if self.next_step + 1 < recipe.steps:
+            self._coming = {self.next_step + 1: self._chosen(images, self.next_step + 1)}
+        pair = batch.pair()
+        torch.manual_seed(self._seed(self.next_step))
+        torch.randint(len(images), (recipe.batch_size,))  # the choice's; augmentation follows it
+        pictures, targets = self._batch(*pair)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * learning_rate_factor(self.next_step, recipe)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -123,6 +129,15 @@ class Trainer:
         self.optimizer.step()
         self.next_step += 1
         return loss.item()
+
+    def _seed(self, step: int) -> int:
+        return self.recipe.seed * 1_000_003 + step
+
+    def _chosen(self, images: TrainingImages, step: int) -> TrainingBatch:
+        """A step's images, which are read while the step before runs."""
+        generator = torch.Generator().manual_seed(self._seed(step))
+        chosen = torch.randint(len(images), (self.recipe.batch_size,), generator=generator)
+        return images.ahead(chosen.tolist())
 
     def _batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         ignored = self.spec.label_space.ignore_index
@@ -157,14 +172,13 @@ class Trainer:
 
 
 def train(
-    trainer: Trainer, images: Tensor, labels: Tensor, out_dir: Path, *, progress: Progress = silent
+    trainer: Trainer, images: TrainingImages, out_dir: Path, *, progress: Progress = silent
 ) -> None:
     """Run the remaining steps; leaves ``model.safetensors``, ``model.json`` and ``metrics.jsonl``.
 
     Args:
         trainer: fresh, or resumed.
-        images: (N, 3, H, W) uint8 at the input size.
-        labels: (N, H, W) uint8.
+        images: labelled, at the input size.
         out_dir: exists; ``checkpoints/`` is made inside.
         progress: wraps the steps.
 
@@ -174,7 +188,7 @@ def train(
     recipe, checkpoint = trainer.recipe, checkpoint_path(out_dir)
     with open_metrics(out_dir, trainer.next_step) as metrics:
         for step in progress(range(trainer.next_step, recipe.steps)):
-            loss = trainer.step(images, labels)
+            loss = trainer.step(images)
             if not math.isfinite(loss):
                 raise RunError(f"the loss is {loss} at step {step}; try a lower learning_rate")
             metrics.write(json.dumps({"step": trainer.next_step, "loss": round(loss, 5)}) + "\n")

@@ -1,12 +1,16 @@
 import copy
 import itertools
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from user_network import coarse
 
+from sfda_edge.data.images import ImageSet, Sample
+from sfda_edge.data.training_images import TrainingImages
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.recipes.recipe import parse_recipe
 from sfda_edge.training.supervised import (
@@ -42,9 +46,23 @@ def data():
     return (labels * 80 + 20)[:, None].repeat(1, 3, 1, 1), labels
 
 
+def training_images(data, spec, **options):
+    """The images (N, 3, H, W) and labels (N, H, W), as a labelled set is read."""
+    samples = [
+        Sample(
+            f"{index}",
+            partial(np.ascontiguousarray, image.permute(1, 2, 0).numpy()),
+            partial(np.asarray, label_map.numpy()),
+        )
+        for index, (image, label_map) in enumerate(zip(*data, strict=True))
+    ]
+    images = ImageSet("grey", tuple(samples))
+    return TrainingImages(images, spec.label_space, spec.input_hw, **options)
+
+
 def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
     trainer = Trainer(tiny_model, tiny_spec, recipe(), CPU)
-    train(trainer, *data, tmp_path)
+    train(trainer, training_images(data, tiny_spec), tmp_path)
     tiny_model.eval()
     with torch.inference_mode():
         predicted = tiny_model(trainer.normalise(data[0])).argmax(1)
@@ -55,7 +73,8 @@ def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
 def test_a_network_that_answers_on_a_coarser_grid_learns(tmp_path, tiny_spec, data):
     torch.manual_seed(0)
     trainer = Trainer(coarse(3), tiny_spec, recipe(), CPU)
-    losses = [trainer.step(*data) for _ in range(30)]
+    images = training_images(data, tiny_spec)
+    losses = [trainer.step(images) for _ in range(30)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -65,16 +84,17 @@ def test_a_resumed_run_is_the_same_run(tmp_path, tiny_model, tiny_spec, data):
 
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
+    images = training_images(data, tiny_spec)
     whole = trainer()
-    train(whole, *data, tmp_path / "a")
+    train(whole, images, tmp_path / "a")
     first = trainer()
     for _ in range(17):
-        first.step(*data)
+        first.step(images)
         if first.next_step == 10:
             first.save(checkpoint_path(tmp_path / "b"))
     second = trainer()
     second.resume(checkpoint_path(tmp_path / "b"))
-    train(second, *data, tmp_path / "b")
+    train(second, images, tmp_path / "b")
     expected, found = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
@@ -112,8 +132,9 @@ def test_the_learning_rate_rises_then_falls_to_zero(schedule):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, tiny_model, tiny_spec, data):
     with torch.no_grad():
         tiny_model[3].bias.fill_(math.nan)
+    images = training_images(data, tiny_spec)
     with pytest.raises(RunError, match="the loss is nan at step 0"):
-        train(Trainer(tiny_model, tiny_spec, recipe(), CPU), *data, tmp_path)
+        train(Trainer(tiny_model, tiny_spec, recipe(), CPU), images, tmp_path)
 
 
 def test_half_precision_asks_for_a_gpu(tiny_model, tiny_spec):
