@@ -49,7 +49,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         help="espnetv2_s0.5|1.0|1.25|1.5|2.0, deeplabv3_resnet50, deeplabv2_resnet101, "
-        "segnet_vgg16, lite0_fpn, lite0_fpn_tiny, or package.module:function",
+        "segformer_b1, segformer_b2, segnet_vgg16, lite0_fpn, lite0_fpn_tiny, or "
+        "package.module:function",
     )
     group.add_argument(
         "--trust-model-code",

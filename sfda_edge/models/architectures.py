@@ -14,6 +14,7 @@ from sfda_edge.models.deeplabv2 import DeepLabV2
 from sfda_edge.models.deeplabv3 import DeepLabV3
 from sfda_edge.models.espnetv2 import ESPNetv2
 from sfda_edge.models.lite0_fpn import Lite0FPN
+from sfda_edge.models.segformer import B1, B2, SegFormer
 from sfda_edge.models.segnet import SegNet
 from sfda_edge.models.spec import IMAGENET_MEAN, IMAGENET_STD, PYTHON, Channels
 
@@ -61,6 +62,14 @@ MODELS: dict[str, Architecture] = {
     "deeplabv2_resnet101": Architecture(
         build=DeepLabV2, mean=_CAFFE_MEAN, std=_CAFFE_STD, bgr=True, feature_layer="layer4"
     ),
+    **{
+        name: Architecture(
+            build=partial(SegFormer, size=size),
+            feature_layer="decode_head.linear_c4",
+            view_unit=32,
+        )
+        for name, size in (("segformer_b1", B1), ("segformer_b2", B2))
+    },
     "segnet_vgg16": Architecture(build=SegNet, stride=32, feature_layer="encoder.4"),
     "lite0_fpn": Architecture(
         build=Lite0FPN, mean=_LITE_MEAN, std=_LITE_STD, feature_layer="encoder._blocks.15"

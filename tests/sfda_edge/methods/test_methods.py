@@ -235,7 +235,14 @@ def test_every_networks_feature_layer_is_its_deepest(name, three_classes):
     with torch.no_grad():
         model(torch.zeros(1, 3, 64, 96))
     hook.remove()
-    strides = {"espnetv2": 16, "deeplab": 8, "segnet": 16, "lite0_fpn_tiny": 16, "lite0_fpn": 32}
+    strides = {
+        "espnetv2": 16,
+        "deeplab": 8,
+        "segnet": 16,
+        "segformer": 32,
+        "lite0_fpn_tiny": 16,
+        "lite0_fpn": 32,
+    }
     stride = next(value for prefix, value in strides.items() if name.startswith(prefix))
     assert tuple(shapes[0][2:]) == (64 // stride, 96 // stride) or name.startswith("deeplabv2")
     assert shapes[0][1] >= 40
