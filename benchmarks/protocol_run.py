@@ -1,0 +1,123 @@
+"""The stages of a protocol: source model, adaptation, label maps for a server."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.protocol_file import Protocol
+from benchmarks.protocol_source import source_settings
+from benchmarks.server_export import write_server_labels
+from sfda_edge.adaptation.request import AdaptRequest
+from sfda_edge.adaptation.run import run_adaptation
+from sfda_edge.data.validation import Validation
+from sfda_edge.errors import RecipeError
+from sfda_edge.models.source_model import ModelRequest, describes_itself
+from sfda_edge.recipes.recipe import toml_value
+from sfda_edge.runs.directory import RUN_FILE, read_run
+from sfda_edge.runs.distributed import leave_group, rank
+from sfda_edge.runs.files import write_text
+from sfda_edge.training.run import TrainRequest, run_training
+
+logger = logging.getLogger(__name__)
+SOURCE_DIR, TRAIN_RECIPE = "source", "source.toml"
+
+
+def run_protocol(
+    protocol: Protocol, specs: dict[str, str], args: argparse.Namespace, out_dir: Path
+) -> dict[str, Any] | None:
+    """Run what is left of a protocol.
+
+    Args:
+        protocol: which.
+        specs: where each split is.
+        args: of the command line.
+        out_dir: holds a folder for each stage.
+
+    Returns:
+        What the adaptation's run directory records; None in all processes but the first, and where
+        nothing but the source model is wanted.
+
+    Raises:
+        RecipeError: several processes were started before there is a source model.
+    """
+    model = _source_model(protocol, specs, args, out_dir)
+    if args.source_only:
+        return None
+    adapted = out_dir / (args.method or "sfda")
+    if _state(adapted) != "finished":
+        run_adaptation(
+            AdaptRequest(
+                model=model,
+                images=specs[protocol.target],
+                method=args.method,
+                recipe=None if args.method else protocol.recipe_name,
+                overrides=tuple(args.overrides),
+                validation=Validation(specs[protocol.scored]),
+                out_dir=adapted,
+                device=args.device,
+                precision=args.precision,
+                resume=_state(adapted) == "running",
+                skip_bad=args.skip_bad,
+            )
+        )
+    first = rank() == 0
+    leave_group()
+    if not first:
+        return None
+    if args.test_export and protocol.test is not None:
+        write_server_labels(adapted, specs[protocol.test], out_dir / "test", args.device)
+    run = read_run(adapted)
+    return {**run["result"], "inputs": run["inputs"]}
+
+
+def _state(folder: Path) -> str:
+    return str(read_run(folder).get("state", "")) if (folder / RUN_FILE).exists() else ""
+
+
+def _source_model(
+    protocol: Protocol, specs: dict[str, str], args: argparse.Namespace, out_dir: Path
+) -> ModelRequest:
+    """The weights that were given, or the model that the first stage trains."""
+    wanted = protocol.model
+    if args.weights is not None and describes_itself(args.weights):
+        return ModelRequest(args.weights)
+    if args.weights is not None:
+        return ModelRequest(
+            args.weights,
+            architecture=wanted.name,
+            label_space=wanted.label_space,
+            size_hw=wanted.input_hw,
+            weights_key=args.weights_key,
+        )
+    folder = out_dir / SOURCE_DIR
+    if _state(folder) != "finished":
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RecipeError(
+                "several processes adapt, but one trains the source model: call it with "
+                "--source-only first, without torchrun"
+            )
+        _train_source(protocol, specs, args, out_dir)
+    return ModelRequest(folder)
+
+
+def _train_source(
+    protocol: Protocol, specs: dict[str, str], args: argparse.Namespace, out_dir: Path
+) -> None:
+    recipe = out_dir / TRAIN_RECIPE
+    lines = (f"{key} = {toml_value(value)}\n" for key, value in source_settings(protocol).items())
+    write_text(recipe, "".join(lines))
+    run_training(
+        TrainRequest(
+            recipe=str(recipe),
+            images=specs[protocol.source],
+            overrides=tuple(args.train_set),
+            out_dir=out_dir / SOURCE_DIR,
+            device=args.device,
+            resume=_state(out_dir / SOURCE_DIR) == "running",
+            skip_bad=args.skip_bad,
+        )
+    )

@@ -1,0 +1,48 @@
+"""Predicted label maps in the form that Cityscapes' server takes: labelIds at the image's size."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sfda_edge.data import open_images
+from sfda_edge.data.datasets.cityscapes import LABEL_IDS
+from sfda_edge.data.loading import read_all
+from sfda_edge.evaluation import Predictor
+from sfda_edge.models.source_model import ModelRequest, load_source
+from sfda_edge.runs.device import choose_device
+from sfda_edge.runs.files import write_atomically
+from sfda_edge.runs.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+
+def write_server_labels(run: Path, images_spec: str, out_dir: Path, device: str) -> None:
+    """Write ``CITY_SEQUENCE_FRAME.png`` for each image of Cityscapes; those that exist stay.
+
+    Args:
+        run: the run directory of an adapted model of the 19 classes.
+        images_spec: as ``open_images`` takes it.
+        out_dir: for the label maps.
+        device: as ``choose_device`` takes it.
+    """
+    source = load_source(ModelRequest(run))
+    predictor = Predictor(source.network, source.spec, choose_device(device))
+    images = open_images(images_spec)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    to_ids = np.array(LABEL_IDS, np.uint8)
+    bar = progress_bar("label maps for the server", len(images))
+    for loaded in bar(read_all(images, None)):
+        stem = Path(loaded.name).name.removesuffix("_leftImg8bit.png")
+        path = out_dir / f"{stem}.png"
+        if not path.exists():
+            _write(path, to_ids[predictor.label_map(loaded.image)])
+    logger.info("label maps for the server: %s", out_dir)
+
+
+def _write(path: Path, label_map: np.ndarray) -> None:
+    picture = Image.fromarray(label_map)
+    write_atomically(path, lambda part: picture.save(part, "PNG"))
