@@ -24,6 +24,7 @@ from benchmarks import (
     engines,
     graph,
     precisions,
+    protocol,
     shared_model,
     soak,
 )
@@ -49,6 +50,7 @@ PARSERS = {
     "python -m benchmarks.stream": stream_benchmark.build_parser,
     "python -m benchmarks.graph": graph.build_parser,
     "python -m benchmarks.precisions": precisions.build_parser,
+    "python -m benchmarks.protocol": protocol.build_parser,
     "python -m benchmarks.engines": engines.build_parser,
     "python -m benchmarks.before_after": before_after.build_parser,
     "python -m benchmarks.data_parallel": data_parallel.build_parser,
