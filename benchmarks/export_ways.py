@@ -1,4 +1,4 @@
-"""The three ways from a frame to a label map that ``benchmarks.graph`` times."""
+"""The ways from a frame to a label map that ``benchmarks.graph`` times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.hardware import machine_record
 from benchmarks.timing import time_in_turn
+from export.graph.blocked_prelu import with_blocked_prelu
 from export.graph.deploy import DeployModel
 from export.graph.to_onnx import export_graph
 from runtime.backends.ort_session import open_session
@@ -26,7 +27,7 @@ Segment = Callable[[np.ndarray], np.ndarray]
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Export three ways, time them in turn, and compare their label maps."""
+    """Export each way, time them in turn, and compare their label maps."""
     source = load_source(ModelRequest(args.weights))
     frames = _frames(args.source, source.spec.input_hw)
     machine = machine_record()
@@ -70,10 +71,12 @@ def _ways(source: LoadedModel, num_threads: int) -> dict[str, tuple[onnx.ModelPr
     frame = torch.zeros((1, height, width, 3), dtype=torch.uint8)
     bare = export_graph(source.network, torch.zeros(1, 3, height, width), translations={})
     plain = export_graph(deploy, frame, translations={})
-    ours = export_graph(deploy, frame)
+    with_prelu = export_graph(deploy, frame)
+    ours = with_blocked_prelu(with_prelu)
     return {
         "network + numpy": (bare, _with_numpy(_runner(bare, num_threads), spec)),
         "plain graph": (plain, _whole(_runner(plain, num_threads))),
+        "our graph, PReLU as it is": (with_prelu, _whole(_runner(with_prelu, num_threads))),
         "our graph": (ours, _whole(_runner(ours, num_threads))),
     }
 

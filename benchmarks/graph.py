@@ -1,11 +1,12 @@
 """python -m benchmarks.graph: our export against the plain one, in ONNX Runtime, in one run.
 
-Three ways from a uint8 frame to a label map, timed in turn on the same frames:
+Four ways from a uint8 frame to a label map, timed in turn on the same frames:
 
 - ``network + numpy``: torch.onnx.export of the bare network; NumPy normalises, joins classes and
   arg-maxes, as most deployment scripts do;
 - ``plain graph``: torch's own export of the whole way, uint8 in and out;
-- ``our graph``: the same with the pooling written as ours is.
+- ``our graph, PReLU as it is``: the same with the pooling written as ours is;
+- ``our graph``: as bundles for the CPU are, with PReLU in other operators.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ def text(record: dict[str, Any]) -> str:
     """The record for a terminal."""
     ours = record["ways"]["our graph"]["p50_ms"]
     titles = f"{'nodes':>6}{'MB':>7}{'p50 ms':>9}{'p99 ms':>9}{'x ours':>8}{'same labels':>13}"
-    lines = [record["model"], f"{'':<18}{titles}"]
+    lines = [record["model"], f"{'':<27}{titles}"]
     for name, row in record["ways"].items():
         lines.append(
-            f"{name:<18}{row['nodes']:>6}{row['bytes'] / 1e6:>7.1f}{row['p50_ms']:>9.2f}"
+            f"{name:<27}{row['nodes']:>6}{row['bytes'] / 1e6:>7.1f}{row['p50_ms']:>9.2f}"
             f"{row['p99_ms']:>9.2f}{row['p50_ms'] / ours:>8.2f}"
             f"{100 * row['agreement_with_ours']:>11.3f} %"
         )

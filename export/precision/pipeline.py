@@ -14,6 +14,7 @@ from export.errors import ParityError
 from export.gate.parity import require
 from export.gate.reference import Reference
 from export.gate.report import ParityReport
+from export.graph.blocked_prelu import with_blocked_prelu
 from export.graph.deploy import DeployModel
 from export.graph.ort_session import GraphSession
 from export.graph.simplify import simplified
@@ -35,7 +36,7 @@ ADVICE = (
 
 
 def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelProto:
-    """The graph of a model, simplified.
+    """The graph of a model, simplified; of a CPU that runs it so, with PReLU in other operators.
 
     Raises:
         ExportError: torch cannot export it.
@@ -51,7 +52,9 @@ def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelP
         profile=request.profile,
         dynamic_batch=request.dynamic_batch,
     )
-    return simplified(graph)
+    graph = simplified(graph)
+    runs_on_cpu = request.profile.engine is None and request.precision == "fp32"
+    return with_blocked_prelu(graph) if runs_on_cpu else graph
 
 
 def with_full_labels(request: ExportRequest) -> onnx.ModelProto:
