@@ -29,12 +29,14 @@ class ConfusionMatrix:
 
     Attributes:
         counts: (C, C) int64; row: label, column: prediction.
+        ignored: pixels that were not counted, their label being ignored.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORED) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.counts = np.zeros((num_classes, num_classes), np.int64)
+        self.ignored = 0
 
     def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
         """Count one or more label maps of one shape.
@@ -52,6 +54,7 @@ class ConfusionMatrix:
                 raise ValueError(f"{what} {values.max()} is outside the {self.num_classes} classes")
         pairs = np.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
         self.counts += pairs.reshape(self.num_classes, self.num_classes)
+        self.ignored += labels.size - truth.size
 
     def scores(self) -> Scores:
         """IoU of each class, their mean, and pixel accuracy."""

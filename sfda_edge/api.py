@@ -14,11 +14,11 @@ from runtime.bundle.labels import LabelSpace
 from sfda_edge.adaptation.request import AdaptRequest, Run
 from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data import ImageSource, open_images
+from sfda_edge.data.relabel import with_label_classes
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import CheckpointError
 from sfda_edge.evaluation import Evaluation, Predictor
 from sfda_edge.evaluation import evaluate as evaluate_predictor
-from sfda_edge.labels.label_spaces import label_space as named_label_space
 from sfda_edge.labels.label_spaces import spread_colours
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, load_source
 from sfda_edge.models.spec import Channels
@@ -110,6 +110,7 @@ def adapt(
     selection: SelectionConfig | None = None,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
+    validation_classes: str | LabelSpace | None = None,
     source_validation: ImageSource | None = None,
     source_validation_labels: str | Path | None = None,
     out_dir: str | Path | None = None,
@@ -132,6 +133,7 @@ def adapt(
         selection: constants of label-free selection.
         validation: labelled images to score before and after; not used for training.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        validation_classes: what these labels mean; None for the model's classes.
         source_validation: labelled images of the source domain: what the model forgets there.
         source_validation_labels: as ``validation_labels``.
         out_dir: the run directory, new; None for one in ``runs/``.
@@ -155,7 +157,7 @@ def adapt(
             recipe=recipe,
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             selection=selection or SelectionConfig(),
-            validation=_validation(validation, validation_labels),
+            validation=_validation(validation, validation_labels, validation_classes),
             source_validation=_validation(source_validation, source_validation_labels),
             out_dir=None if out_dir is None else Path(out_dir),
             device=device,
@@ -198,10 +200,7 @@ def evaluate(
     loaded = load_model(model, **model_options)
     found = open_images(PACKAGED_CLIP if images is None else images, _optional_path(labels))
     if label_classes is not None:
-        space = label_classes
-        if not isinstance(space, LabelSpace):
-            space = named_label_space(space)
-        found = replace(found, label_space=space)
+        found = with_label_classes(found, label_classes)
     sheet = SheetCollector(loaded.spec.output_space, len(found))
     if out_dir is not None:
         make_folder(Path(out_dir))
@@ -222,8 +221,12 @@ def evaluate(
 PACKAGED_CLIP = "streetsynth:clip"
 
 
-def _validation(images: ImageSource | None, labels: str | Path | None) -> Validation | None:
-    return None if images is None else Validation(images, _optional_path(labels))
+def _validation(
+    images: ImageSource | None,
+    labels: str | Path | None,
+    classes: str | LabelSpace | None = None,
+) -> Validation | None:
+    return None if images is None else Validation(images, _optional_path(labels), classes)
 
 
 def _optional_path(path: str | Path | None) -> Path | None:

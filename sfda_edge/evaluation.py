@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,10 @@ from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix, Scores
 from runtime.images import resize_image
 from sfda_edge.data.images import ImageSet
+from sfda_edge.data.label_doubts import LabelDoubts, require_classes
 from sfda_edge.data.loading import LoadedImage, read_outcomes, require_usable
 from sfda_edge.data.relabel import in_classes_of
+from sfda_edge.errors import CheckpointError
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.inference import (
     Normalise,
@@ -27,6 +30,8 @@ from sfda_edge.models.inference import (
 )
 from sfda_edge.runs.distributed import all_objects, local_share
 from sfda_edge.runs.progress import Progress, silent
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,12 @@ class Evaluation:
         return self.confusion.scores()
 
     @property
+    def ignored_share(self) -> float:
+        """Share of all pixels whose label is ignored, in [0, 1]."""
+        total = int(self.confusion.counts.sum()) + self.confusion.ignored
+        return self.confusion.ignored / total if total else 1.0
+
+    @property
     def miou(self) -> float:
         """Mean IoU over the classes, in [0, 1]."""
         return self.scores.miou
@@ -62,6 +73,7 @@ class Evaluation:
             "pixel_accuracy": _rounded(scores.pixel_accuracy),
             "iou": {name: _rounded(float(iou)) for name, iou in per_class},
             "num_images": self.num_images,
+            "ignored_share": round(self.ignored_share, 6),
             "confusion": self.confusion.counts.tolist(),
         }
 
@@ -72,6 +84,11 @@ class Evaluation:
         lines = [f"{name:<16}{100 * iou:6.1f}" for name, iou in rows]
         lines.append(f"{'mIoU':<16}{100 * scores.miou:6.1f}")
         lines.append(f"{'pixel accuracy':<16}{100 * scores.pixel_accuracy:6.1f}")
+        lines.append(f"{'ignored pixels':<16}{100 * self.ignored_share:6.1f}")
+        occurs = self.confusion.counts.sum(1) > 0
+        names = self.label_space.names
+        if absent := [name for name, found in zip(names, occurs, strict=True) if not found]:
+            lines.append(f"in no label map: {', '.join(absent)}")
         return "\n".join(lines)
 
 
@@ -84,9 +101,24 @@ class Predictor:
 
     Images are resized to the input size; class probabilities are mapped to the output classes,
     resized bilinearly to the image, and the most likely class is taken.
+
+    Args:
+        model: the network.
+        spec: what it expects and predicts.
+        device: where it runs.
+        allow_nonfinite: take predictions that are no finite numbers for some class, as of a source
+            model whose damage is to be measured.
     """
 
-    def __init__(self, model: nn.Module, spec: ModelSpec, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        device: torch.device,
+        *,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        self._allow_nonfinite = allow_nonfinite
         self.model = model.to(device).eval()
         self.spec, self.device = spec, device
         self.normalise = Normalise(spec).to(device)
@@ -95,9 +127,18 @@ class Predictor:
 
     @torch.no_grad()
     def label_map(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB → (H, W) uint8."""
+        """(H, W, 3) uint8 RGB → (H, W) uint8.
+
+        Raises:
+            CheckpointError: the network's output is not finite.
+        """
         small = torch.from_numpy(resize_image(image, self.spec.input_hw)).to(self.device)
         logits = main_output(self.model(self.normalise(small.permute(2, 0, 1)[None])))
+        if not self._allow_nonfinite and not logits.isfinite().all():
+            raise CheckpointError(
+                f"{self.spec.architecture} predicts values that are no finite numbers; are its "
+                "weights damaged?"
+            )
         probabilities = mapped_probabilities(enlarged(logits, self.spec.input_hw), self.matrix)
         full = functional.interpolate(
             probabilities, image.shape[:2], mode="bilinear", align_corners=False
@@ -133,12 +174,14 @@ def evaluate(
         observer: is called with each image and its prediction.
 
     Raises:
-        DataError: the images have no labels, or none of one of the model's classes, or are damaged.
+        DataError: the images have no labels, or none of one of the model's classes, or are damaged;
+            or the labels say nothing, as ``require_classes`` has it.
+        CheckpointError: the network's output is not finite.
     """
     space = predictor.spec.output_space
     images = in_classes_of(images, space)
     confusion = ConfusionMatrix(space.num_classes, space.ignore_index)
-    count, problems = 0, []
+    count, problems, doubts = 0, [], LabelDoubts(space.num_classes)
     share = replace(images, samples=tuple(local_share(images.samples)))
     for loaded in progress(read_outcomes(share.samples, space)):
         if isinstance(loaded, str):
@@ -146,9 +189,14 @@ def evaluate(
             continue
         label_map = predictor.label_map(loaded.image)
         confusion.update(loaded.label_map, label_map)
+        doubts.update(loaded.label_map, label_map)
         observer(loaded, label_map)
         count += 1
-    parts = all_objects((confusion.counts, count, problems))
-    require_usable([text for _, _, some in parts for text in some], len(images), skip_bad)
-    confusion.counts = sum(counts for counts, _, _ in parts)
-    return Evaluation(space, confusion, sum(count for _, count, _ in parts))
+    parts = all_objects((confusion.counts, confusion.ignored, count, problems))
+    require_usable([text for *_, some in parts for text in some], len(images), skip_bad)
+    confusion.counts = sum(counts for counts, *_ in parts)
+    confusion.ignored = sum(ignored for _, ignored, *_ in parts)
+    require_classes(space, confusion.counts.sum(1), confusion.ignored, images.title)
+    if doubt := doubts.text(confusion):
+        logger.warning("%s: %s", images.title, doubt)
+    return Evaluation(space, confusion, sum(count for _, _, count, _ in parts))

@@ -160,7 +160,7 @@ class _Measured:
 def _measured(prepared: Prepared, adaptation: Adaptation) -> _Measured:
     """In all processes: each scores its share, and networks may share batches."""
     task, views = adaptation.task, adaptation.views
-    before = Predictor(adaptation.original, task.spec, task.device)
+    before = Predictor(adaptation.original, task.spec, task.device, allow_nonfinite=True)
     after = Predictor(adaptation.method.model.eval(), task.spec, task.device)
     scores, source_scores = (
         _scores(before, after, images, skip_bad=prepared.request.skip_bad)

@@ -62,7 +62,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--label-space",
         metavar="NAME|FILE",
         help="the network's outputs: cityscapes, cityscapes20, cityscapes16, cityscapes13, camvid, "
-        "densepass13, stanford2d3d, stanford2d3d8, endovis4, binary or a .toml file",
+        "densepass13, stanford2d3d, stanford2d3d8, endovis4, endovis17, endovis18, binary or a "
+        ".toml file",
     )
     space.add_argument(
         "--binary",
@@ -123,6 +124,11 @@ def add_validation_flags(
         metavar="DIR",
         help=f"label images named as those of {flag}, for a plain folder or a video",
     )
+    parser.add_argument(
+        f"{flag}-classes",
+        metavar="NAME|FILE",
+        help="what these labels mean (default: the model's classes)",
+    )
 
 
 def add_run_flags(parser: argparse.ArgumentParser, resume: str) -> None:
@@ -178,12 +184,13 @@ def validation(args: argparse.Namespace, flag: str = "--validation") -> Validati
     from sfda_edge.data.validation import Validation
 
     name = flag.lstrip("-").replace("-", "_")
-    images, labels = getattr(args, name), getattr(args, f"{name}_labels")
+    images, labels, classes = (getattr(args, f"{name}{end}") for end in ("", "_labels", "_classes"))
     if images is None:
-        if labels is not None:
-            raise SfdaEdgeError(f"{flag}-labels needs {flag} IMAGES")
+        for end, given in (("labels", labels), ("classes", classes)):
+            if given is not None:
+                raise SfdaEdgeError(f"{flag}-{end} needs {flag} IMAGES")
         return None
-    return Validation(images, labels)
+    return Validation(images, labels, classes)
 
 
 def require_out_to_resume(args: argparse.Namespace) -> None:

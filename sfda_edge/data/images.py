@@ -85,8 +85,11 @@ def checked_label_map(sample: Sample, image: np.ndarray, space: LabelSpace) -> n
         raise DataError(f"{sample.name} has no label map")
     label_map = sample.label_map()
     if label_map.shape != image.shape[:2]:
+        swapped = label_map.shape == image.shape[1::-1] and image.shape[0] != image.shape[1]
+        advice = "; does the image have an EXIF tag that turns it?" if swapped else ""
         raise DataError(
             f"{sample.name}: the label map is {_size(label_map)} but the image {_size(image)}"
+            f"{advice}"
         )
     require_known(sample.name, label_map, space)
     return np.where(label_map == IGNORED, np.uint8(space.ignore_index), label_map)
@@ -107,10 +110,12 @@ def require_known(name: str, label_map: np.ndarray, space: LabelSpace) -> None:
     ignored = np.isin(found, (space.ignore_index, IGNORED))
     foreign = found[(found >= space.num_classes) & ~ignored]
     if foreign.size:
+        one_more = foreign.tolist() == [space.num_classes]
+        advice = "; do they begin at 1? Name the classes of the labels, too" if one_more else ""
         raise DataError(
             f"{name}: label {', '.join(map(str, foreign[:5]))} is outside the "
             f"{space.num_classes} classes (ignored: {ignored_labels(space)}); they are expected "
-            "to be numbers of these classes"
+            f"to be numbers of these classes{advice}"
         )
 
 

@@ -13,6 +13,7 @@ from runtime.bundle.labels import LabelSpace
 from sfda_edge.data.images import ImageSet, Reader, Sample, require_known
 from sfda_edge.errors import DataError
 from sfda_edge.labels.class_map import ClassMap, packaged_class_map
+from sfda_edge.labels.label_spaces import label_space
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
         )
     groups = tuple((own.names.index(name),) for name in space.names)
     return _through(images, own, ClassMap(space, groups))
+
+
+def with_label_classes(images: ImageSet, classes: str | LabelSpace) -> ImageSet:
+    """The images with labels that mean what the caller says: a label space, its name, or a file."""
+    space = classes if isinstance(classes, LabelSpace) else label_space(classes)
+    return replace(images, label_space=space)
 
 
 def _through(images: ImageSet, own: LabelSpace, joined: ClassMap) -> ImageSet:

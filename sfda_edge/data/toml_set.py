@@ -33,8 +33,8 @@ def open_toml_set(path: Path) -> ImageSet:
 
     Label maps have the classes' numbers in their order, unless ``[numbers]`` gives each class a
     list of them, or ``[colours]`` a list of colours. ``ignored`` is a list of the same kind; 255
-    is ignored always. A number or colour that is in none of them is an error. ``palette`` is what
-    classes are drawn in.
+    is ignored unless a class has it. A number or colour that is in none of them is an error.
+    ``palette`` is what classes are drawn in.
 
     Raises:
         DataError: the file describes no data set, nothing of it is there, or labels are missing.
@@ -104,8 +104,8 @@ def _reader(content: Mapping[str, Any], space: LabelSpace) -> LabelReader:
     numbers = {index: index for index in range(space.num_classes)}
     if "numbers" in content:
         numbers = _by_class(content["numbers"], "numbers", space, _number)
-    skipped = dict.fromkeys([IGNORED, *_list(ignored, "ignored", _number)], IGNORED)
-    return _by_listed_number(numbers | skipped)
+    skipped = dict.fromkeys(_list(ignored, "ignored", _number), IGNORED)
+    return _by_listed_number({IGNORED: IGNORED} | numbers | skipped)
 
 
 def _by_class(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.data import ImageSet, ImageSource, open_images
+from sfda_edge.data.label_doubts import require_classes
 from sfda_edge.data.loading import read_all
-from sfda_edge.data.relabel import in_classes_of
-from sfda_edge.errors import DataError
+from sfda_edge.data.relabel import in_classes_of, with_label_classes
 from sfda_edge.runs.progress import Progress, silent
 
 
@@ -20,10 +22,12 @@ class Validation:
     Attributes:
         images: as ``open_images`` takes them.
         labels_dir: index images named as the images, for a plain folder or a video.
+        label_classes: what the labels mean; None for the model's classes, or the data set's.
     """
 
     images: ImageSource
     labels_dir: Path | None = None
+    label_classes: str | LabelSpace | None = None
 
     def open(self, space: LabelSpace) -> ImageSet:
         """The images, with labels in a model's classes.
@@ -31,7 +35,10 @@ class Validation:
         Raises:
             DataError: there is nothing there, or no labels, or not of these classes.
         """
-        return in_classes_of(open_images(self.images, self.labels_dir), space)
+        images = open_images(self.images, self.labels_dir)
+        if self.label_classes is not None:
+            images = with_label_classes(images, self.label_classes)
+        return in_classes_of(images, space)
 
     def open_checked(
         self, space: LabelSpace, *, skip_bad: bool = False, progress: Progress = silent
@@ -44,12 +51,15 @@ class Validation:
             progress: wraps the images.
 
         Raises:
-            DataError: as ``open``; or samples are damaged, or no pixel is labelled.
+            DataError: as ``open``; or samples are damaged, or labels say nothing, as
+                ``require_classes`` has it.
         """
         images = self.open(space)
-        labelled = False
+        pixels = np.zeros(256, np.int64)
         for loaded in progress(read_all(images, space, skip_bad)):
-            labelled |= bool((loaded.label_map != space.ignore_index).any())
-        if not labelled:
-            raise DataError(f"{images.title}: no pixel has a label that the model knows")
+            assert loaded.label_map is not None
+            pixels += np.bincount(loaded.label_map.ravel(), minlength=256)
+        of_classes = pixels[: space.num_classes]
+        ignored = int(pixels.sum() - of_classes.sum())
+        require_classes(space, of_classes, ignored, images.title)
         return images

@@ -85,6 +85,7 @@ def load_weights(model: nn.Module, path: Path, what: str, *, key: str | None = N
     state = {**counters, **_by_other_names(expected, state), **state}
     if problem := _misfit(expected, state):
         raise CheckpointError(f"{path} does not fit {what}:\n{problem}")
+    _require_floating_point(path, expected, state)
     model.load_state_dict(state)
 
 
@@ -97,6 +98,27 @@ def _by_other_names(expected: Mapping[str, Tensor], found: dict[str, Tensor]) ->
     }
     places = {key: (tensor.data_ptr(), tensor.shape) for key, tensor in expected.items()}
     return {key: found[names[place]] for key, place in places.items() if place in names}
+
+
+def _require_floating_point(
+    path: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> None:
+    """Reject numbers without their scale: torch would copy them as they are.
+
+    Raises:
+        CheckpointError: a floating-point weight of the network is of whole numbers in the file.
+    """
+    whole = [
+        name
+        for name, value in expected.items()
+        if value.is_floating_point() and not state[name].is_floating_point()
+    ]
+    if whole:
+        kind = str(state[whole[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{path}: {len(whole)} weights are {kind}, such as {whole[0]}, where the network has "
+            "floating-point numbers. Give the weights from before the quantisation"
+        )
 
 
 def _misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

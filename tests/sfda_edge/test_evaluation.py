@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -11,7 +12,7 @@ from sfda_edge.data import ImageSet, open_images
 from sfda_edge.data.folder import open_folder
 from sfda_edge.data.images import Sample
 from sfda_edge.data.relabel import in_classes_of
-from sfda_edge.errors import DataError
+from sfda_edge.errors import CheckpointError, DataError
 from sfda_edge.evaluation import Predictor, evaluate
 from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import LABEL_SPACES
@@ -119,3 +120,31 @@ def test_labels_of_other_classes_are_an_error_that_names_the_map(raw_spec):
     spec = replace(raw_spec, label_space=other)
     with pytest.raises(DataError, match=r"predicts 3 classes.*have 11.*without boat; --map"):
         evaluate(Predictor(GreyReader(), spec, CPU), open_images("streetsynth:source"))
+
+
+def test_predictions_that_are_no_numbers_are_an_error(labelled_folder, three_classes):
+    """And not the first class; what a damaged source predicts can be measured all the same."""
+    model = nn.Conv2d(3, 3, 1)
+    nn.init.constant_(model.bias, float("nan"))
+    spec = ModelSpec("user_network:build", three_classes, (32, 64))
+    images = open_images(labelled_folder / "images", labelled_folder / "labels")
+    with pytest.raises(CheckpointError, match="are its weights damaged"):
+        evaluate(Predictor(model, spec, torch.device("cpu")), images)
+    predictor = Predictor(model, spec, torch.device("cpu"), allow_nonfinite=True)
+    assert evaluate(predictor, images).num_images == 6
+
+
+def test_ignored_pixels_and_absent_classes_are_said(labelled_folder, three_classes):
+    for path in (labelled_folder / "labels").glob("*.png"):
+        labels = np.asarray(Image.open(path)).copy()
+        labels[labels == 2] = 1
+        labels[: len(labels) // 4] = 255
+        Image.fromarray(labels).save(path)
+    spec = ModelSpec("user_network:build", three_classes, (32, 64))
+    images = open_images(labelled_folder / "images", labelled_folder / "labels")
+    found = evaluate(Predictor(nn.Conv2d(3, 3, 1), spec, torch.device("cpu")), images)
+    labels = [np.asarray(Image.open(path)) for path in (labelled_folder / "labels").glob("*.png")]
+    expected = sum((one == 255).sum() for one in labels) / sum(one.size for one in labels)
+    assert found.ignored_share == pytest.approx(expected)
+    assert found.record()["ignored_share"] == pytest.approx(expected, abs=1e-6)
+    assert f"in no label map: {three_classes.names[2]}" in found.text()

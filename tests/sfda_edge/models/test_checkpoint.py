@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ from user_network import build
 
 from sfda_edge.errors import CheckpointError, RunError
 from sfda_edge.models import ModelSpec, build_model
-from sfda_edge.models.checkpoint import load_model, read_spec, save_model
+from sfda_edge.models.checkpoint import load_model, load_weights, read_spec, save_model
 from sfda_edge.models.weights_file import read_weights
 
 
@@ -101,6 +102,19 @@ def test_a_file_without_tensors_is_an_error(tmp_path, tiny_spec, content):
 def test_a_missing_file_is_an_error(tmp_path, tiny_spec):
     with pytest.raises(CheckpointError, match="does not exist"):
         load_model(tmp_path / "a.pth", tiny_spec)
+
+
+def test_weights_of_whole_numbers_are_no_source_model(tmp_path, tiny_model, tiny_spec):
+    """Quantised ones have lost their scale; half precision and the counters of batches have not."""
+    state = tiny_model.state_dict()
+    for dtype in (torch.int8, torch.uint8, torch.int64, torch.bool):
+        quantised = {k: v.to(dtype) if k == "0.weight" else v for k, v in state.items()}
+        torch.save(quantised, tmp_path / "whole.pt")
+        with pytest.raises(CheckpointError, match=r"1 weights are .*, such as 0\.weight"):
+            load_weights(copy.deepcopy(tiny_model), tmp_path / "whole.pt", "the network")
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(half, tmp_path / "half.pt")
+    load_weights(copy.deepcopy(tiny_model), tmp_path / "half.pt", "the network")
 
 
 def test_torchvisions_auxiliary_head_is_left_out(tmp_path, three_classes):
