@@ -25,6 +25,7 @@ from benchmarks import (
     graph,
     precisions,
     protocol,
+    scale,
     shared_model,
     soak,
 )
@@ -57,6 +58,7 @@ PARSERS = {
     "python -m benchmarks.device_check": device_check.build_parser,
     "python -m benchmarks.efficiency": efficiency.build_parser,
     "python -m benchmarks.shared_model": shared_model.build_parser,
+    "python -m benchmarks.scale": scale.build_parser,
     "python -m benchmarks.soak": soak.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,
 }
