@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.protocol_file import Protocol, load_protocol, protocol_names
 from benchmarks.protocol_table import protocol_table
 from benchmarks.records import write_record
+from runtime.arguments import size_hw
 from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_error, print_result, start_log, start_output
 from sfda_edge.errors import DataError, SfdaEdgeError
@@ -40,6 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a trained source model")
     parser.add_argument("--weights-key", metavar="KEY", help="of a file of several sets of weights")
+    parser.add_argument(
+        "--size", type=size_hw, metavar="WxH", help="input size of adaptation and scoring"
+    )
     parser.add_argument("--method", metavar="NAME", help="another method, with its own recipe")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument(

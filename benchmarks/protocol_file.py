@@ -53,6 +53,8 @@ class Protocol:
         source, target, scored: ``DATASET/SPLIT`` of the source's training, of the images that are
             adapted to, and of those that are scored.
         test: of images whose labels a server holds back; None for none.
+        source_input_hw: what the source model is trained at, where its images have another shape
+            than the target's; None for the recipe's input size.
         means: beside the mean over all classes.
         published: the figures.
     """
@@ -62,6 +64,7 @@ class Protocol:
     target: str
     scored: str
     test: str | None = None
+    source_input_hw: tuple[int, int] | None = None
     means: tuple[Mean, ...] = ()
     published: Published = field(default_factory=Published)
 

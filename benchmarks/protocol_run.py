@@ -83,14 +83,15 @@ def _source_model(
 ) -> ModelRequest:
     """The weights that were given, or the model that the first stage trains."""
     wanted = protocol.model
+    size_hw = args.size or wanted.input_hw
     if args.weights is not None and describes_itself(args.weights):
-        return ModelRequest(args.weights)
+        return ModelRequest(args.weights, size_hw=size_hw)
     if args.weights is not None:
         return ModelRequest(
             args.weights,
             architecture=wanted.name,
             label_space=wanted.label_space,
-            size_hw=wanted.input_hw,
+            size_hw=size_hw,
             weights_key=args.weights_key,
         )
     folder = out_dir / SOURCE_DIR
@@ -101,7 +102,7 @@ def _source_model(
                 "--source-only first, without torchrun"
             )
         _train_source(protocol, specs, args, out_dir)
-    return ModelRequest(folder)
+    return ModelRequest(folder, size_hw=size_hw)
 
 
 def _train_source(

@@ -18,7 +18,7 @@ def source_settings(protocol: Protocol) -> dict[str, Any]:
     return {
         "model": model.name,
         "label_space": model.label_space,
-        "input_hw": list(model.input_hw or ()),
+        "input_hw": list(protocol.source_input_hw or model.input_hw or ()),
         "steps": SOURCE_STEPS,
     }
 

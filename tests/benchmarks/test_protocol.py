@@ -25,7 +25,7 @@ from sfda_edge.recipes.recipe import recipe_names
 # A step of everything, on images of 64x32.
 QUICK = ["--train-set", "steps=1", "--train-set", "batch_size=2", "--train-set", "input_hw=[32,64]"]
 QUICK += ["--set", "steps=1", "--set", "batch_size=2", "--set", "fake_hw=[32,64]"]
-QUICK += ["--set", "patches_per_side=2"]
+QUICK += ["--set", "patches_per_side=2", "--size", "64x32"]
 TINY = ["--train-set", "model=lite0_fpn_tiny"]
 
 
@@ -133,7 +133,7 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     assert weights.stat().st_mtime_ns == trained
     assert (out / "sfda" / "run.json").stat().st_mtime_ns == first
     # Another method has a folder of its own, beside.
-    arguments = arguments[: arguments.index("--set")] + TINY
+    arguments = arguments[: arguments.index("--set")] + TINY + ["--size", "64x32"]
     assert protocol.main([*arguments, "--method", "bn"]) == 0
     assert json.loads((out / "bn" / "run.json").read_text())["state"] == "finished"
 
