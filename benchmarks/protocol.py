@@ -18,6 +18,8 @@ from benchmarks.records import write_record
 from runtime.arguments import size_hw
 from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_error, print_result, start_log, start_output
+from sfda_edge.data.datasets import DATASETS
+from sfda_edge.data.datasets.opening import find_split, missing_labels_text
 from sfda_edge.errors import DataError, SfdaEdgeError
 
 
@@ -65,8 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _named_folder(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
-    if not folder:
-        raise argparse.ArgumentTypeError(f"expected NAME=DIR, got '{text}'")
+    if not folder or name not in DATASETS:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=DIR with a NAME of {', '.join(DATASETS)}, got '{text}'"
+        )
     return name, Path(folder)
 
 
@@ -84,13 +88,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.source_only and args.weights is not None:
+        raise DataError(
+            "--source-only trains a source model, and --weights is one: give one of both"
+        )
     protocol = load_protocol(args.name)
     specs = {split: _spec(split, args) for split in _splits(protocol, args)}
     if args.dry_run:
         from benchmarks.protocol_cost import cost_text
 
-        print_result(cost_text(protocol, specs, args))
-        return 0
+        text, complete = cost_text(protocol, specs, args)
+        print_result(text)
+        return 0 if complete else 1
     _require_data(protocol, specs)
     from benchmarks.protocol_run import run_protocol
 
@@ -98,7 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     result = run_protocol(protocol, specs, args, out_dir)
     if result is None:
         return 0
-    write_record(out_dir / "protocol.json", {"protocol": args.name, **result})
+    method = args.method or "sfda"
+    write_record(out_dir / f"{method}.json", {"protocol": args.name, "method": method, **result})
     print_result(protocol_table(protocol, *result["validation"]))
     print_result(f"{result['num_images']} target images; returned: {result['returned']}; {out_dir}")
     return 0
@@ -128,17 +138,19 @@ def _spec(split: str, args: argparse.Namespace) -> str:
 
 
 def _require_data(protocol: Protocol, specs: dict[str, str]) -> None:
-    """Open every split before hours of work.
+    """Look for every split before hours of work.
 
     Raises:
         DataError: one is not there, or has no labels where they are needed.
     """
-    from sfda_edge.data import open_images
-
     for split, spec in specs.items():
-        images = open_images(spec)
-        if split in (protocol.source, protocol.scored) and not images.labelled:
-            raise DataError(f"{spec} has no labels")
+        name, _, where = spec.partition(":")
+        found = find_split(DATASETS[name], where)
+        if split in (protocol.source, protocol.scored):
+            if found.without_labels:
+                raise DataError(f"{spec}: {missing_labels_text(found)}")
+            if not any(sample.label_map for sample in found.samples):
+                raise DataError(f"{spec} has no labels; {found.label_template} was expected")
 
 
 if __name__ == "__main__":

@@ -28,56 +28,64 @@ SPEED_FILE = Path(__file__).parent / "results" / "adaptation-speed.json"
 _COPIES = 6  # of the weights on disk: source, adapted, two checkpoints with the optimizers' moments
 
 
-def cost_text(protocol: Protocol, specs: dict[str, str], args: argparse.Namespace) -> str:
-    """Lines for people: rough figures, from the training step of one image on this device."""
+def cost_text(
+    protocol: Protocol, specs: dict[str, str], args: argparse.Namespace
+) -> tuple[str, bool]:
+    """Lines for people, and whether all data is there.
+
+    The figures are rough: from the training step of one image on this device. Reading every image
+    once, before the first step, comes on top.
+    """
     there = {split: _num_images(spec) for split, spec in specs.items()}
-    lines = [_there_text(split, number) for split, number in there.items()]
-    model, spec = _network(protocol)
-    seconds, memory_bytes = _one_image(model, spec, choose_device(args.device))
-    train = source_recipe(protocol, tuple(args.train_set))
+    lines = [
+        f"{split:<28} {number} of {_official(split)} images, {specs[split]}"
+        for split, number in there.items()
+    ]
+    device, train = choose_device(args.device), source_recipe(protocol, tuple(args.train_set))
     if args.weights is None:
-        source_s = seconds * train.steps * train.batch_size
-        lines.append(
-            f"source model  {_duration(source_s)}: {train.steps} x {train.batch_size} images"
-        )
+        seconds, _ = _one_image(*_network(protocol, train.input_hw), device)
+        source_s = _duration(seconds * train.steps * train.batch_size)
+        lines.append(f"source model  {source_s}: {train.steps} x {train.batch_size} images")
+    model, spec = _network(protocol, args.size or protocol.model.input_hw)
+    seconds, memory_bytes = _one_image(model, spec, device)
     method, recipe = load_method_recipe(
         None if args.method else protocol.recipe_name, args.method, tuple(args.overrides)
     )
     steps, batch = getattr(recipe, "steps", 0), getattr(recipe, "batch_size", 0)
     adapt_s = seconds * steps * batch / _relative_speed(method)
-    lines.append(f"{method:<13} {_duration(adapt_s)}: {steps} x {batch} images")
-    lines.append(
-        f"memory        {memory_bytes / 1e9:.1f} GB with one image; features grow with the batch"
-    )
     disk = _disk_bytes(model, spec, method, there[protocol.target])
-    lines.append(f"disk          {disk / 1e9:.1f} GB")
-    return "\n".join(lines)
+    lines += [
+        f"{method:<13} {_duration(adapt_s)}: {steps} x {batch} images",
+        f"memory        {memory_bytes / 1e9:.1f} GB with one image; features grow with the batch",
+        f"disk          {disk / 1e9:.1f} GB",
+    ]
+    return "\n".join(lines), all(there[split] >= _official(split) for split in there)
 
 
 def _num_images(spec: str) -> int:
     name, _, where = spec.partition(":")
     try:
-        return len(find_split(DATASETS[name], where).samples)
+        found = find_split(DATASETS[name], where)
     except DataError:
         return 0
+    return len(found.samples) + len(found.left_out)
 
 
-def _there_text(split: str, number: int) -> str:
+def _official(split: str) -> int:
     name, _, part = split.partition("/")
-    official = DATASETS[name].splits[part].num_images
-    return f"{split:<28} {number} of {official} images"
+    return DATASETS[name].splits[part].num_images or 0
 
 
-def _network(protocol: Protocol) -> tuple[nn.Module, ModelSpec]:
+def _network(protocol: Protocol, input_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelSpec]:
     wanted = protocol.model
     assert wanted.name
     assert wanted.label_space
-    assert wanted.input_hw
+    assert input_hw
     found = architecture(wanted.name)
     spec = ModelSpec(
         wanted.name,
         label_space(wanted.label_space),
-        wanted.input_hw,
+        input_hw,
         mean=found.mean,
         std=found.std,
         bgr=found.bgr,

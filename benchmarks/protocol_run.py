@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from benchmarks.protocol_file import Protocol
 from benchmarks.protocol_source import source_settings
 from benchmarks.server_export import write_server_labels
+from runtime.files import read_text
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data.validation import Validation
@@ -18,7 +20,7 @@ from sfda_edge.errors import RecipeError
 from sfda_edge.models.source_model import ModelRequest, describes_itself
 from sfda_edge.recipes.recipe import toml_value
 from sfda_edge.runs.directory import RUN_FILE, read_run
-from sfda_edge.runs.distributed import leave_group, rank
+from sfda_edge.runs.distributed import leave_group
 from sfda_edge.runs.files import write_text
 from sfda_edge.training.run import TrainRequest, run_training
 
@@ -48,6 +50,16 @@ def run_protocol(
     if args.source_only:
         return None
     adapted = out_dir / (args.method or "sfda")
+    asked = {
+        "source": str(args.weights or "trained here"),
+        "weights_key": args.weights_key,
+        "images": specs[protocol.target],
+        "scored": specs[protocol.scored],
+        "size": args.size,
+        "set": args.overrides,
+        "precision": args.precision,
+    }
+    _require_same(adapted, asked)
     if _state(adapted) != "finished":
         run_adaptation(
             AdaptRequest(
@@ -64,14 +76,39 @@ def run_protocol(
                 skip_bad=args.skip_bad,
             )
         )
-    first = rank() == 0
     leave_group()
-    if not first:
+    if not _is_first():
         return None
     if args.test_export and protocol.test is not None:
-        write_server_labels(adapted, specs[protocol.test], out_dir / "test", args.device)
+        test_dir = adapted.with_name(f"{adapted.name}-test")
+        write_server_labels(adapted, specs[protocol.test], test_dir, args)
     run = read_run(adapted)
     return {**run["result"], "inputs": run["inputs"]}
+
+
+def _is_first() -> bool:
+    """Of the processes that torchrun started; a finished protocol starts no process group."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _require_same(folder: Path, asked: dict[str, Any]) -> None:
+    """Let a stage go on, or be taken as it is, for the arguments that it was begun with alone.
+
+    Raises:
+        RecipeError: it was begun with others.
+    """
+    path = folder.with_name(f"{folder.name}.asked.json")
+    asked = json.loads(json.dumps(asked))
+    if not path.exists() or not _state(folder):
+        if _is_first():
+            write_text(path, json.dumps(asked, indent=1) + "\n")
+        return
+    before = json.loads(read_text(path))
+    if different := [key for key in asked if before.get(key) != asked[key]]:
+        raise RecipeError(
+            f"{folder} was made with another {', '.join(different)}; choose another --out, or "
+            f"remove {folder.name} and {path.name}"
+        )
 
 
 def _state(folder: Path) -> str:
@@ -95,6 +132,7 @@ def _source_model(
             weights_key=args.weights_key,
         )
     folder = out_dir / SOURCE_DIR
+    _require_same(folder, {"images": specs[protocol.source], "train_set": args.train_set})
     if _state(folder) != "finished":
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RecipeError(

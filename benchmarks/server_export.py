@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -20,22 +21,24 @@ from sfda_edge.runs.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 
-def write_server_labels(run: Path, images_spec: str, out_dir: Path, device: str) -> None:
+def write_server_labels(
+    run: Path, images_spec: str, out_dir: Path, args: argparse.Namespace
+) -> None:
     """Write ``CITY_SEQUENCE_FRAME.png`` for each image of Cityscapes; those that exist stay.
 
     Args:
         run: the run directory of an adapted model of the 19 classes.
         images_spec: as ``open_images`` takes it.
         out_dir: for the label maps.
-        device: as ``choose_device`` takes it.
+        args: of the command line: device, and whether damaged images are left out.
     """
     source = load_source(ModelRequest(run))
-    predictor = Predictor(source.network, source.spec, choose_device(device))
+    predictor = Predictor(source.network, source.spec, choose_device(args.device))
     images = open_images(images_spec)
     out_dir.mkdir(parents=True, exist_ok=True)
     to_ids = np.array(LABEL_IDS, np.uint8)
     bar = progress_bar("label maps for the server", len(images))
-    for loaded in bar(read_all(images, None)):
+    for loaded in bar(read_all(images, None, args.skip_bad)):
         stem = Path(loaded.name).name.removesuffix("_leftImg8bit.png")
         path = out_dir / f"{stem}.png"
         if not path.exists():

@@ -109,7 +109,7 @@ def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
     """The run that made the weights, where it can be found.
 
     Runs that returned the same source model have the same weights: of these it is the one with the
-    same target images.
+    same target images, method and settings.
 
     Raises:
         ExportError: ``origin`` is no run.
@@ -124,12 +124,15 @@ def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
     runs = sorted(RUNS.glob(f"*/{RUN_FILE}"))
     same = [p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made]
     found = [folder for folder in same if not folder.is_symlink()]  # runs/latest is one
-    return min(found, key=lambda folder: not _same_target(folder, facts), default=None)
+    return max(found, key=lambda folder: _num_equal_inputs(folder, facts), default=None)
 
 
-def _same_target(folder: Path, facts: dict[str, Any]) -> bool:
-    recorded = read_run(folder).get("inputs", {}).get("target_sha256")
-    return recorded == facts.get("target_sha256")
+def _num_equal_inputs(folder: Path, facts: dict[str, Any]) -> int:
+    inputs = read_run(folder).get("inputs", {})
+    recipe = inputs.get("recipe")
+    same_recipe = isinstance(recipe, dict) and settings_sha256(recipe) == facts.get("recipe_sha256")
+    same = (inputs.get(key) == facts.get(key) for key in ("target_sha256", "method"))
+    return sum(same) + same_recipe
 
 
 def _result(folder: Path) -> dict[str, Any]:

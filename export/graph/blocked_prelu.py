@@ -7,7 +7,7 @@ itself: of ESPNetv2 that was a third of the time. The same function of other ope
 
 is exact where x is positive. The two scalings are written as BatchNormalization, of which ONNX
 Runtime makes blocked convolutions that take in the ReLU and the sum; OpenVINO, which has a good
-PReLU, joins them into one kernel, too. TensorRT fuses PReLU itself: graphs for it keep theirs.
+PReLU, joins them into one kernel, too. TensorRT fuses PReLU itself: profiles with engines keep it.
 """
 
 from __future__ import annotations

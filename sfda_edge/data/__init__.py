@@ -85,6 +85,8 @@ def recorded_spec(source: ImageSource) -> str:
     name, colon, where = spec.partition(":")
     if spec in {f"streetsynth:{part}" for part in PARTS}:
         return spec
+    if colon and name in DATASETS:
+        return f"{name}:{Path(where).absolute()}"
     prefix, where = (f"{name}:", where) if _is_named(name, colon) else ("", spec)
     path = Path(where)
     known = path.exists() or path.name == "**"

@@ -51,18 +51,25 @@ class SplitCheck:
         """Whether nothing is missing or broken."""
         official = self.found.split.num_images
         missing = official is not None and self.num_there < official
-        return not (missing or self.found.without_labels or self.problems)
+        no_labels = bool(self.found.label_template) and not self.num_labelled
+        return not (missing or no_labels or self.found.without_labels or self.problems)
+
+    @property
+    def num_labelled(self) -> int:
+        """Images whose label map is there."""
+        labelled = sum(sample.label_map is not None for sample in self.found.samples)
+        return labelled - len(self.found.without_labels)
 
     def text(self) -> str:
         """What was found, for people."""
         found = self.found
         official = found.split.num_images
         of = "" if official is None else f" of {official}"
-        labelled = sum(sample.label_map is not None for sample in found.samples)
+        labels = str(self.num_labelled) if found.label_template else "0, none are released"
         lines = [
             f"{found.dataset.name} {found.split_name}, {found.folder}",
             f"  images       {self.num_there}{of}",
-            f"  with labels  {labelled}",
+            f"  with labels  {labels}",
         ]
         lines += _listed("known to be broken, left out", found.left_out)
         lines += _listed("without labels", found.without_labels)
@@ -120,8 +127,9 @@ def check_split(
 
 def _spread(found: FoundSplit, most: int | None) -> list[Sample]:
     """Samples spread evenly, of a labelled split those with labels."""
-    labelled = [sample for sample in found.samples if sample.label_map is not None]
-    samples = labelled or list(found.samples)
+    missing = set(found.without_labels)
+    samples = [sample for sample in found.samples if sample.name not in missing]
+    samples = samples or list(found.samples)
     if most is None or len(samples) <= most:
         return samples
     places = np.linspace(0, len(samples) - 1, most).round().astype(int)

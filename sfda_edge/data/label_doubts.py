@@ -12,6 +12,15 @@ from sfda_edge.errors import DataError
 # as the labels do, before they are worth a word.
 _LEAST_AGREEMENT, _TIMES = 0.5, 1.5
 _MOST_TURNED = 16  # images that are compared upside down
+_TURNED = (
+    "the labels are turned upside down. Do the images have an EXIF tag that turns them, and the "
+    "labels not?"
+)
+_SWAPPED = "the two classes are swapped. Are they in another order in the labels?"
+_ONE_LESS = (
+    "label 1 is the first class. Do the labels begin at 1? --label-classes or --validation-classes "
+    "names their classes"
+)
 
 
 def require_classes(space: LabelSpace, pixels: np.ndarray, num_ignored: int, title: str) -> None:
@@ -68,30 +77,24 @@ class LabelDoubts:
             confusion: of all labels, which are classes' indices.
         """
         counts = confusion.counts
-        as_they_are = _share(np.trace(counts), counts.sum())
-        # Of all pixels, so that label 0, which would be no class, speaks against it.
-        one_less = _share(np.trace(counts, -1), counts.sum())
+        total, as_they_are = counts.sum(), _share(np.trace(counts), counts.sum())
         upright, turned = (
             _share(np.trace(one.counts), one.counts.sum()) for one in (self._upright, self._turned)
         )
-        if _far_better(turned, upright) and turned >= one_less:
-            return (
-                f"predictions agree with {100 * turned:.0f} % of the pixels if the labels are "
-                f"turned upside down, and with {100 * upright:.0f} % as they are. Do the images "
-                "have an EXIF tag that turns them, and the labels not?"
-            )
-        if _far_better(one_less, as_they_are):
-            return (
-                f"predictions agree with {100 * one_less:.0f} % of the pixels if label 1 is the "
-                f"first class, and with {100 * as_they_are:.0f} % as it is. Do the labels begin at "
-                "1? --label-classes or --validation-classes names their classes"
-            )
-        return ""
+        # Of all pixels, so that label 0, which would be no class, speaks against labels from 1 on.
+        one_less = _share(np.trace(counts, -1), total)
+        swapped = _share(np.fliplr(counts).trace(), total) if len(counts) == 2 else 0.0
+        readings = [
+            (turned, upright, _TURNED),
+            (swapped, as_they_are, _SWAPPED),
+            (one_less, as_they_are, _ONE_LESS),
+        ]
+        found, now, text = max(readings, key=lambda reading: reading[0])
+        if found < _LEAST_AGREEMENT or found < _TIMES * now:
+            return ""
+        agreement = f"{100 * found:.0f} % of the pixels, and with {100 * now:.0f} % as they are"
+        return f"predictions agree with {agreement}, if {text}"
 
 
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0
-
-
-def _far_better(other: float, found: float) -> bool:
-    return other >= _LEAST_AGREEMENT and other >= _TIMES * found

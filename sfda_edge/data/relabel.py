@@ -61,7 +61,7 @@ def _through(images: ImageSet, own: LabelSpace, joined: ClassMap) -> ImageSet:
     """The images with labels in the target's classes; those in no group are ignored."""
     space, kept = joined.target, {label for group in joined.groups for label in group}
     if lost := [name for label, name in enumerate(own.names) if label not in kept]:
-        logger.info("not scored: labels of %s, which the model does not have", _some(lost))
+        logger.info("ignored: labels of %s, which the model does not have", _some(lost))
     table = np.full(256, space.ignore_index, np.uint8)
     for number, group in enumerate(joined.groups):
         table[list(group)] = number

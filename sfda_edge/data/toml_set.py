@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runtime.bundle.labels import IGNORED, LabelSpace
-from runtime.images import ImageError, read_label_map
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
-from sfda_edge.data.datasets.label_files import Colour, LabelReader, by_colour
+from sfda_edge.data.datasets.label_files import (
+    Colour,
+    LabelReader,
+    by_colour,
+    by_listed_number,
+)
 from sfda_edge.data.datasets.opening import as_image_set, split_in
 from sfda_edge.data.datasets.path_template import PathTemplate
 from sfda_edge.data.images import ImageSet
@@ -50,6 +52,8 @@ def open_toml_set(path: Path) -> ImageSet:
     found = split_in(dataset, "all", folder)
     if found is None:
         raise DataError(f"{path}: no images {content['images']} below {folder}")
+    if found.label_template and not any(sample.label_map for sample in found.samples):
+        raise DataError(f"{path}: no label maps {found.label_template} below {folder}")
     return as_image_set(found, str(path))
 
 
@@ -100,12 +104,20 @@ def _reader(content: Mapping[str, Any], space: LabelSpace) -> LabelReader:
     ignored = content.get("ignored", [])
     if "colours" in content:
         colours = _by_class(content["colours"], "colours", space, _colour)
-        return by_colour(colours | dict.fromkeys(_list(ignored, "ignored", _colour), IGNORED))
+        skipped = _ignored(_list(ignored, "ignored", _colour), colours)
+        return by_colour(colours | skipped)
     numbers = {index: index for index in range(space.num_classes)}
     if "numbers" in content:
         numbers = _by_class(content["numbers"], "numbers", space, _number)
-    skipped = dict.fromkeys(_list(ignored, "ignored", _number), IGNORED)
-    return _by_listed_number({IGNORED: IGNORED} | numbers | skipped)
+    skipped = _ignored(_list(ignored, "ignored", _number), numbers)
+    return by_listed_number({IGNORED: IGNORED} | numbers | skipped)
+
+
+def _ignored(listed: list[Any], classes: Mapping[Any, int]) -> dict[Any, int]:
+    """What is ignored, which must be of no class."""
+    if both := [value for value in listed if value in classes]:
+        raise ValueError(f"{both[0]} is ignored and of a class, too")
+    return dict.fromkeys(listed, IGNORED)
 
 
 def _by_class(
@@ -142,21 +154,3 @@ def _colour(value: Any, key: str) -> Colour:
         raise ValueError(f"{key}: {value!r} is no colour; one is [red, green, blue]")
     red, green, blue = (_number(level, key) for level in value)
     return red, green, blue
-
-
-def _by_listed_number(classes: Mapping[int, int]) -> LabelReader:
-    """A reader of index images that rejects a number that nobody has listed."""
-    table = np.full(256, -1, np.int16)
-    for number, index in classes.items():
-        table[number] = index
-
-    def read(path: Path) -> np.ndarray:
-        labels = read_label_map(path)
-        found = table[labels]
-        if (found < 0).any():
-            foreign: Sequence[int] = np.unique(labels[found < 0]).tolist()
-            listed = ", ".join(map(str, foreign[:5]))
-            raise ImageError(f"{path}: {listed} is in no class of the TOML file, and not ignored")
-        return found.astype(np.uint8)
-
-    return read

@@ -1,8 +1,8 @@
 """SegFormer (Xie et al., NeurIPS 2021): a hierarchical transformer and a head of linear layers.
 
-Parameters have the names of the authors' release, so that its weights load, and those of works that
-are built on it, such as Trans4PASS. The encoder normalises with LayerNorm; the head has the one
-BatchNorm layer, which is all that methods with BatchNorm statistics see of it.
+Parameters have the names of the authors' release, so that its weights load. The encoder normalises
+with LayerNorm; the head has the one BatchNorm layer, which is all that methods with BatchNorm
+statistics see of it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_every_protocol_runs_from_end_to_end(name, data, tmp_path, capsys):
     classes = LABEL_SPACES[found.model.label_space].names
     assert all(f"\n{class_name} " in printed for class_name in classes)
     assert all(mean.name in printed for mean in found.means)
-    record = json.loads((out / "protocol.json").read_text())
+    record = json.loads((out / "sfda.json").read_text())
     assert record["protocol"] == name
     before, after = record["validation"]
     assert list(before["iou"]) == list(after["iou"]) == list(classes)
@@ -132,6 +132,10 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     assert "mIoU" in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == trained
     assert (out / "sfda" / "run.json").stat().st_mtime_ns == first
+    # Other arguments are no reason to show figures of these.
+    for changed in (["--set", "seed=5"], ["--size", "96x48"], ["--train-set", "seed=9"]):
+        assert protocol.main([*arguments, *changed]) == 2
+        assert "was made with another" in capsys.readouterr().err
     # Another method has a folder of its own, beside.
     arguments = arguments[: arguments.index("--set")] + TINY + ["--size", "64x32"]
     assert protocol.main([*arguments, "--method", "bn"]) == 0
@@ -178,7 +182,7 @@ def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_p
     out = tmp_path / "out"
     arguments = ["gta5-cityscapes-segnet", "--data", str(data), "--out", str(out), *QUICK, *TINY]
     assert protocol.main([*arguments, "--test-export"]) == 0
-    files = sorted((out / "test").iterdir())
+    files = sorted((out / "sfda-test").iterdir())
     assert [path.name for path in files] == [f"bonn_00000{n}_000019.png" for n in range(2)]
     for path in files:
         with Image.open(path) as image:
@@ -192,9 +196,9 @@ def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_p
 def test_a_dry_run_says_what_is_there_and_what_it_takes(data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["cityscapes-rome", "--data", str(data), "--dry-run", "--method", "multiview"]
-    assert protocol.main(arguments) == 0
+    assert protocol.main(arguments) == 1, "images are missing"
     printed = capsys.readouterr().out
-    assert "cross-city/Rome-train        2 of 3200 images" in printed
+    assert f"cross-city/Rome-train        2 of 3200 images, cross-city:{data}/cross-city" in printed
     assert "source model  about" in printed
     assert "multiview     about" in printed
     assert "GB" in printed
@@ -218,6 +222,15 @@ def test_half_a_download_is_said_before_anything_is_trained(data, tmp_path, caps
     assert protocol.main([*arguments, "--data-set", f"cross-city={folder}"]) == 2
     assert "Rome-test has no labels" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_arguments_that_contradict_each_other_are_refused(data, tmp_path, capsys):
+    arguments = ["cityscapes-rome", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert protocol.main([*arguments, "--source-only", "--weights", "nowhere.pth"]) == 2
+    assert "give one" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        protocol.main([*arguments, "--data-set", "gta=/x"])
+    assert "with a NAME of gta5" in capsys.readouterr().err
 
 
 def test_a_test_split_is_no_part_of_every_protocol(data, tmp_path, capsys):

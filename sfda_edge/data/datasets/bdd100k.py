@@ -9,14 +9,15 @@ from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 def _split(part: str, num_images: int) -> Split:
     now = Labels(f"labels/sem_seg/masks/{part}/{{frame}}.png", by_train_id)
     before = f"labels/{part}/{{frame}}_train_id.png"
-    return Split(
-        (
-            Layout(f"images/10k/{part}/{{frame}}.jpg", (now,)),
-            Layout(f"seg/images/{part}/{{frame}}.jpg", (Labels(f"seg/{before}", by_train_id),)),
-            Layout(f"images/{part}/{{frame}}.jpg", (Labels(before, by_train_id),)),
-        ),
-        num_images,
+    forms = {
+        f"images/10k/{part}/{{frame}}.jpg": now,
+        f"seg/images/{part}/{{frame}}.jpg": Labels(f"seg/{before}", by_train_id),
+        f"images/{part}/{{frame}}.jpg": Labels(before, by_train_id),
+    }
+    layouts = (
+        Layout(images, () if part == "test" else (labels,)) for images, labels in forms.items()
     )
+    return Split(tuple(layouts), num_images)
 
 
 BDD100K = Dataset(

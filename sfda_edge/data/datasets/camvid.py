@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
-from sfda_edge.data.datasets.label_files import Colour, by_colour, by_number
+from sfda_edge.data.datasets.label_files import Colour, by_colour, by_listed_number
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 
 _SPACE = LABEL_SPACES["camvid"]
-_by_index = by_number({index: index for index in range(_SPACE.num_classes)})
+_UNLABELLED = {11: 255, 255: 255}
+_by_index = by_listed_number({index: index for index in range(_SPACE.num_classes)} | _UNLABELLED)
 _ADDRESS = "https://web4.cs.ucl.ac.uk/staff/g.brostow/MotionSegRecData/"
 
 

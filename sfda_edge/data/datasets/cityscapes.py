@@ -16,14 +16,12 @@ by_train_id = by_number({index: index for index in range(SPACE.num_classes)})
 def _split(name: str, num_images: int) -> Split:
     stem = "{city}/{frame}"
     labels = f"gtFine/{name}/{stem}_gtFine_"
-    layout = Layout(
-        f"leftImg8bit/{name}/{stem}_leftImg8bit.png",
-        (
-            Labels(f"{labels}labelTrainIds.png", by_train_id),
-            Labels(f"{labels}labelIds.png", by_label_id),
-        ),
+    forms = (
+        Labels(f"{labels}labelTrainIds.png", by_train_id),
+        Labels(f"{labels}labelIds.png", by_label_id),
     )
-    return Split((layout,), num_images)
+    images = f"leftImg8bit/{name}/{stem}_leftImg8bit.png"
+    return Split((Layout(images, () if name == "test" else forms),), num_images)
 
 
 CITYSCAPES = Dataset(
@@ -38,5 +36,5 @@ CITYSCAPES = Dataset(
     size="5,000 images of 2048x1024, 11 GB",
     licence="not commercial; registration",
     address="https://www.cityscapes-dataset.com/downloads",
-    note="labels of test are held back: gtFine/test holds nothing to score on",
+    note="labels of test are held back: what gtFine/test holds is not read",
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.images import ImageError, read_image, read_label_map
+from runtime.images import ImageError, read_image
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 from sfda_edge.data.datasets.label_files import LabelReader, by_number
 from sfda_edge.labels.label_spaces import LABEL_SPACES
@@ -49,7 +49,7 @@ def _read_types(frame: Path) -> np.ndarray:
         types = [n for n, name in enumerate(_FOLDERS, start=1) if name in mask.parent.name]
         if not types:
             raise ImageError(f"{mask.parent}: the folder's name says no type of instrument")
-        pixels = _cropped(read_label_map(mask))
+        pixels = _cropped(_read_mask(mask))
         found = np.zeros_like(pixels) if found is None else found
         if found.shape != pixels.shape:
             raise ImageError(f"{mask}: its size differs from that of the frame's other masks")
@@ -57,6 +57,14 @@ def _read_types(frame: Path) -> np.ndarray:
     if found is None:
         raise ImageError(f"{frame.parent}: no folder has a mask {frame.name}")
     return found
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """A mask (H, W); some have three channels, which are alike."""
+    pixels = read_image(path)
+    if (pixels != pixels[..., :1]).any():
+        raise ImageError(f"{path}: a mask is grey")
+    return pixels[..., 0]
 
 
 def _has_masks(frame: Path) -> bool:
@@ -110,18 +118,13 @@ def _split_2018(part: str, num_images: int) -> Split:
     def keep(fields: Mapping[str, str]) -> bool:
         return (fields["sequence"] in _SCORED) == (part == "val")
 
-    frame = "{sequence}_{frame}.png"
-    return Split(
-        (
-            Layout(
-                f"{part}/images/seq{frame}",
-                (Labels(f"{part}/annotations/seq{frame}", _raw_2018),),
-            ),
-            Layout(f"img/seq_{frame}", (Labels(f"type_lbl/seq_{frame}", _raw_2018),)),
-        ),
-        num_images,
-        keep,
-    )
+    def layout(images: str, annotations: str, frame: str) -> Layout:
+        return Layout(f"{images}/{frame}", (Labels(f"{annotations}/{frame}", _raw_2018),))
+
+    released = (f"{part}/images", f"{part}/annotations")
+    names = ("seq_{sequence}_{frame}.png", "seq{sequence}_{frame}.png", "seq{sequence}/{frame}.png")
+    layouts = [layout(*released, name) for name in names]
+    return Split((*layouts, layout("img", "type_lbl", names[0])), num_images, keep)
 
 
 ENDOVIS18 = Dataset(
@@ -132,6 +135,6 @@ ENDOVIS18 = Dataset(
     size="2,235 frames of 1280x1024",
     licence="challenge; registration",
     address="https://endovissub2018-roboticscenesegmentation.grand-challenge.org",
-    note="types were added by ISINet, whose train/ and val/ are read, and img/ with type_lbl/; val "
-    "are sequences 2, 5, 9 and 15",
+    note="the challenge has no types: ISINet added them, and its train/ and val/ with images/ and "
+    "annotations/ are read, or img/ with type_lbl/; val are sequences 2, 5, 9 and 15",
 )

@@ -23,6 +23,24 @@ def by_number(classes: Mapping[int, int]) -> LabelReader:
     return lambda path: table[read_label_map(path)]
 
 
+def by_listed_number(classes: Mapping[int, int]) -> LabelReader:
+    """A reader of index images that raises ``ImageError`` for a number that is not listed."""
+    table = np.full(256, -1, np.int16)
+    for number, index in classes.items():
+        table[number] = index
+
+    def read(path: Path) -> np.ndarray:
+        labels = read_label_map(path)
+        found = table[labels]
+        if (found < 0).any():
+            foreign: Sequence[int] = np.unique(labels[found < 0]).tolist()
+            listed = ", ".join(map(str, foreign[:5]))
+            raise ImageError(f"{path}: label {listed} is no class, and none that is ignored")
+        return found.astype(np.uint8)
+
+    return read
+
+
 def lookup_table(classes: Mapping[int, int]) -> np.ndarray:
     """(256,) uint8: the class of each number, ignored where there is none."""
     table = np.full(256, IGNORED, np.uint8)
@@ -36,7 +54,12 @@ def by_colour(classes: Mapping[Colour, int]) -> LabelReader:
 
     It raises ``ImageError`` for a colour that is not in ``classes``: what nobody has listed is a
     mistake, such as a label image that was saved as JPEG.
+
+    Raises:
+        ValueError: there is no colour.
     """
+    if not classes:
+        raise ValueError("no class has a colour")
     codes = {_code(colour): index for colour, index in classes.items()}
     known = np.array(sorted(codes), np.uint32)
     indices = np.array([codes[code] for code in sorted(codes)], np.uint8)
@@ -97,6 +120,8 @@ def by_base_256(classes: Callable[[Path], np.ndarray]) -> LabelReader:
 
     def read(path: Path) -> np.ndarray:
         table = classes(path)
+        if not len(table):
+            raise ImageError(f"{path}: the list of its classes is empty")
         numbers = _codes(read_image(path))
         inside = numbers < len(table)
         return np.where(inside, table[np.where(inside, numbers, 0)], np.uint8(IGNORED))
@@ -113,13 +138,16 @@ def by_polygon(classes: Mapping[str, int]) -> LabelReader:
         size_hw, objects = _polygons(path)
         label_map = np.full(size_hw, IGNORED, np.uint8)
         for label, points in objects:
-            cv2.fillPoly(label_map, [points], classes.get(label, IGNORED))
+            # A group of cars is "cargroup".
+            index = classes.get(label, classes.get(label.removesuffix("group"), IGNORED))
+            if len(points) >= _FEWEST_CORNERS:
+                cv2.fillPoly(label_map, [points], index)
         return label_map
 
     return read
 
 
-_MOST_SIDE = 32_768
+_MOST_SIDE, _FEWEST_CORNERS = 32_768, 3
 
 
 def _polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, np.ndarray]]]:
@@ -133,7 +161,10 @@ def _polygons(path: Path) -> tuple[tuple[int, int], list[tuple[str, np.ndarray]]
         size_hw = int(content["imgHeight"]), int(content["imgWidth"])
         kept = [found for found in content["objects"] if not found.get("deleted")]
         objects = [(str(found["label"]), _corners(found["polygon"])) for found in kept]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        OverflowError,
+    ) as error:
         raise ImageError(f"{path}: no polygons of Cityscapes' form: {error}") from None
     if not all(1 <= side <= _MOST_SIDE for side in size_hw):
         raise ImageError(f"{path}: an image of {size_hw[1]}x{size_hw[0]}")

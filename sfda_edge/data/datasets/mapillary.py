@@ -38,7 +38,8 @@ def _split(part: str, num_images: int) -> Split:
         Labels(f"{part}/v1.2/labels/{{frame}}.png", _by_class),  # as version 2.0 has them
         Labels(f"{part}/labels/{{frame}}.png", _by_class),
     )
-    return Split((Layout(f"{part}/images/{{frame}}.jpg", labels),), num_images)
+    images = f"{part}/images/{{frame}}.jpg"
+    return Split((Layout(images, () if part == "testing" else labels),), num_images)
 
 
 MAPILLARY = Dataset(

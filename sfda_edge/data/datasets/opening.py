@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from runtime.images import IMAGE_SUFFIXES, image_hw, resize_label_map
+from runtime.images import IMAGE_SUFFIXES, ImageError, image_hw, resize_label_map
 from sfda_edge.data.datasets.dataset import Dataset, Layout, Split
 from sfda_edge.data.datasets.path_template import FoundPath
 from sfda_edge.data.images import ImageSet, Reader, Sample
@@ -56,29 +56,34 @@ def open_dataset(dataset: Dataset, where: str) -> ImageSet:
             the official download has, or one that layout begins with: ``leftImg8bit/val``.
 
     Raises:
-        DataError: there is no such split, nothing of it is there, or a label map is missing.
+        DataError: there is no such split, or nothing of it is there.
     """
     return as_image_set(find_split(dataset, where), f"{dataset.name}:{where}")
 
 
 def as_image_set(found: FoundSplit, title: str) -> ImageSet:
-    """What was found, as images to read; a warning says how many of the official ones are missing.
+    """What was found, as images to read; warnings say what is missing.
 
-    Raises:
-        DataError: labels of some of them are missing.
+    A label map that is missing is an error when it is read: images that are only adapted to need
+    none.
     """
     if found.without_labels:
-        raise DataError(
-            f"{title}: no label map for {len(found.without_labels)} of {len(found.samples)} "
-            f"images, first {found.without_labels[0]}; {found.label_template} was expected"
-        )
+        logger.warning("%s: %s", title, missing_labels_text(found))
     official, there = found.split.num_images, len(found.samples) + len(found.left_out)
-    if official is not None and there < official:
+    if official not in (None, there):
         logger.warning(
             "%s: %d of %d images are there; sfda-edge data check %s %s --split %s says more",
             *(title, there, official, found.dataset.name, found.folder, found.split_name),
         )
     return ImageSet(title, found.samples, found.dataset.label_space)
+
+
+def missing_labels_text(found: FoundSplit) -> str:
+    """Which labels are missing, for people."""
+    return (
+        f"no label map for {len(found.without_labels)} of {len(found.samples)} images, first "
+        f"{found.without_labels[0]}; {found.label_template} was expected"
+    )
 
 
 def find_split(dataset: Dataset, where: str) -> FoundSplit:
@@ -90,7 +95,7 @@ def find_split(dataset: Dataset, where: str) -> FoundSplit:
     path = Path(where).absolute()
     places: list[tuple[str, Path]] = []
     if path.name in dataset.splits:
-        places = [(path.name, folder) for folder in path.parents[:_MOST_LEVELS]]
+        places = [(path.name, path.parent), *_places_above(dataset, path)]
     if len(dataset.splits) == 1:
         places.append((next(iter(dataset.splits)), path))
     if not places:
@@ -101,6 +106,14 @@ def find_split(dataset: Dataset, where: str) -> FoundSplit:
     split_name, folder = places[0]
     expected = " or ".join(layout.images for layout in dataset.splits[split_name].layouts)
     raise DataError(f"{dataset.name}:{where}: expected {expected} below {folder}")
+
+
+def _places_above(dataset: Dataset, path: Path) -> list[tuple[str, Path]]:
+    """Where the data set begins if the path is the folder that a layout's images begin with."""
+    layouts = dataset.splits[path.name].layouts
+    starts = {layout.template.start() for layout in layouts} if path.is_dir() else set()
+    above = path.parents[1:_MOST_LEVELS]
+    return [(path.name, f) for f in above if path.relative_to(f).as_posix() in starts]
 
 
 def _no_split(dataset: Dataset, where: str, path: Path) -> str:
@@ -137,12 +150,19 @@ def _found(
     starts = (labels.template.start() for labels in layout.labels)
     labelled = any(start and (folder / start).is_dir() for start in starts)
     labelled = labelled or any(sample.label_map is not None for sample in samples)
+    missing = [s.name for s in samples if labelled and s.label_map is None]
+    if missing:
+        lost = partial(_no_label_map, " or ".join(labels.file for labels in layout.labels))
+        samples = tuple(
+            replace(s, label_map=partial(lost, s.name)) if s.label_map is None else s
+            for s in samples
+        )
     return FoundSplit(
         dataset=dataset,
         split_name=split_name,
         folder=folder,
         samples=samples,
-        without_labels=tuple(s.name for s in samples if labelled and s.label_map is None),
+        without_labels=tuple(missing),
         left_out=tuple(_name(layout, path) for path in left_out),
         label_template=" or ".join(labels.file for labels in layout.labels),
     )
@@ -158,6 +178,10 @@ def _sample(dataset: Dataset, folder: Path, layout: Layout, path: FoundPath) -> 
                 label_map = partial(_resized, label_map, folder / path.relative)
             return Sample(name, image, label_map)
     return Sample(name, image)
+
+
+def _no_label_map(expected: str, name: str) -> np.ndarray:
+    raise ImageError(f"{name} has no label map; {expected} was expected")
 
 
 def _resized(label_map: Reader, image: Path) -> np.ndarray:

@@ -104,11 +104,17 @@ def test_of_runs_with_the_same_weights_the_one_of_the_same_images_is_found(chain
     shutil.move(chain / "run", later)
     shutil.copytree(later, earlier)
     record = json.loads((earlier / "run.json").read_text())
+    original = json.dumps(record)
     record["inputs"]["target_sha256"] = "0" * 64
     record["inputs"]["images"] = str(chain / "elsewhere")
     (earlier / "run.json").write_text(json.dumps(record))
     links = trace(chain / "bundle")
     assert of(links, "target images").state == MATCHES
+    record = json.loads(original)  # of the same images, by another method
+    record["inputs"] |= {"method": "tent", "recipe": {"steps": 1}}
+    (earlier / "run.json").write_text(json.dumps(record))
+    links = trace(chain / "bundle")
+    assert of(links, "recipe").state == MATCHES
     assert of(links, "weights").note.endswith("runs/2-later/adapted.safetensors")
 
 

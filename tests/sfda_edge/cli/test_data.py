@@ -35,6 +35,22 @@ def test_a_check_says_what_is_there_missing_and_broken(tmp_path, capsys):
         assert picture.size[0] > 3 * 150
 
 
+def test_labels_that_were_not_unpacked_are_missing(tmp_path, capsys, monkeypatch):
+    import dataclasses
+    import shutil
+
+    official.kitti(tmp_path)
+    shutil.rmtree(tmp_path / "training/semantic")
+    whole = DATASETS["kitti"]
+    splits = {name: dataclasses.replace(s, num_images=2) for name, s in whole.splits.items()}
+    monkeypatch.setitem(DATASETS, "kitti", dataclasses.replace(whole, splits=splits))
+    arguments = ["data", "check", "kitti", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--split", "training"]) == 1
+    assert "with labels  0\n" in capsys.readouterr().out
+    assert main([*arguments, "--split", "testing"]) == 0
+    assert "with labels  0, none are released" in capsys.readouterr().out
+
+
 def test_a_check_counts_the_pixels_of_each_class(tmp_path):
     """34 numbers in turn over 64 columns: 0 to 29 stand twice, 30 to 33 once."""
     official.kitti(tmp_path)

@@ -54,6 +54,12 @@ def test_right_labels_are_not_suspected_however_bad_the_predictions_are(share_wr
     assert doubt(found, noisy) == ""
 
 
+def test_two_classes_in_another_order_are_suspected():
+    found = scenes(num_classes=2)
+    assert "if the two classes are swapped" in doubt([1 - scene for scene in found], found, 2)
+    assert doubt(found, found, 2) == ""
+
+
 def test_ignored_labels_are_no_class():
     found = scenes()
     labels = [np.where(scene == 0, 255, scene).astype(np.uint8) for scene in found]

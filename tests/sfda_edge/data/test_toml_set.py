@@ -72,7 +72,7 @@ def test_images_alone_are_enough_and_may_lie_elsewhere(folder, tmp_path_factory)
 
 
 def test_a_number_in_no_class_is_an_error_of_that_file(folder):
-    with pytest.raises(Exception, match=r"1_mask.png: 9 is in no class of the TOML file"):
+    with pytest.raises(Exception, match=r"1_mask.png: label 9 is no class"):
         first_column(open_toml(folder, BASE))
 
 
@@ -95,6 +95,9 @@ def test_a_number_in_no_class_is_an_error_of_that_file(folder):
         (BASE + "[colours]\n[numbers]\n", "not in both"),
         (BASE + "palette = [[1, 2, 3]]\n", "2 class names but 1 colours"),
         (BASE.replace("frames/", "pictures/"), "no images pictures/"),
+        (BASE.replace("masks/", "maskes/"), "no label maps maskes/"),
+        (BASE + "ignored = [0]\n", "0 is ignored and of a class, too"),
+        (BASE + "[colours]\n", "no class has a colour"),
     ],
 )
 def test_what_describes_no_data_set_is_an_error(folder, text, message):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import official_layouts as official
@@ -9,7 +10,8 @@ import pytest
 from official_layouts import IMAGE_HW, OFFICIAL, values
 from PIL import Image
 
-from sfda_edge.data import open_images
+from runtime.images import ImageError
+from sfda_edge.data import open_images, recorded_spec
 from sfda_edge.data.datasets import DATASETS
 from sfda_edge.data.images import checked_label_map
 from sfda_edge.data.relabel import in_classes_of
@@ -210,8 +212,12 @@ def test_half_a_download_is_named(tmp_path, caplog):
     open_images(f"kitti:{tmp_path}/training")
     assert "2 of 200 images are there; sfda-edge data check kitti" in caplog.text
     (tmp_path / "training/semantic/000001_10.png").unlink()
-    with pytest.raises(DataError, match=r"no label map for 1 of 2 images, first 000001_10.png"):
-        open_images(f"kitti:{tmp_path}/training")
+    images = open_images(f"kitti:{tmp_path}/training")
+    assert "no label map for 1 of 2 images, first 000001_10.png" in caplog.text
+    assert images.labelled
+    assert images.samples[0].label_map() is not None
+    with pytest.raises(ImageError, match=r"000001_10.png has no label map; training/semantic"):
+        images.samples[1].label_map()
     shutil.rmtree(tmp_path / "training/semantic")
     assert not open_images(f"kitti:{tmp_path}/training").labelled
 
@@ -223,6 +229,78 @@ def test_the_folder_that_a_layout_begins_with_is_understood(tmp_path, monkeypatc
     assert [s.name for s in long.samples] == [s.name for s in short.samples]
     monkeypatch.chdir(tmp_path / "leftImg8bit")
     assert open_images("cityscapes:val").labelled
+    assert recorded_spec("cityscapes:val") == f"cityscapes:{tmp_path}/leftImg8bit/val"
+
+
+def test_another_data_set_above_a_missing_folder_is_not_taken(tmp_path):
+    """Nor do conditions in a path widen to all of them."""
+    official.cityscapes(tmp_path)
+    with pytest.raises(DataError, match=r"densepass:.*expected leftImg8bit/train"):
+        open_images(f"densepass:{tmp_path}/densepass/train")
+    with pytest.raises(DataError, match=r"expected leftImg8bit/val"):
+        open_images(f"cityscapes:{tmp_path}/gtFine/val")
+    official.gta5(tmp_path / "gta")
+    with pytest.raises(DataError, match=r"expected images"):
+        open_images(f"gta5:{tmp_path}/gta/gta5/all")
+    official.acdc(tmp_path / "acdc")
+    with pytest.raises(DataError, match=r"expected rgb_anon"):
+        open_images(f"acdc:{tmp_path}/acdc/rgb_anon/fog/train")
+
+
+def test_more_images_than_there_are_officially_are_said(tmp_path, caplog, monkeypatch):
+    official.gta5(tmp_path)
+    split = replace(DATASETS["gta5"].splits["all"], num_images=3)
+    monkeypatch.setitem(DATASETS, "gta5", replace(DATASETS["gta5"], splits={"all": split}))
+    open_images(f"gta5:{tmp_path}")
+    assert "4 of 3 images are there" in caplog.text
+
+
+def test_groups_are_of_their_class_and_two_corners_are_no_polygon(tmp_path):
+    official.idd(tmp_path)
+    path = tmp_path / "gtFine/val/000/100_gtFine_polygons.json"
+    content = json.loads(path.read_text())
+    whole = official.box(0, 0, 64, 32)
+    content["objects"] = [
+        {"label": "cargroup", "polygon": whole},
+        {"label": "sky", "polygon": []},
+        {"label": "sky", "polygon": whole[:2]},
+    ]
+    path.write_text(json.dumps(content))
+    images = open_images(f"idd:{tmp_path}/val")
+    found = np.unique(images.samples[0].label_map())
+    assert [images.label_space.names[label] for label in found] == ["car"]
+
+
+def test_masks_of_three_channels_are_read_as_one(tmp_path):
+    official.endovis17(tmp_path)
+    expected = open_images(f"endovis17:{tmp_path}").samples[0].label_map()
+    for path in (tmp_path / "instrument_dataset_1/ground_truth").glob("*/*.png"):
+        Image.open(path).convert("RGB").save(path)
+    found = open_images(f"endovis17:{tmp_path}").samples[0].label_map()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_numbers_that_are_no_class_of_camvid_are_an_error(tmp_path):
+    official.camvid(tmp_path)
+    for path in (tmp_path / "valannot").iterdir():
+        official.index_image(path, values(range(32)))  # of another release
+    with pytest.raises(ImageError, match="label 12, 13, 14, 15, 16 is no class"):
+        open_images(f"camvid:{tmp_path}/val").samples[0].label_map()
+
+
+@pytest.mark.parametrize(
+    "name", ["seq_{}_frame000.png", "seq{}_frame000.png", "seq{}/frame000.png"]
+)
+def test_every_form_of_the_types_of_2018_is_read(name, tmp_path):
+    for part, sequences in (("train", (1, 3)), ("val", (2, 15))):
+        for sequence in sequences:
+            file = name.format(sequence)
+            official.picture(tmp_path / f"{part}/images/{file}")
+            official.index_image(tmp_path / f"{part}/annotations/{file}", values(range(8)))
+    for part in ("train", "val"):
+        images = open_images(f"endovis18:{tmp_path}/{part}")
+        assert len(images) == 2
+        assert images.labelled
 
 
 def test_a_data_set_of_one_split_may_lie_in_a_folder_of_its_name(tmp_path):
@@ -244,6 +322,11 @@ BROKEN = {
     "infinite": '{"imgHeight": 8, "imgWidth": 8, "objects": [{"label": "sky", "polygon": '
     "[[Infinity, 0], [1, 1], [2, 2]]}]}",
     "too deep": "[" * 100_000,
+    "no finite size": '{"imgHeight": 1e400, "imgWidth": 8, "objects": []}',
+    "a number without end": (
+        '{"imgHeight": 8, "imgWidth": 8, "objects": [{"label": "sky", "polygon": '
+        f"[[1{'0' * 400}, 0], [1, 1], [2, 2]]}}]}}"
+    ),
 }
 
 
