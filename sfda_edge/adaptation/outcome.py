@@ -20,6 +20,7 @@ def outcome_record(
     share_changed: float,
     scores: tuple[Evaluation, Evaluation] | None,
     source_scores: tuple[Evaluation, Evaluation] | None,
+    own_statistics_score: Evaluation | None,
 ) -> dict[str, Any]:
     """The result for ``run.json``."""
     selection = adaptation.selection
@@ -36,6 +37,11 @@ def outcome_record(
         "data_wait_s": round(adaptation.data_wait_s, 3),
         "validation": [evaluation.record() for evaluation in scores or ()],
         "source_validation": [evaluation.record() for evaluation in source_scores or ()],
+        **(
+            {"source_validation_own_statistics": own_statistics_score.record()}
+            if own_statistics_score
+            else {}
+        ),
     }
 
 

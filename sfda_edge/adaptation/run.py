@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from sfda_edge.adaptation.loop import Adaptation, adapt, checkpoint_path
 from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection_text
 from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
+from sfda_edge.batchnorm.layers import batchnorm_layers, copy_running_statistics
 from sfda_edge.data import ImageSet, recorded_spec
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.methods import METHODS
@@ -147,12 +149,15 @@ class _Measured:
     Attributes:
         scores: on the validation images before and after; None without any.
         source_scores: the same on those of the source domain.
+        own_statistics_score: on those, of the adapted weights with the source model's BatchNorm
+            statistics; None where it would be no other model.
         illustrations: of the method's own parts.
         comparison: predictions before and after on a few target images.
     """
 
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None
+    own_statistics_score: Evaluation | None
     illustrations: list[Illustration]
     comparison: Comparison
 
@@ -166,14 +171,31 @@ def _measured(prepared: Prepared, adaptation: Adaptation) -> _Measured:
         _scores(before, after, images, skip_bad=prepared.request.skip_bad)
         for images in (prepared.validation, prepared.source_validation)
     )
+    own_statistics_score = _own_statistics_score(prepared, adaptation)
     illustrations = adaptation.method.illustrations()
     ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
     return _Measured(
         scores=scores,
         source_scores=source_scores,
+        own_statistics_score=own_statistics_score,
         illustrations=illustrations,
         comparison=compare(task, before, after, ensemble),
     )
+
+
+def _own_statistics_score(prepared: Prepared, adaptation: Adaptation) -> Evaluation | None:
+    """How much of what is lost at home is lost by the statistics alone, not by the weights."""
+    images, original = prepared.source_validation, adaptation.original
+    unchanged = adaptation.selection.best_step is None
+    if images is None or unchanged or not batchnorm_layers(original):
+        return None
+    network = copy.deepcopy(original)
+    network.load_state_dict(adaptation.method.model.state_dict())
+    copy_running_statistics(of=original, to=network)
+    task = adaptation.task
+    predictor = Predictor(network, task.spec, task.device, allow_nonfinite=True)
+    bar = progress_bar("score", len(images))
+    return evaluate(predictor, images, skip_bad=prepared.request.skip_bad, progress=bar)
 
 
 def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
@@ -192,6 +214,7 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
         share_changed=measured.comparison.share_changed,
         scores=measured.scores,
         source_scores=measured.source_scores,
+        own_statistics_score=measured.own_statistics_score,
     )
     report_path = None
     if directory is not None:
@@ -233,7 +256,7 @@ def _write_report(
     if measured.scores is not None:
         logger.info(scores_text(measured.scores))
     if measured.source_scores is not None:
-        logger.info(forgetting_text(measured.source_scores))
+        logger.info(forgetting_text(measured.source_scores, measured.own_statistics_score))
     path = directory.path / REPORT_FILE
     try:
         lines = read_metrics(directory.path)
@@ -253,6 +276,7 @@ def _write_report(
                 config=adaptation.task.selection,
                 scores=measured.scores,
                 source_scores=measured.source_scores,
+                own_statistics_score=measured.own_statistics_score,
             )
         )
         write_page(path, page)

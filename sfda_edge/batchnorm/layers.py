@@ -61,6 +61,15 @@ def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
     return layer.running_mean, layer.running_var
 
 
+def copy_running_statistics(of: nn.Module, to: nn.Module) -> None:
+    """Give a network the running statistics of another of its kind."""
+    layers = batchnorm_layers(of)
+    for name, layer in batchnorm_layers(to).items():
+        pairs = zip(running_statistics(layer), running_statistics(layers[name]), strict=True)
+        for own, other in pairs:
+            own.copy_(other)
+
+
 @contextlib.contextmanager
 def batch_normalisation(model: nn.Module, layers: Layers) -> Iterator[None]:
     """Normalise by each batch's own statistics, which the running ones hold meanwhile.

@@ -43,6 +43,7 @@ class ReportFacts:
         config: constants of the selection.
         scores: on labelled images before and after; None without any.
         source_scores: the same on images of the source domain.
+        own_statistics_score: on these, of the adapted weights with the source's statistics.
     """
 
     outcome: str
@@ -56,6 +57,7 @@ class ReportFacts:
     config: SelectionConfig
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None
+    own_statistics_score: Evaluation | None
 
 
 def adaptation_page(facts: ReportFacts) -> Page:
@@ -133,13 +135,19 @@ def _changed(comparison: Comparison, *, scored: bool) -> str:
     return f"{text} Only labels can show whether it is better: sfda-edge evaluate, or --validation."
 
 
-def forgetting_text(scores: tuple[Evaluation, Evaluation]) -> str:
-    """One sentence: mIoU on the source domain before and after."""
+def forgetting_text(
+    scores: tuple[Evaluation, Evaluation], own_statistics_score: Evaluation | None = None
+) -> str:
+    """MIoU on the source domain before and after, and after with the source's statistics."""
     before, after = (100 * evaluation.scores.miou for evaluation in scores)
-    return (
+    text = (
         f"On {scores[0].num_images} labelled images of the source domain: mIoU {before:.1f} "
         f"before, {after:.1f} after ({after - before:+.1f})."
     )
+    if own_statistics_score is None:
+        return text
+    own = 100 * own_statistics_score.miou
+    return f"{text} The adapted weights with the source's BatchNorm statistics: {own:.1f}."
 
 
 def _score_sections(facts: ReportFacts) -> list[Section]:
@@ -148,7 +156,8 @@ def _score_sections(facts: ReportFacts) -> list[Section]:
         text = scores_text(facts.scores)
         sections.append(_score_section("Scores", text, facts.scores, facts.space))
     if facts.source_scores is not None:
-        text = f"{forgetting_text(facts.source_scores)} What it has lost there, it has forgotten."
+        found = forgetting_text(facts.source_scores, facts.own_statistics_score)
+        text = f"{found} What the adapted model has lost there, it has forgotten."
         sections.append(_score_section("At home", text, facts.source_scores, facts.space))
     return sections
 

@@ -184,6 +184,22 @@ def test_what_a_model_forgets_at_home_is_said(in_empty_folder, caplog):
     assert said in report
     evaluated = sfda_edge.evaluate("run", "streetsynth:source")  # an independent way
     assert 100 * evaluated.miou == pytest.approx(after, abs=1e-3)
+    # bn changes the statistics alone: with the source's own, it is the source model again.
+    assert result["returned"] != "source"
+    own = 100 * result["source_validation_own_statistics"]["miou"]
+    assert own == pytest.approx(before, abs=1e-3)
+    assert abs(own - after) > 1
+    assert f"the source's BatchNorm statistics: {own:.1f}." in caplog.text
+
+
+def test_the_source_model_that_is_returned_has_no_other_statistics(in_empty_folder, caplog):
+    caplog.set_level("INFO")
+    home = ["--source-validation", "streetsynth:source", "--keep", "source"]
+    assert cli.main(["adapt", *SMALL, "--method", "bn", *home, "--out", "run"]) == 0
+    result = json.loads((in_empty_folder / "run" / "run.json").read_text())["result"]
+    assert result["returned"] == "source"
+    assert "source_validation_own_statistics" not in result
+    assert "BatchNorm statistics:" not in caplog.text
 
 
 @pytest.mark.slow
