@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.protocol_file import Protocol
 from benchmarks.protocol_source import source_settings
 from benchmarks.server_export import write_server_labels
+from runtime.bundle.manifest import file_sha256
 from runtime.files import read_text
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.adaptation.run import run_adaptation
@@ -23,6 +24,7 @@ from sfda_edge.runs.directory import RUN_FILE, read_run
 from sfda_edge.runs.distributed import leave_group
 from sfda_edge.runs.files import write_text
 from sfda_edge.training.run import TrainRequest, run_training
+from sfda_edge.training.supervised import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 SOURCE_DIR, TRAIN_RECIPE = "source", "source.toml"
@@ -51,7 +53,7 @@ def run_protocol(
         return None
     adapted = out_dir / (args.method or "sfda")
     asked = {
-        "source": str(args.weights or "trained here"),
+        "source": _named_source(args, out_dir),
         "weights_key": args.weights_key,
         "images": specs[protocol.target],
         "scored": specs[protocol.scored],
@@ -103,7 +105,10 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         if _is_first():
             write_text(path, json.dumps(asked, indent=1) + "\n")
         return
-    before = json.loads(read_text(path))
+    try:
+        before = json.loads(read_text(path))
+    except ValueError:
+        before = {}
     if different := [key for key in asked if before.get(key) != asked[key]]:
         raise RecipeError(
             f"{folder} was made with another {', '.join(different)}; choose another --out, or "
@@ -141,6 +146,13 @@ def _source_model(
             )
         _train_source(protocol, specs, args, out_dir)
     return ModelRequest(folder, size_hw=size_hw)
+
+
+def _named_source(args: argparse.Namespace, out_dir: Path) -> str:
+    """Where the given weights are, or the hash of those that were trained here."""
+    if args.weights is not None:
+        return str(args.weights.absolute())
+    return file_sha256(out_dir / SOURCE_DIR / WEIGHTS_FILE)
 
 
 def _train_source(

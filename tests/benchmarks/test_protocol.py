@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     for changed in (["--set", "seed=5"], ["--size", "96x48"], ["--train-set", "seed=9"]):
         assert protocol.main([*arguments, *changed]) == 2
         assert "was made with another" in capsys.readouterr().err
+    shutil.move(out / "source", tmp_path / "first")
+    assert protocol.main([*arguments, "--train-set", "seed=9"]) == 2
+    assert "was made with another source;" in capsys.readouterr().err
+    shutil.rmtree(out / "source")
+    shutil.move(tmp_path / "first", out / "source")
+    (out / "source.asked.json").write_text("damaged")
+    assert protocol.main(arguments) == 2
+    assert "source was made with another images, train_set" in capsys.readouterr().err
+    (out / "source.asked.json").unlink()
     # Another method has a folder of its own, beside.
     arguments = arguments[: arguments.index("--set")] + TINY + ["--size", "64x32"]
     assert protocol.main([*arguments, "--method", "bn"]) == 0
@@ -206,8 +216,6 @@ def test_a_dry_run_says_what_is_there_and_what_it_takes(data, tmp_path, capsys, 
 
 
 def test_half_a_download_is_said_before_anything_is_trained(data, tmp_path, capsys):
-    import shutil
-
     folder = tmp_path / "cross-city"
     shutil.copytree(data / "cross-city", folder)
     next((folder / "Rome/Labels/Test").iterdir()).unlink()
