@@ -110,8 +110,7 @@ def find_split(dataset: Dataset, where: str) -> FoundSplit:
 
 def _places_above(dataset: Dataset, path: Path) -> list[tuple[str, Path]]:
     """Where the data set begins if the path is the folder that a layout's images begin with."""
-    layouts = dataset.splits[path.name].layouts
-    starts = {layout.template.start() for layout in layouts} if path.is_dir() else set()
+    starts = {layout.template.start() for layout in dataset.splits[path.name].layouts}
     above = path.parents[1:_MOST_LEVELS]
     return [(path.name, f) for f in above if path.relative_to(f).as_posix() in starts]
 

@@ -110,11 +110,13 @@ def test_of_runs_with_the_same_weights_the_one_of_the_same_images_is_found(chain
     (earlier / "run.json").write_text(json.dumps(record))
     links = trace(chain / "bundle")
     assert of(links, "target images").state == MATCHES
-    record = json.loads(original)  # of the same images, by another method
-    record["inputs"] |= {"method": "tent", "recipe": {"steps": 1}}
-    (earlier / "run.json").write_text(json.dumps(record))
-    links = trace(chain / "bundle")
-    assert of(links, "recipe").state == MATCHES
+    record = json.loads(original)  # of the same images, with other settings or by another method
+    for changed in ({"recipe": {"steps": 1}}, {"method": "tent"}):
+        other = {**record, "inputs": {**record["inputs"], **changed}}
+        (earlier / "run.json").write_text(json.dumps(other))
+        links = trace(chain / "bundle")
+        assert of(links, "recipe").state == MATCHES
+        assert of(links, "weights").note.endswith("runs/2-later/adapted.safetensors")
     assert of(links, "weights").note.endswith("runs/2-later/adapted.safetensors")
 
 

@@ -57,7 +57,7 @@ def training_images(data, spec, **options):
         for index, (image, label_map) in enumerate(zip(*data, strict=True))
     ]
     images = ImageSet("grey", tuple(samples))
-    return TrainingImages(images, spec.label_space, spec.input_hw, **options)
+    return TrainingImages(images, spec.label_space, tuple(data[0].shape[2:]), **options)
 
 
 def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
@@ -97,6 +97,22 @@ def test_a_resumed_run_is_the_same_run(tmp_path, tiny_model, tiny_spec, data):
     train(second, images, tmp_path / "b")
     expected, found = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_the_seed_chooses_a_step_s_images_and_then_augments_them(tiny_model, tiny_spec, data):
+    """In this order from one generator: runs that were recorded stay what they are."""
+    images = training_images(data, tiny_spec)
+    settings = recipe(seed=3, steps=2)
+    trainer = Trainer(copy.deepcopy(tiny_model), tiny_spec, settings, CPU)
+    losses = [trainer.step(images) for _ in range(2)]
+    other = Trainer(copy.deepcopy(tiny_model), tiny_spec, settings, CPU)
+    for step, found in enumerate(losses):
+        torch.manual_seed(3 * 1_000_003 + step)
+        chosen = torch.randint(len(data[0]), (settings.batch_size,))
+        pictures, targets = other._batch(data[0][chosen], data[1][chosen])
+        expected = functional.cross_entropy(other.model(pictures), targets, ignore_index=255)
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+        other.step(images)
 
 
 def test_ignored_pixels_and_the_outside_of_crops_do_not_count(tiny_model, tiny_spec, data):
