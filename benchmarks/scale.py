@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = sorted(int(text) for text in args.images.split(","))
     with tempfile.TemporaryDirectory() as folder:
         rows = [_measure(Path(folder), count, args) for count in counts]
-    record = {"method": args.method, "steps": args.steps, "rows": rows, "machine": machine_record()}
+    steps = None if args.method == "bn" else args.steps
+    record = {"method": args.method, "steps": steps, "rows": rows, "machine": machine_record()}
     if args.out is not None:
         write_record(args.out, record)
     print_result(table(record))
@@ -103,7 +104,7 @@ def _measure(folder: Path, count: int, args: argparse.Namespace) -> dict[str, An
 def table(record: dict[str, Any]) -> str:
     """The record in Markdown."""
     lines = [
-        f"`{record['method']}`, {record['steps']} steps",
+        f"`{record['method']}`" + (f", {record['steps']} steps" if record["steps"] else ""),
         "",
         "| images | seconds | ms an image | peak memory |",
         "|---|---|---|---|",

@@ -11,6 +11,7 @@ from export.command import ExportFlags, export_loaded
 from export.engine.request import EngineRequest
 from export.graph.deploy import Outputs
 from export.result import ExportResult
+from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import Manifest, read_manifest
 from sfda_edge.adaptation.request import Run
 from sfda_edge.api import ModelSource, load_model
@@ -47,6 +48,7 @@ def export(
     dynamic_batch: bool = False,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
+    validation_classes: str | LabelSpace | None = None,
     thresholds: Mapping[str, Any] | None = None,
     pictures: bool = True,
     engine: EngineRequest | None = None,
@@ -67,6 +69,7 @@ def export(
         dynamic_batch: any number of images at once.
         validation: labelled images on which the mIoU must not drop.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        validation_classes: what these labels mean; None for the model's classes.
         thresholds: of the comparison, by name, such as ``{"fp16.label_agreement": 0.99}``.
         pictures: whether up to three target frames go into the bundle.
         engine: a TensorRT engine to build.
@@ -86,7 +89,9 @@ def export(
         profile=profile,
         dynamic_batch=dynamic_batch,
         images=images,
-        validation=None if validation is None else Validation(validation, labels),
+        validation=None
+        if validation is None
+        else Validation(validation, labels, validation_classes),
         overrides=tuple(f"{k}={toml_value(v)}" for k, v in (thresholds or {}).items()),
         engine=engine,
         pictures=pictures,

@@ -113,6 +113,7 @@ def adapt(
     validation_classes: str | LabelSpace | None = None,
     source_validation: ImageSource | None = None,
     source_validation_labels: str | Path | None = None,
+    source_validation_classes: str | LabelSpace | None = None,
     out_dir: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -136,6 +137,7 @@ def adapt(
         validation_classes: what these labels mean; None for the model's classes.
         source_validation: labelled images of the source domain: what the model forgets there.
         source_validation_labels: as ``validation_labels``.
+        source_validation_classes: as ``validation_classes``.
         out_dir: the run directory, new; None for one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: compute precision: ``fp32``, ``bf16``, or ``fp16`` on a CUDA GPU.
@@ -158,7 +160,9 @@ def adapt(
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             selection=selection or SelectionConfig(),
             validation=_validation(validation, validation_labels, validation_classes),
-            source_validation=_validation(source_validation, source_validation_labels),
+            source_validation=_validation(
+                source_validation, source_validation_labels, source_validation_classes
+            ),
             out_dir=None if out_dir is None else Path(out_dir),
             device=device,
             precision=precision,
@@ -241,6 +245,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
+    validation_classes: str | LabelSpace | None = None,
     out_dir: str | Path | None = None,
     device: str = "auto",
     skip_bad: bool = False,
@@ -254,6 +259,7 @@ def train(
         settings: of the recipe, by name.
         validation: labelled images to score at the end.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
+        validation_classes: what these labels mean; None for the recipe's classes.
         out_dir: the run directory, new; None for one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         skip_bad: leave damaged samples out.
@@ -266,7 +272,7 @@ def train(
             recipe=recipe,
             images=images,
             labels_dir=_optional_path(labels),
-            validation=_validation(validation, validation_labels),
+            validation=_validation(validation, validation_labels, validation_classes),
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             out_dir=_optional_path(out_dir),
             device=device,

@@ -16,7 +16,8 @@ from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix, Scores
 from runtime.images import resize_image
 from sfda_edge.data.images import ImageSet
-from sfda_edge.data.label_doubts import LabelDoubts, require_classes
+from sfda_edge.data.label_counts import require_classes
+from sfda_edge.data.label_doubts import LabelDoubts
 from sfda_edge.data.loading import LoadedImage, read_outcomes, require_usable
 from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.errors import CheckpointError

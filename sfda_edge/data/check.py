@@ -11,6 +11,7 @@ import numpy as np
 from sfda_edge.data.datasets import Dataset
 from sfda_edge.data.datasets.opening import FoundSplit, split_in
 from sfda_edge.data.images import Sample
+from sfda_edge.data.label_counts import LabelCounts
 from sfda_edge.data.loading import LoadedImage, read_outcomes
 from sfda_edge.errors import DataError
 from sfda_edge.runs.progress import Progress, silent
@@ -27,18 +28,14 @@ class SplitCheck:
         found: what is there.
         num_read: how many images were read, spread evenly over the split.
         problems: what is wrong with each that cannot be used.
-        pixels: of each class in the label maps that were read, (C,).
-        ignored_pixels: of no class.
-        images_with: how many of these label maps have each class, (C,).
+        counts: of the label maps that were read.
         examples: some of the images.
     """
 
     found: FoundSplit
     num_read: int
     problems: list[str]
-    pixels: np.ndarray
-    ignored_pixels: int
-    images_with: np.ndarray
+    counts: LabelCounts
     examples: list[LoadedImage] = field(repr=False)
 
     @property
@@ -78,13 +75,16 @@ class SplitCheck:
         return "\n".join([*lines, *self._class_lines()])
 
     def _class_lines(self) -> list[str]:
-        total = int(self.pixels.sum()) + self.ignored_pixels
+        counts = self.counts
+        total = int(counts.pixels.sum()) + counts.ignored
         if not total:
             return []
         lines = [f"  {'class':<26}{'of pixels':>10}{'images':>8}"]
-        rows = zip(self.found.dataset.label_space.names, self.pixels, self.images_with, strict=True)
+        rows = zip(
+            self.found.dataset.label_space.names, counts.pixels, counts.images_with, strict=True
+        )
         lines += [f"  {name:<26}{100 * n / total:>8.2f} %{images:>8}" for name, n, images in rows]
-        return [*lines, f"  {'ignored':<26}{100 * self.ignored_pixels / total:>8.2f} %"]
+        return [*lines, f"  {'ignored':<26}{100 * counts.ignored / total:>8.2f} %"]
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:
@@ -143,9 +143,7 @@ def _read(found: FoundSplit, samples: list[Sample], progress: Progress) -> Split
         found,
         num_read=len(samples),
         problems=[],
-        pixels=np.zeros(space.num_classes, np.int64),
-        ignored_pixels=0,
-        images_with=np.zeros(space.num_classes, np.int64),
+        counts=LabelCounts(space),
         examples=[],
     )
     every = max(1, len(samples) // _EXAMPLES)
@@ -156,9 +154,5 @@ def _read(found: FoundSplit, samples: list[Sample], progress: Progress) -> Split
         if number % every == 0 and len(check.examples) < _EXAMPLES:
             check.examples.append(outcome)
         if outcome.label_map is not None:
-            counts = np.bincount(outcome.label_map.ravel(), minlength=256)
-            of_class = counts[: space.num_classes]
-            check.pixels += of_class
-            check.images_with += of_class > 0
-            check.ignored_pixels += int(counts.sum() - of_class.sum())
+            check.counts.update(outcome.label_map)
     return check

@@ -1,12 +1,11 @@
-"""Label maps that say nothing, or something else than is believed."""
+"""LabelDoubts: whether labels mean something else than is believed."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from runtime.bundle.labels import IGNORED, LabelSpace
+from runtime.bundle.labels import IGNORED
 from runtime.confusion import ConfusionMatrix
-from sfda_edge.errors import DataError
 
 # Other labels have to agree with at least this share of the pixels, and with so many times as much
 # as the labels do, before they are worth a word.
@@ -21,33 +20,6 @@ _ONE_LESS = (
     "label 1 is the first class. Do the labels begin at 1? --label-classes or --validation-classes "
     "names their classes"
 )
-
-
-def require_classes(space: LabelSpace, pixels: np.ndarray, num_ignored: int, title: str) -> None:
-    """Check that labels can tell a good prediction from a bad one.
-
-    Args:
-        space: the classes.
-        pixels: of each class, (C,).
-        num_ignored: pixels of no class.
-        title: of the images.
-
-    Raises:
-        DataError: no pixel is of a class, or all are of one of two.
-    """
-    total = int(pixels.sum())
-    if total == 0:
-        raise DataError(f"{title}: no pixel has a label that the model knows")
-    if space.num_classes == 2 and (pixels > 0).sum() == 1:
-        ignored = 100 * num_ignored / (total + num_ignored)
-        advice = (
-            f"; {ignored:.0f} % of the pixels are ignored. If {IGNORED} means "
-            f"{space.names[1]}, a .toml file says so: [numbers] with {space.names[1]} = [{IGNORED}]"
-        )
-        raise DataError(
-            f"{title}: every label is {space.names[int(pixels.argmax())]}"
-            + (advice if num_ignored else "")
-        )
 
 
 class LabelDoubts:

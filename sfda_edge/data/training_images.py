@@ -12,6 +12,7 @@ from torch import Tensor
 from runtime.bundle.labels import LabelSpace
 from runtime.images import ImageError, resize_image, resize_label_map
 from sfda_edge.data.images import ImageSet, Sample, checked_label_map
+from sfda_edge.data.label_counts import LabelCounts
 from sfda_edge.data.loading import LoadedImage, read_outcomes, require_usable
 from sfda_edge.data.target import READERS, kept_image_bytes
 from sfda_edge.errors import DataError
@@ -32,7 +33,7 @@ class TrainingImages:
         memory_bytes: how much may be kept; what does not fit is decoded again when it is needed.
 
     Raises:
-        DataError: samples are damaged, or no pixel has a label.
+        DataError: samples are damaged, or labels say nothing, as ``require_classes`` has it.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TrainingImages:
         self._kept: dict[int, Pair] = {}
         self._samples: list[Sample] = []
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="training")
-        problems, labelled = [], False
+        problems, counts = [], LabelCounts(space)
         for sample, outcome in zip(
             images.samples, progress(read_outcomes(images.samples, space)), strict=True
         ):
@@ -59,13 +60,12 @@ class TrainingImages:
                 problems.append(outcome)
                 continue
             assert outcome.label_map is not None
-            labelled = labelled or bool((outcome.label_map != space.ignore_index).any())
+            counts.update(outcome.label_map)
             if len(self._kept) < self._most_kept:
                 self._kept[len(self._samples)] = self._small(outcome.image, outcome.label_map)
             self._samples.append(sample)
         require_usable(problems, len(images), skip_bad)
-        if not labelled:
-            raise DataError(f"{images.title}: no pixel has a label of {', '.join(space.names[:4])}")
+        counts.require_classes(images.title)
 
     def __len__(self) -> int:
         return len(self._samples)

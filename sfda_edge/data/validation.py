@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.data import ImageSet, ImageSource, open_images
-from sfda_edge.data.label_doubts import require_classes
+from sfda_edge.data.label_counts import LabelCounts
 from sfda_edge.data.loading import read_all
 from sfda_edge.data.relabel import in_classes_of, with_label_classes
 from sfda_edge.runs.progress import Progress, silent
@@ -55,11 +53,9 @@ class Validation:
                 ``require_classes`` has it.
         """
         images = self.open(space)
-        pixels = np.zeros(256, np.int64)
+        counts = LabelCounts(space)
         for loaded in progress(read_all(images, space, skip_bad)):
             assert loaded.label_map is not None
-            pixels += np.bincount(loaded.label_map.ravel(), minlength=256)
-        of_classes = pixels[: space.num_classes]
-        ignored = int(pixels.sum() - of_classes.sum())
-        require_classes(space, of_classes, ignored, images.title)
+            counts.update(loaded.label_map)
+        counts.require_classes(images.title)
         return images

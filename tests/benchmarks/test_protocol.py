@@ -6,6 +6,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,7 @@ def test_a_killed_protocol_continues_where_it_was(data, tmp_path):
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while not checkpoint.exists():
             assert process.poll() is None
+            time.sleep(0.05)
         process.kill()
     state = json.loads((out / "source" / "run.json").read_text())["state"]
     assert state == "running"
@@ -171,6 +173,7 @@ def test_a_killed_protocol_continues_where_it_was(data, tmp_path):
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while torch.load(checkpoint, weights_only=True)["next_step"] <= reached:
             assert process.poll() is None
+            time.sleep(0.05)
         process.kill()
 
 

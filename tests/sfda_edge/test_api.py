@@ -1,5 +1,6 @@
 """The public API: what a user's script does, and that it is light to import."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import runtime
 import sfda_edge
 from export.bundle.provenance import unadapted
 from runtime.bundle.labels import LabelSpace
+from sfda_edge.cli import main as cli
 from sfda_edge.models.source_model import ModelRequest, load_source
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,17 @@ def test_a_network_on_a_device_is_taken_and_a_run_leaves_it_on_the_cpu_without_h
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
     assert {parameter.device.type for parameter in run.model.network.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("command", ["adapt", "train", "export"])
+def test_labelled_images_are_named_in_python_as_on_the_command_line(command):
+    """Every flag of the command that says something of them is an argument of the function."""
+    functions = {"adapt": sfda_edge.adapt, "train": sfda_edge.train, "export": export.export}
+    commands = next(a for a in cli.build_parser()._actions if a.dest == "command")
+    flags = {action.dest for action in commands.choices[command]._actions}
+    flags = {flag for flag in flags if "validation" in flag}
+    assert len(flags) >= 3
+    assert flags <= set(inspect.signature(functions[command]).parameters)
 
 
 def test_damaged_statistics_are_recorded_as_null(images, in_empty_folder):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sfda_edge.data.datasets.cityscapes import SPACE, by_label_id, by_train_id
-from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
+from sfda_edge.data.datasets.cityscapes import SPACE, label_forms
+from sfda_edge.data.datasets.dataset import Dataset, Layout, Split
 
 _ANY = "{condition}"
 _NUM_IMAGES = {
@@ -14,11 +14,7 @@ _NUM_IMAGES = {
 
 
 def _split(condition: str, part: str, num_images: int) -> Split:
-    file = f"gt/{condition}/{part}/{{sequence}}/{{frame}}_gt_"
-    labels = (
-        Labels(f"{file}labelTrainIds.png", by_train_id),
-        Labels(f"{file}labelIds.png", by_label_id),
-    )
+    labels = label_forms(f"gt/{condition}/{part}/{{sequence}}/{{frame}}_gt_")
     images = f"rgb_anon/{condition}/{part}/{{sequence}}/{{frame}}_rgb_anon.png"
     return Split((Layout(images, () if part == "test" else labels),), num_images)
 

@@ -13,15 +13,23 @@ by_label_id = by_number({number: index for index, number in enumerate(LABEL_IDS)
 by_train_id = by_number({index: index for index in range(SPACE.num_classes)})
 
 
+def label_forms(stem: str) -> tuple[Labels, ...]:
+    """The label maps that the official scripts write, the ready ones first.
+
+    Args:
+        stem: their paths up to ``labelIds.png``.
+    """
+    return (
+        Labels(f"{stem}labelTrainIds.png", by_train_id),
+        Labels(f"{stem}labelIds.png", by_label_id),
+    )
+
+
 def _split(name: str, num_images: int) -> Split:
     stem = "{city}/{frame}"
-    labels = f"gtFine/{name}/{stem}_gtFine_"
-    forms = (
-        Labels(f"{labels}labelTrainIds.png", by_train_id),
-        Labels(f"{labels}labelIds.png", by_label_id),
-    )
+    labels = label_forms(f"gtFine/{name}/{stem}_gtFine_")
     images = f"leftImg8bit/{name}/{stem}_leftImg8bit.png"
-    return Split((Layout(images, () if name == "test" else forms),), num_images)
+    return Split((Layout(images, () if name == "test" else labels),), num_images)
 
 
 CITYSCAPES = Dataset(

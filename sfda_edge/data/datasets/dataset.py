@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class Labels:
     read: LabelReader
     exists: Callable[[Path], bool] = Path.exists
 
-    @property
+    @cached_property
     def template(self) -> PathTemplate:
         """``file`` as a template."""
         return PathTemplate(self.file)
@@ -46,7 +47,7 @@ class Layout:
     images: str
     labels: tuple[Labels, ...] = ()
 
-    @property
+    @cached_property
     def template(self) -> PathTemplate:
         """``images`` as a template."""
         return PathTemplate(self.images)

@@ -59,9 +59,9 @@ def test_a_check_counts_the_pixels_of_each_class(tmp_path):
     numbers = {name: number for number, name in official.CITYSCAPES_IDS.items()}
     names = DATASETS["kitti"].label_space.names
     expected = [twice if numbers[name] < 30 else once for name in names]
-    np.testing.assert_array_equal(found.pixels, expected)
-    assert (found.images_with == 2).all()
-    assert found.ignored_pixels == 2 * 64 * 32 - sum(expected)
+    np.testing.assert_array_equal(found.counts.pixels, expected)
+    assert (found.counts.images_with == 2).all()
+    assert found.counts.ignored == 2 * 64 * 32 - sum(expected)
     assert not found.complete  # 2 of 200
     assert f"{100 * twice / (2 * 64 * 32):.2f} %" in found.text()
 

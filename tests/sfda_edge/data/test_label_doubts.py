@@ -7,7 +7,8 @@ from PIL import Image
 from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix
 from sfda_edge.data.images import Sample, checked_label_map
-from sfda_edge.data.label_doubts import LabelDoubts, require_classes
+from sfda_edge.data.label_counts import require_classes
+from sfda_edge.data.label_doubts import LabelDoubts
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
 from sfda_edge.labels.label_spaces import LABEL_SPACES

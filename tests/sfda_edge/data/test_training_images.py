@@ -44,7 +44,7 @@ def test_what_fits_in_memory_is_decoded_once(three_classes):
 
 
 def test_images_without_any_label_are_an_error(three_classes):
-    with pytest.raises(DataError, match="counted: no pixel has a label of"):
+    with pytest.raises(DataError, match="counted: no pixel has a label that the model knows"):
         TrainingImages(counting({}, labels=255), three_classes, (8, 8))
 
 
