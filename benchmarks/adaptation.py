@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.adaptation_table import accuracy_table
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
 from runtime.glibc_malloc import keep_freed_memory

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.adaptation_tasks import BenchmarkTask
-from benchmarks.timing import time_in_turn
+from benchmarks.measuring.closed_loop import Effort, measure_in_turn
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation
 from sfda_edge.data.images import ImageSet
@@ -50,12 +50,11 @@ def measure_speed(
             "supervised": _supervised(next(iter(runs.values())).task, batch_size)
         }
         calls |= {name: run.step for name, run in runs.items()}
-        timings = time_in_turn(calls, rounds, steps)
-        reference = timings["supervised"].per_second
-        rows = {
-            name: {**timing.record(), "of_supervised": round(timing.per_second / reference, 3)}
-            for name, timing in timings.items()
-        }
+        effort = Effort(rounds * steps, min_seconds=0, per_turn=steps)
+        measured = measure_in_turn(calls, effort, "supervised")
+        rows: dict[str, dict[str, Any]] = {}
+        for name, one in measured.items():
+            rows[name] = one.record() | {"of_supervised": round(1 / one.ratio.median, 3)}
         for name, run in runs.items():
             rows[name]["share_of_time"] = _shares(run, steps)
     return {"batch_size": batch_size, "device": device, "precision": precision, "rows": rows}

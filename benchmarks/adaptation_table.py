@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hardware import machine_line
+from benchmarks.measuring.machine import machine_line
 
 # Points of mIoU that a refused model may be better than its source before it counts as a mistake.
 SMALL_GAIN = 0.5

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive, size_hw
 from runtime.output import start_output

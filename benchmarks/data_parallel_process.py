@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.timing import time_call
+from benchmarks.measuring.closed_loop import time_call
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.hardware import machine_line
+from benchmarks.measuring.machine import machine_line
 from benchmarks.records import output_file, write_record
 from runtime.arguments import natural, positive
 

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.closed_loop import time_call
+from benchmarks.measuring.distribution import distribution
+from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from benchmarks.timing import summarise, time_call
 from runtime.backends import BACKENDS, Backend, open_backend, proved
 from runtime.bundle.engine_file import LIBRARIES
 from runtime.bundle.manifest import Manifest, read_manifest
@@ -220,7 +221,7 @@ def _latency(backend: Backend, images: list[np.ndarray]) -> dict[str, Any]:
     while len(durations_ms) < LATENCY_CALLS and sum(durations_ms) < 1000 * MOST_S:
         image = images[len(durations_ms) % len(images)]
         durations_ms.append(time_call(partial(backend.outputs, image)))
-    return summarise(durations_ms).record()
+    return distribution(durations_ms).record()
 
 
 def _growth(backend: Backend, images: list[np.ndarray]) -> tuple[float, int]:

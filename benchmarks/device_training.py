@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.timing import time_call
+from benchmarks.measuring.closed_loop import time_call
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation
 from sfda_edge.data import open_images

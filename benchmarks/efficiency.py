@@ -34,12 +34,13 @@ from benchmarks.efficiency_parts import (
     PacedSource,
     SpinningThreads,
     count_decoded,
-    plain_loop,
     write_video,
 )
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.closed_loop import time_call
+from benchmarks.measuring.distribution import paired_ratio
+from benchmarks.measuring.machine import machine_line, machine_record
+from benchmarks.peers.video_loops import VideoTask, frames_per_second, opencv
 from benchmarks.records import output_file, write_record
-from benchmarks.timing import paired_ratios, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
@@ -111,7 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "frames_per_round": args.frames,
         "per_second": {name: round(statistics.median(each), 2) for name, each in rates.items()},
         "ratio_to_engine": {
-            name: paired_ratios(each, rates["engine"]) for name, each in rates.items()
+            name: paired_ratio(each, rates["engine"]).record() for name, each in rates.items()
         },
         "live": live,
         "processor_ms_per_frame": processor,
@@ -134,9 +135,8 @@ class _Bench:
                 self._others[name] = open_backend(name, args.bundle, manifest, args.threads)
             except StreamError as error:
                 print(f"{name} is not measured: {error}", file=sys.stderr)
-        self._model = args.bundle / manifest.model_file
-        self._spinning = SpinningThreads(self._model, manifest, args.threads)
-        self._threads = args.threads
+        model = args.bundle / manifest.model_file
+        self._spinning = SpinningThreads(model, manifest, args.threads)
         with open_source(str(self._video)) as source:
             frames = iter(source.read, None)
             self._images = [resize_image(f.image, manifest.input_hw) for f in frames if f]
@@ -188,13 +188,9 @@ class _Bench:
         return pipeline.snapshot().fps
 
     def _plain(self, video: str = "") -> float:
-        return plain_loop(
-            self._video,
-            self._model,
-            self._manifest,
-            threads=self._threads,
-            out=self._folder / video if video else None,
-        )
+        out = self._folder / video if video else None
+        task = VideoTask(self._video, self._spinning, self._manifest, out)
+        return frames_per_second(opencv, task)
 
     def live(self, stream_rate: float) -> dict[str, Any]:
         """Age of frames at a rate that can be sustained, beside the engine's time."""

@@ -39,52 +39,6 @@ def write_video(path: Path, size_hw: tuple[int, int], fps: int, *, num_frames: i
         container.mux(stream.encode())
 
 
-def plain_loop(
-    video: Path, model: Path, manifest: Manifest, *, threads: int, out: Path | None
-) -> float:
-    """Frames a second of the loop that a tutorial shows: one step after the other.
-
-    Args:
-        video: to read.
-        model: the bundle's graph, which answers with the label map.
-        manifest: of the bundle.
-        threads: of one inference; 0 for ONNX Runtime's choice.
-        out: where blended pictures go, as mp4v; None for none.
-    """
-    import cv2
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
-    entry, table = session.get_inputs()[0].name, manifest.label_space.colour_table()
-    height, width = manifest.input_hw
-    capture = cv2.VideoCapture(str(video))
-    size = tuple(
-        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-    )
-    writer = None
-    if out is not None:
-        writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
-    session.run([LABEL_MAP], {entry: np.zeros((1, height, width, 3), np.uint8)})
-    count, start_s = 0, time.perf_counter()
-    while True:
-        there, frame = capture.read()
-        if not there:
-            break
-        image = cv2.cvtColor(cv2.resize(frame, (width, height)), cv2.COLOR_BGR2RGB)
-        labels = session.run([LABEL_MAP], {entry: image[None]})[0][0]
-        if writer is not None:
-            large = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-            writer.write(cv2.addWeighted(frame, 0.5, table[large][..., ::-1], 0.5, 0))
-        count += 1
-    rate = count / (time.perf_counter() - start_s)
-    capture.release()
-    if writer is not None:
-        writer.release()
-    return rate
-
-
 def count_decoded(video: Path, convert: bool) -> int:
     """Decode a video; number of frames.
 

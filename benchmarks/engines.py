@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from export.engine.request import EngineRequest, build_engine
 from export.errors import ExportError

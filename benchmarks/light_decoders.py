@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.hardware import machine_record
-from benchmarks.timing import time_in_turn
+from benchmarks.measuring.closed_loop import Effort, measure_in_turn
+from benchmarks.measuring.machine import machine_record
 from export.graph.to_onnx import export_graph
 from runtime.backends.ort_session import open_session
 from sfda_edge.models.lite0_fpn import Encoder, Lite0FPN
@@ -66,11 +66,11 @@ def measure(
         "LR-ASPP": LiteReducedASPP(),
     }
     runs = {name: _runner(network, input_hw, num_threads) for name, network in networks.items()}
-    timings = time_in_turn(runs, rounds)
+    measured = measure_in_turn(runs, Effort(10 * rounds, min_seconds=0))
     rows = {
         name: {
             "parameters": sum(p.numel() for p in network.parameters()),
-            **timings[name].record(),
+            **measured[name].record(),
         }
         for name, network in networks.items()
     }

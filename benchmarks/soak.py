@@ -26,8 +26,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hardware import machine_record
 from benchmarks.kills import kill_recordings
+from benchmarks.measuring.machine import machine_record
 from benchmarks.records import output_file, write_record
 from benchmarks.rtsp_camera import MOVING, NEEDED_PACKAGES, RtspCamera, can_serve
 from runtime.arguments import positive, positive_number

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hardware import machine_line, machine_record
+from benchmarks.measuring.closed_loop import time_call
+from benchmarks.measuring.distribution import Distribution, distribution
+from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from benchmarks.timing import Timing, summarise, time_call
 from runtime.arguments import natural, positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
@@ -48,7 +49,7 @@ class Round:
         miou: in the stream, None without labels.
     """
 
-    engine: Timing
+    engine: Distribution
     pipeline: Snapshot
     miou: float | None
 
@@ -186,7 +187,7 @@ def _round(
         pipeline = Pipeline(source, backend, manifest.input_hw, max_frames=len(images))
         pipeline.run([kept])
     snapshot = pipeline.snapshot()
-    return Round(summarise(durations), snapshot, _miou(args, manifest, kept.results))
+    return Round(distribution(durations), snapshot, _miou(args, manifest, kept.results))
 
 
 def _miou(

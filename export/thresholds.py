@@ -68,12 +68,15 @@ class Thresholds:
         gate_images: at most so many target frames, spread over the set, are compared.
         calibration_images: frames that int8 is calibrated on, other than those of the gate.
         qat_steps: of quantisation-aware fine-tuning, when int8 loses too much without; 0 for none.
+        int8_time_ratio: a frame in int8 may take so much of its time in fp32, measured here, of
+            the profile ``cpu``; infinite for a bundle of another machine.
         fp32, fp16, int8: thresholds of the comparison, a table each.
     """
 
     gate_images: int = 16
     calibration_images: int = 32
     qat_steps: int = 100
+    int8_time_ratio: float = 1.0
     fp32: Gate = _FP32
     fp16: Gate = _FP16
     int8: Gate = _INT8
@@ -86,6 +89,7 @@ class Thresholds:
             self.calibration_images,
         )
         require(self.qat_steps >= 0, "qat_steps must not be below 0", self.qat_steps)
+        require(self.int8_time_ratio > 0, "int8_time_ratio must be above 0", self.int8_time_ratio)
         for precision in ("fp32", "fp16", "int8"):
             _require_possible(precision, self.gate(precision))
 

@@ -27,7 +27,10 @@ PROGRAMS = [
     "runtime.doctor",
     "export.engine.__main__",
     "benchmarks.stream",
-    "benchmarks.graph",
+    "benchmarks.peers.__main__",
+    "benchmarks.pareto.__main__",
+    "benchmarks.scale.__main__",
+    "benchmarks.throughput",
     "benchmarks.decoder",
     "benchmarks.before_after",
 ]

@@ -22,14 +22,14 @@ from benchmarks import (
     device_check,
     efficiency,
     engines,
-    graph,
-    precisions,
     protocol,
-    scale,
-    shared_model,
     soak,
+    throughput,
 )
 from benchmarks import stream as stream_benchmark
+from benchmarks.pareto import __main__ as pareto
+from benchmarks.peers import __main__ as peers
+from benchmarks.scale import __main__ as scale
 from export.engine import __main__ as engine
 from runtime import doctor, stream
 from runtime.config import read_config
@@ -49,15 +49,15 @@ PARSERS = {
     "python -m runtime.stream": stream.build_parser,
     "python -m export.engine": engine.build_parser,
     "python -m benchmarks.stream": stream_benchmark.build_parser,
-    "python -m benchmarks.graph": graph.build_parser,
-    "python -m benchmarks.precisions": precisions.build_parser,
+    "python -m benchmarks.peers": peers.build_parser,
+    "python -m benchmarks.pareto": pareto.build_parser,
+    "python -m benchmarks.throughput": throughput.build_parser,
     "python -m benchmarks.protocol": protocol.build_parser,
     "python -m benchmarks.engines": engines.build_parser,
     "python -m benchmarks.before_after": before_after.build_parser,
     "python -m benchmarks.data_parallel": data_parallel.build_parser,
     "python -m benchmarks.device_check": device_check.build_parser,
     "python -m benchmarks.efficiency": efficiency.build_parser,
-    "python -m benchmarks.shared_model": shared_model.build_parser,
     "python -m benchmarks.scale": scale.build_parser,
     "python -m benchmarks.soak": soak.build_parser,
     "python -m benchmarks.adaptation": adaptation_benchmark.build_parser,

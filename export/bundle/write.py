@@ -34,6 +34,7 @@ from export.precision.half import HalfPrecision
 from export.precision.int8 import Quantised, int8_facts
 from export.precision.pipeline import (
     ADVICE,
+    as_fp32,
     eight_bits,
     half_precision,
     single_precision,
@@ -126,7 +127,7 @@ def _write(folder: Path, reference: Reference) -> ExportResult:
         parity=parity,
         single=converted.single if converted else (),
         rounding=half.parity if half else None,
-        int8=int8_facts(int8, request.images) if int8 else None,
+        int8=int8_facts(int8, as_fp32(int8.source, request), request.images) if int8 else None,
         coarse_cost=cost,
         scores=scores,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,9 +116,9 @@ def timing_text(facts: dict[str, Any]) -> str:
     return f"a frame takes {listed}: int8 is {verdict}"
 
 
-def int8_facts(found: Quantised, images: Sequence[np.ndarray]) -> Int8Facts:
-    """Facts of a search's result; times it against what it came from, and that in half."""
-    graphs = [found.graph, found.source]
+def int8_facts(found: Quantised, fp32: onnx.ModelProto, images: Sequence[np.ndarray]) -> Int8Facts:
+    """Facts of a search's result; times it against the fp32 graph, and its source in half."""
+    graphs = [found.graph, fp32]
     with contextlib.suppress(ExportError):  # some graphs have no half: those with control flow
         graphs.append(to_fp16(found.source))
     int8_ms, fp32_ms, *fp16_ms = median_ms(graphs, images)
@@ -141,6 +141,7 @@ def to_int8(
     compare: Compare,
     quick_compare: Compare,
     int32_bias: bool = True,
+    before_search: Callable[[onnx.ModelProto], None] = lambda _: None,
     progress: Progress = silent,
 ) -> Quantised:
     """Calibrate by every rule, take the best, and keep nodes that lose accuracy in float.
@@ -151,6 +152,7 @@ def to_int8(
         compare: compares a graph.
         quick_compare: the same on few images.
         int32_bias: as ``quantised_graph``.
+        before_search: gets the graph with everything in int8, and may reject it.
         progress: wraps the search's ranking.
 
     Returns:
@@ -176,6 +178,7 @@ def to_int8(
 
     reports = {rule: compare(made(rule, ())) for rule in RULES}
     best = max(RULES, key=lambda rule: reports[rule].rank_key)
+    before_search(made(best, ()))
     kept, report = nodes_to_keep(
         order,
         (),

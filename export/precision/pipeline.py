@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from export.errors import ParityError
+from export.errors import ExportError, ParityError
 from export.gate.parity import require
 from export.gate.reference import Reference
 from export.gate.report import ParityReport
 from export.graph.blocked_prelu import with_blocked_prelu
 from export.graph.deploy import DeployModel
-from export.graph.ort_session import GraphSession
+from export.graph.ort_session import GraphSession, median_ms
 from export.graph.simplify import simplified
 from export.graph.to_onnx import export_graph
 from export.precision.half import HalfPrecision, to_half
@@ -36,7 +38,7 @@ ADVICE = (
 
 
 def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelProto:
-    """The graph of a model, simplified; of a CPU that runs it so, with PReLU in other operators.
+    """The graph of a model, simplified; as a bundle has it where fp32 was asked for.
 
     Raises:
         ExportError: torch cannot export it.
@@ -53,8 +55,12 @@ def single_precision(request: ExportRequest, deploy: DeployModel) -> onnx.ModelP
         dynamic_batch=request.dynamic_batch,
     )
     graph = simplified(graph)
-    runs_on_cpu = request.profile.engine is None and request.precision == "fp32"
-    return with_blocked_prelu(graph) if runs_on_cpu else graph
+    return as_fp32(graph, request) if request.precision == "fp32" else graph
+
+
+def as_fp32(graph: onnx.ModelProto, request: ExportRequest) -> onnx.ModelProto:
+    """A graph in single precision as its bundle has it: of a CPU, PReLU in other operators."""
+    return with_blocked_prelu(graph) if request.profile.engine is None else graph
 
 
 def with_full_labels(request: ExportRequest) -> onnx.ModelProto:
@@ -97,7 +103,7 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
 
     Raises:
         ParityError: none does; says which layer breaks it.
-        ExportError: the frames are too few to calibrate on, or noise.
+        ExportError: the frames are too few to calibrate on, or noise; or it is slower than fp32.
     """
     int8, steps = _quantised(graph, reference), reference.request.thresholds.qat_steps
     if steps and not (report := _scored(int8, reference)).passed:
@@ -111,7 +117,27 @@ def eight_bits(graph: onnx.ModelProto, reference: Reference) -> Quantised:
     except ParityError as error:
         worst = int8.first_failing(lambda some: reference.compare(GraphSession(some)))
         raise ParityError(f"{error}; the first layer to fail it is {worst}. {ADVICE}") from None
+    _require_fast(int8.graph, graph, request=reference.request)
     return int8
+
+
+def _require_fast(int8: onnx.ModelProto, graph: onnx.ModelProto, *, request: ExportRequest) -> None:
+    """A CPU that does not run int8 faster has no use for what it loses.
+
+    Raises:
+        ExportError: a frame takes longer than ``int8_time_ratio`` allows.
+    """
+    most = request.thresholds.int8_time_ratio
+    if request.profile.engine is not None or math.isinf(most):
+        return
+    int8_ms, fp32_ms = median_ms((int8, as_fp32(graph, request)), request.images)
+    if int8_ms > most * fp32_ms:
+        raise ExportError(
+            f"int8 is slower than fp32 on this CPU: a frame takes {int8_ms:.1f} ms instead of "
+            f"{fp32_ms:.1f} ms, {int8_ms / fp32_ms:.2f} x where {most:g} x is allowed. Nothing was "
+            "written: leave out --int8, or export for another machine with "
+            "--set int8_time_ratio=inf"
+        )
 
 
 def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
@@ -122,6 +148,7 @@ def _quantised(graph: onnx.ModelProto, reference: Reference) -> Quantised:
         compare=lambda some: reference.compare(GraphSession(some)),
         quick_compare=lambda some: reference.quick_report(GraphSession(some)),
         int32_bias=request.profile.engine is None,
+        before_search=partial(_require_fast, graph=graph, request=request),
         progress=progress_bar("int8 search"),
     )
 

@@ -5,8 +5,11 @@ import json
 
 import pytest
 
-from benchmarks import adaptation, data_parallel, decoder, engines, graph, precisions, stream
+from benchmarks import adaptation, data_parallel, decoder, engines, stream, throughput
+from benchmarks.pareto import __main__ as pareto
+from benchmarks.peers import __main__ as peers
 from benchmarks.records import output_file, write_record
+from benchmarks.scale import __main__ as scale
 
 
 def test_a_record_is_json_that_can_be_compared_line_by_line(tmp_path):
@@ -30,9 +33,11 @@ def test_a_place_that_cannot_be_written_is_rejected(in_empty_folder, name, messa
         (data_parallel,),
         (decoder,),
         (engines, "bundle"),
-        (graph,),
-        (precisions, "run"),
+        (pareto,),
+        (peers, "frames"),
+        (scale, "sizes"),
         (stream,),
+        (throughput,),
     ],
     ids=lambda arguments: arguments[0].__name__,
 )

@@ -95,7 +95,7 @@ def test_int8_of_a_graph_with_control_flow_has_no_time_in_half(monkeypatch, repo
         single=(),
         parity=report(1.0),
     )
-    facts = int8_facts(found, [IMAGE])
+    facts = int8_facts(found, found.source, [IMAGE])
     assert facts.fp16_ms is None
     assert min(facts.int8_ms, facts.fp32_ms) >= 0
 

@@ -110,12 +110,17 @@ def wait_for(source, state, limit_s):
 
 def test_a_frozen_and_a_black_picture_are_seen_through_the_codec(camera, source):
     assert read_for(source, 1)[1] == [State.LIVE]
-    camera.show("white")
-    assert read_for(source, 2.5)[1] == [State.LIVE, State.FROZEN]
-    camera.show("black")
-    assert read_for(source, 2)[1][-1] is State.BLACK
-    camera.show("ball")
-    assert read_for(source, 1)[1][-1] is State.LIVE
+    # An encoder that others slow down shows the new picture later: the states count, not when.
+    for picture, state in (("white", State.FROZEN), ("black", State.BLACK), ("ball", State.LIVE)):
+        camera.show(picture)
+        assert read_until_state(source, state, 15) is state
+
+
+def read_until_state(source, state, limit_s):
+    end_s = time.monotonic() + limit_s
+    while source.read() is not None and time.monotonic() < end_s and source.state is not state:
+        pass
+    return source.state
 
 
 def test_without_attempts_a_loss_is_an_error_that_says_what_to_check(camera):

@@ -1,15 +1,29 @@
-"""The three commands of the first request, word for word; the slowest test has its own file."""
+"""The commands of the first request, word for word; the slowest test has its own file."""
 
 import json
+import shutil
 
 import pytest
 
 from runtime.bundle.manifest import read_manifest
 from sfda_edge.cli import main as cli
+from sfda_edge.recipes import recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+@pytest.fixture
+def few_steps(tmp_path_factory, monkeypatch):
+    """The default recipe with 60 of its 300 steps: ``make demo`` runs it as it is."""
+    folder = shutil.copytree(recipe._FOLDER, tmp_path_factory.mktemp("few") / "recipes")
+    default = folder / "multiview.toml"
+    text = default.read_text()
+    assert "steps = 300" in text
+    default.write_text(text.replace("steps = 300", "steps = 60"))
+    monkeypatch.setattr(recipe, "_FOLDER", folder)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
     caplog.set_level("INFO")
     assert cli.main(["adapt"]) == 0

@@ -1,0 +1,1 @@
+"""How benchmarks measure: what is timed and how long, on which machine, and how it is kept."""

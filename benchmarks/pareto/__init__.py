@@ -1,0 +1,1 @@
+"""What accuracy costs in time: bundles of several networks, sizes and precisions on backends."""

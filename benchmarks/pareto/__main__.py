@@ -1,0 +1,159 @@
+"""python -m benchmarks.pareto RUN … --validation IMAGES: what accuracy costs in time.
+
+Each run is exported in each size, precision and place of the arg-max, run on each backend, scored
+on labelled images and timed in turn with all others. The table names the front: the points that
+no other beats in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.records import output_file
+from runtime.arguments import natural, positive, size_hw
+from runtime.credentials import without_credentials
+from runtime.errors import StreamError
+from runtime.output import print_error, print_result, start_output
+from sfda_edge.errors import SfdaEdgeError
+
+if TYPE_CHECKING:
+    from benchmarks.measuring.rows import Row
+    from benchmarks.pareto.front import Point
+
+_COLUMNS = ("network", "size", "precision", "argmax", "backend", "p50_ms", "p99_ms", "miou")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pareto", description="Measure what accuracy costs in time."
+    )
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="(the packaged model)")
+    parser.add_argument("--validation", default="streetsynth:clip", help="(default: %(default)s)")
+    parser.add_argument("--validation-labels", type=Path, metavar="DIR", help="of a plain folder")
+    parser.add_argument("--sizes", type=_sizes, default=(None,), help="W1xH1,W2xH2 (the run's own)")
+    parser.add_argument("--precisions", default="fp32,fp16", help="(default: %(default)s)")
+    parser.add_argument("--argmax", default="full", help="full,coarse (default: %(default)s)")
+    parser.add_argument("--backends", default="onnxruntime,openvino", help="(%(default)s)")
+    parser.add_argument("--threads", type=natural, default=0, help="of one inference (automatic)")
+    parser.add_argument("--seconds", type=positive, default=3, help="of each (%(default)s)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep the bundles there")
+    parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+    parser.add_argument("--csv", type=output_file, metavar="FILE.csv", help="write the table")
+    parser.add_argument("--plot", type=output_file, metavar="FILE.svg", help="or .png")
+    return parser
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(size_hw(one) for one in text.split(","))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    start_output()
+    args = build_parser().parse_args(arguments)
+    from benchmarks.measuring.rows import append_rows, command_line
+
+    try:
+        rows = _measure(args, command_line("benchmarks.pareto", arguments))
+    except (SfdaEdgeError, StreamError) as error:
+        print_error(error)
+        return 2
+    if args.out is not None:
+        append_rows(args.out, rows)
+    if args.csv is not None:
+        with args.csv.open("w", newline="") as file:
+            csv.writer(file).writerows([_COLUMNS, *(_cells(row) for row in rows)])
+    if args.plot is not None:
+        from benchmarks.pareto.picture import save_picture
+
+        save_picture(points_of(rows), args.plot, str(rows[0].conditions["validation"]))
+    print_result(markdown(rows))
+    return 0
+
+
+def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+    from benchmarks.measuring.closed_loop import Effort
+    from benchmarks.measuring.machine import watch
+    from benchmarks.measuring.rows import Origin
+    from benchmarks.pareto.variants import Choices, export_variants, measure_variants
+    from sfda_edge.data.validation import Validation
+
+    lists = {name: tuple(getattr(args, name).split(",")) for name in ("precisions", "argmax")}
+    backends = tuple(args.backends.split(","))
+    choices = Choices(args.sizes, **lists, backends=backends, num_threads=args.threads)
+    validation = Validation(args.validation, args.validation_labels)
+    effort = Effort(min_seconds=args.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        variants = export_variants(args.runs or [None], choices, args.work or Path(folder))
+        with watch() as watched:
+            measured = list(measure_variants(variants, choices, validation, effort))
+    rows: list[Row] = []
+    for variant, backend, figures in measured:
+        origin = Origin(
+            "pareto", command, variant.network, variant.size, precision=variant.precision
+        )
+        conditions = {
+            "argmax": variant.argmax,
+            "threads": args.threads,
+            "validation": without_credentials(args.validation),
+        }
+        rows += origin.rows({backend: figures}, watched.machine, conditions)
+    return rows
+
+
+def points_of(rows: Sequence[Row]) -> list[Point]:
+    """The rows that have both figures."""
+    from benchmarks.pareto.front import Point
+
+    return [
+        Point(name_of(row), row.figures["p50_ms"], row.figures["miou"])
+        for row in rows
+        if "p50_ms" in row.figures and "miou" in row.figures
+    ]
+
+
+def name_of(row: Row) -> str:
+    """What tells the point from the others."""
+    coarse = ", coarse" if row.conditions["argmax"] == "coarse" else ""
+    return f"{row.network} {row.size} {row.precision}{coarse}, {row.way}"
+
+
+def _cells(row: Row) -> list[Any]:
+    figures = row.figures
+    values = [row.network, row.size, row.precision, row.conditions["argmax"], row.way]
+    return [*values, *(figures.get(name) for name in ("p50_ms", "p99_ms", "miou"))]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, the front in bold, and the machine."""
+    from benchmarks.measuring.machine import machine_line
+    from benchmarks.pareto.front import front
+
+    best = {one.name for one in front(points_of(rows))}
+    lines = [
+        "| | p50, ms | p99, ms | mIoU | MB | agreement with torch | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        name, figures = name_of(row), row.figures
+        if "did_not_run" in figures:
+            lines.append(f"| {name} | did not run: {figures['did_not_run']} | | | | | |")
+            continue
+        shown, mark = (f"**{name}**", "front") if name in best else (name, "")
+        lines.append(
+            f"| {shown} | {figures['p50_ms']:.2f} | {figures['p99_ms']:.2f} "
+            f"| {figures['miou']:.1f} | {figures['bytes'] / 1e6:.1f} "
+            f"| {100 * figures['agreement_with_torch']:.3f} % | {mark} |"
+        )
+    return "\n".join([*lines, "", machine_line(rows[0].machine)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

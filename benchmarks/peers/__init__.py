@@ -1,0 +1,1 @@
+"""Ours beside the other ways to run the same weights on the same frames."""

@@ -1,0 +1,135 @@
+"""python -m benchmarks.peers: the same frames and weights, ours and others', in one run.
+
+``frames``: from a frame at the network's size to its label map, in turn: our backends, ONNX
+Runtime, OpenVINO and OpenCV DNN around the bare network, torch eager, compiled and TorchScript.
+``video``: from a video file to a video with coloured labels, around the same model call: our
+stream, OpenCV's loop, supervision's and Ultralytics'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.records import output_file
+from runtime.arguments import natural, positive, size_hw
+from runtime.errors import StreamError
+from runtime.images import resize_image
+from runtime.output import print_error, print_result, start_output
+from runtime.packaged import CLIP
+from runtime.sources.grammar import open_source
+from sfda_edge.errors import DataError, SfdaEdgeError
+
+if TYPE_CHECKING:
+    from benchmarks.measuring.rows import Row
+    from benchmarks.peers.frame_ways import Subject
+
+FRAMES = 8
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description="Measure ours and other ways to run the same weights.",
+    )
+    parser.add_argument("what", choices=("frames", "video"), help="up to the label map, or a video")
+    parser.add_argument("run", nargs="?", type=Path, help="a run (default: the packaged model)")
+    parser.add_argument("--size", type=size_hw, metavar="WxH", help="of the network's input")
+    parser.add_argument("--source", help="frames or a video (default: the packaged clip)")
+    parser.add_argument(
+        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=5, help="of each way to a label map (%(default)s)"
+    )
+    parser.add_argument(
+        "--camera-fps", type=positive, default=15, help="of a camera to answer (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=positive, default=5, help="of videos (%(default)s)")
+    parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    start_output()
+    args = build_parser().parse_args(arguments)
+    from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.peers.table import markdown
+
+    try:
+        rows = _measure(args, command_line("benchmarks.peers", arguments))
+    except (SfdaEdgeError, StreamError) as error:
+        print_error(error)
+        return 2
+    if args.out is not None:
+        append_rows(args.out, rows)
+    print_result(markdown(rows))
+    return 0
+
+
+def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+    from benchmarks.measuring.machine import watch
+    from benchmarks.measuring.rows import Origin
+
+    with tempfile.TemporaryDirectory() as folder:
+        subject = _subject(args, Path(folder))
+        with watch() as watched:
+            measure = _frames if args.what == "frames" else _video
+            figures = measure(subject, args, Path(folder))
+    height, width = subject.manifest.input_hw
+    origin = Origin(
+        benchmark="peers",
+        command=command,
+        network=subject.source.spec.architecture,
+        size=f"{width}x{height}",
+        precision=subject.manifest.precision,
+    )
+    conditions = {"what": args.what, "threads": args.threads}
+    if args.what == "frames":
+        conditions["camera_fps"] = args.camera_fps
+    return origin.rows(figures, watched.machine, conditions)
+
+
+def _subject(args: argparse.Namespace, folder: Path) -> Subject:
+    """Our bundle of the run, compared with it as always, and torch's export of the network."""
+    import export
+    from benchmarks.peers.frame_ways import prepare
+    from sfda_edge.models.source_model import ModelRequest, load_source
+
+    source = load_source(ModelRequest(args.run, size_hw=args.size))
+    images = "streetsynth:target" if args.run is None else None
+    bundle = export.export(source, images=images, out_dir=folder / "bundle")
+    return prepare(source, bundle.path, folder, args.threads)
+
+
+def _frames(subject: Subject, args: argparse.Namespace, _folder: Path) -> dict[str, dict[str, Any]]:
+    from benchmarks.measuring.closed_loop import Effort
+    from benchmarks.peers.frames import measure_benchmark_app, measure_frames
+
+    with open_source(args.source or str(CLIP)) as source:
+        read = [one.image for one in islice(iter(source.read, None), FRAMES) if one is not None]
+    if not read:
+        raise DataError(f"{args.source} holds no frames")
+    frames = [np.ascontiguousarray(resize_image(one, subject.manifest.input_hw)) for one in read]
+    effort = Effort(min_seconds=args.seconds)
+    figures = measure_frames(subject, frames, effort, args.camera_fps)
+    return figures | {"OpenVINO benchmark_app": measure_benchmark_app(subject, args.seconds)}
+
+
+def _video(subject: Subject, args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    from benchmarks.peers.videos import measure_videos
+
+    return measure_videos(subject, folder, args.rounds, args.source and Path(args.source))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

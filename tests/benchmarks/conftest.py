@@ -1,0 +1,14 @@
+"""Benchmarks measure little in tests: that they run, and what they write."""
+
+import pytest
+
+from benchmarks.measuring.closed_loop import Effort
+
+
+@pytest.fixture
+def little_effort(monkeypatch):
+    """Ten calls of each way, whatever was asked for."""
+    monkeypatch.setattr(
+        "benchmarks.measuring.closed_loop.Effort",
+        lambda **_asked: Effort(10, min_seconds=0.05, warm_up_s=0.1),
+    )

@@ -1,0 +1,51 @@
+"""Percentiles and ratios against their definitions."""
+
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.measuring.distribution import distribution, paired_ratio
+
+DURATIONS = st.lists(st.floats(0.001, 1e4), min_size=1, max_size=60)
+
+
+@given(DURATIONS)
+def test_nothing_is_left_out(durations_ms):
+    found = distribution(durations_ms)
+    assert found.count == len(durations_ms)
+    assert found.max_ms == max(durations_ms)
+    assert found.p50_ms == pytest.approx(statistics.median(durations_ms))
+    assert found.p50_ms <= found.p90_ms <= found.p95_ms <= found.p99_ms <= found.max_ms
+    assert found.per_second == pytest.approx(1000 / statistics.fmean(durations_ms))
+
+
+def test_jitter_is_the_change_from_call_to_call():
+    assert distribution([10, 12, 10, 12]).jitter_ms == 2
+    assert distribution([10, 10, 12, 12]).jitter_ms == pytest.approx(2 / 3)
+    assert distribution([10]).jitter_ms == 0
+
+
+def test_nothing_measured_is_an_error():
+    with pytest.raises(ValueError, match="nothing was measured"):
+        distribution([])
+    with pytest.raises(ValueError, match="no round"):
+        paired_ratio([], [])
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=1, max_size=20), st.floats(0.1, 10))
+def test_a_drift_of_the_machine_leaves_the_ratio(drift, ratio):
+    found = paired_ratio([ratio * one for one in drift], drift)
+    assert found.median == pytest.approx(ratio)
+    assert found.low == pytest.approx(ratio)
+    assert found.high == pytest.approx(ratio)
+
+
+def test_the_interval_holds_the_true_median_about_95_times_in_100():
+    random, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        found = paired_ratio(random.normal(1.2, 0.1, 25).tolist(), [1.0] * 25)
+        inside += found.low <= 1.2 <= found.high
+    assert 0.9 < inside / 200 <= 1

@@ -1,0 +1,84 @@
+"""Rows as JSON Lines: what is written is read again, and nothing else is."""
+
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.measuring.rows import Row, RowsError, append_rows, command_line, commit, read_rows
+
+RESULTS = Path("benchmarks/results")
+ROW = Row(
+    benchmark="peers",
+    network="a",
+    size="8x8",
+    precision="fp32",
+    way="ours",
+    figures={"p50_ms": 1.5},
+    command="python -m benchmarks.peers frames",
+    commit="abc",
+    machine={"cores": 2},
+)
+TEXT = st.text(max_size=20)
+VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
+VALUES |= st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(TEXT, st.dictionaries(TEXT, VALUES, max_size=4), st.dictionaries(TEXT, TEXT, max_size=3))
+def test_rows_are_added_and_read_again(tmp_path_factory, way, figures, conditions):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    row = msgspec.structs.replace(ROW, way=way, figures=figures, conditions=conditions)
+    append_rows(path, [row])
+    append_rows(path, [ROW])
+    assert read_rows(path) == [row, ROW]
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        msgspec.json.encode(ROW).replace(b'"schema":1', b'"schema":2'),
+        msgspec.json.encode(ROW).replace(b'"way"', b'"why"'),
+        msgspec.json.encode(ROW).replace(b'"size":"8x8"', b'"size":8'),
+    ],
+)
+def test_what_is_no_row_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(msgspec.json.encode(ROW) + b"\n" + line + b"\n")
+    with pytest.raises(RowsError, match=r"rows\.jsonl, line 2 is not a measured row"):
+        read_rows(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RowsError, match="cannot be read: No such file"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_command_is_kept_without_credentials():
+    words = ["frames", "--source", "rtsp://me:secret@camera/1", "a b"]
+    shown = command_line("benchmarks.peers", words)
+    assert shown.startswith("python -m benchmarks.peers frames --source ")
+    assert shown.endswith("'a b'")
+    assert "secret" not in shown
+
+
+def test_a_commit_is_that_of_the_checkout(monkeypatch):
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    if found.returncode:
+        assert commit() is None
+    else:
+        assert commit().rstrip("+") == found.stdout[:10]
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.name)
+def test_the_committed_rows_are_rows(path):
+    assert read_rows(path)

@@ -1,0 +1,47 @@
+"""Several files through one device: every frame of every file, in each way."""
+
+import pytest
+
+from benchmarks import throughput
+from benchmarks.measuring.energy import Meter
+from benchmarks.measuring.rows import read_rows
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_way_reads_every_frame(in_empty_folder, monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "VIDEO_HW", (72, 128))
+    joules = iter(range(0, 10000, 12))
+    meter = Meter("a sensor", lambda: float(next(joules)), counts=True)
+    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda: meter)
+    timed = []
+    monkeypatch.setattr(throughput, "_timed", lambda run: timed.append(run()) or (timed[-1], 2.0))
+    arguments = ["--count", "3", "--frames", "4", "--rounds", "1", "--out", "rows.jsonl"]
+    assert throughput.main(arguments) == 0
+    rows = read_rows(in_empty_folder / "rows.jsonl")
+    ways = ["one after the other", "2 side by side", "2 processes", "plain loop"]
+    assert [row.way for row in rows] == ways
+    assert timed == [12, 12, 12, 12]
+    for row in rows:
+        assert row.figures["frames_per_second"] == 6
+        assert row.figures["joules_per_frame"] == 1
+        assert row.figures["energy_sensor"] == "a sensor"
+    assert rows[0].conditions == {"files": 3, "backend": "onnxruntime", "threads": 0}
+    assert "| 2 processes | 6.0 | 1.00" in capsys.readouterr().out
+
+
+def test_without_a_sensor_nothing_is_invented(in_empty_folder, monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "VIDEO_HW", (72, 128))
+    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda: None)
+    arguments = ["--count", "1", "--frames", "3", "--rounds", "1", "--out", "rows.jsonl"]
+    assert throughput.main(arguments) == 0
+    for row in read_rows(in_empty_folder / "rows.jsonl"):
+        assert "joules_per_frame" not in row.figures
+    captured = capsys.readouterr()
+    assert "this machine shows no power" in captured.err
+    assert "not measured" in captured.out
+
+
+def test_a_file_that_is_missing_is_exit_code_2(capsys):
+    assert throughput.main(["nowhere.mp4"]) == 2
+    assert "nowhere.mp4" in capsys.readouterr().err
