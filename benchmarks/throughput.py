@@ -33,6 +33,7 @@ from runtime.packaged import BUNDLE_DIR
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
+    from benchmarks.measuring.table import Table
     from runtime.backends import Backend
 
 VIDEO_HW, VIDEO_FPS = (720, 1280), 30
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if args.out is not None:
         append_rows(args.out, rows)
-    print_result(markdown(rows))
+    print_result(table(rows).markdown())
     return 0
 
 
@@ -205,26 +206,24 @@ def _plain_loop(args: argparse.Namespace, manifest: Manifest, files: Sequence[Pa
         return sum(opencv(VideoTask(file, model, manifest, out=None)) for file in files)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table and the machine."""
-    from benchmarks.measuring.machine import machine_line
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    from benchmarks.measuring.table import number, ratio_text, table_of
 
     first = rows[0]
-    lines = [
-        f"{first.network}, {first.size}, {first.conditions['files']} files, "
-        f"{first.conditions['backend']}",
-        "",
-        "| | frames/s | time, ratio to the first | joules a frame |",
-        "|---|---|---|---|",
+    title = f"{first.network}, {first.size}, {first.conditions['files']} files, "
+    title += str(first.conditions["backend"])
+    columns = ["", "frames/s", "time, ratio to the first", "joules a frame"]
+    cells = [
+        [
+            row.way,
+            number(row.figures, "frames_per_second", 1),
+            ratio_text(row.figures),
+            number(row.figures, "joules_per_frame", 3) or "not measured",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        ratio = row.figures["ratio"]
-        interval = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-        joules = row.figures.get("joules_per_frame", "not measured")
-        lines.append(
-            f"| {row.way} | {row.figures['frames_per_second']:.1f} | {interval} | {joules} |"
-        )
-    return "\n".join([*lines, "", machine_line(first.machine)])
+    return table_of(rows, title, columns, cells)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.records import output_file
 from runtime.arguments import natural, positive, size_hw
@@ -24,9 +24,6 @@ from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
-    from benchmarks.pareto.front import Point
-
-_COLUMNS = ("network", "size", "precision", "argmax", "backend", "p50_ms", "p99_ms", "miou")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the bundles there")
     parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
     parser.add_argument("--csv", type=output_file, metavar="FILE.csv", help="write the table")
-    parser.add_argument("--plot", type=output_file, metavar="FILE.svg", help="or .png")
+    parser.add_argument("--plot", type=output_file, metavar="FILE.svg", help="write a picture")
     return parser
 
 
@@ -59,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.pareto.table import csv_lines, table
 
     try:
         rows = _measure(args, command_line("benchmarks.pareto", arguments))
@@ -69,12 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         append_rows(args.out, rows)
     if args.csv is not None:
         with args.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([_COLUMNS, *(_cells(row) for row in rows)])
+            csv.writer(file).writerows(csv_lines(rows))
     if args.plot is not None:
-        from benchmarks.pareto.picture import save_picture
+        from benchmarks.charts import front_chart
+        from benchmarks.pareto.table import points_of
 
-        save_picture(points_of(rows), args.plot, str(rows[0].conditions["validation"]))
-    print_result(markdown(rows))
+        args.plot.write_text(front_chart(points_of(rows)), encoding="utf-8")
+    print_result(table(rows).markdown())
     return 0
 
 
@@ -106,53 +105,6 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
         }
         rows += origin.rows({backend: figures}, watched.machine, conditions)
     return rows
-
-
-def points_of(rows: Sequence[Row]) -> list[Point]:
-    """The rows that have both figures."""
-    from benchmarks.pareto.front import Point
-
-    return [
-        Point(name_of(row), row.figures["p50_ms"], row.figures["miou"])
-        for row in rows
-        if "p50_ms" in row.figures and "miou" in row.figures
-    ]
-
-
-def name_of(row: Row) -> str:
-    """What tells the point from the others."""
-    coarse = ", coarse" if row.conditions["argmax"] == "coarse" else ""
-    return f"{row.network} {row.size} {row.precision}{coarse}, {row.way}"
-
-
-def _cells(row: Row) -> list[Any]:
-    figures = row.figures
-    values = [row.network, row.size, row.precision, row.conditions["argmax"], row.way]
-    return [*values, *(figures.get(name) for name in ("p50_ms", "p99_ms", "miou"))]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The table, the front in bold, and the machine."""
-    from benchmarks.measuring.machine import machine_line
-    from benchmarks.pareto.front import front
-
-    best = {one.name for one in front(points_of(rows))}
-    lines = [
-        "| | p50, ms | p99, ms | mIoU | MB | agreement with torch | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        name, figures = name_of(row), row.figures
-        if "did_not_run" in figures:
-            lines.append(f"| {name} | did not run: {figures['did_not_run']} | | | | | |")
-            continue
-        shown, mark = (f"**{name}**", "front") if name in best else (name, "")
-        lines.append(
-            f"| {shown} | {figures['p50_ms']:.2f} | {figures['p99_ms']:.2f} "
-            f"| {figures['miou']:.1f} | {figures['bytes'] / 1e6:.1f} "
-            f"| {100 * figures['agreement_with_torch']:.3f} % | {mark} |"
-        )
-    return "\n".join([*lines, "", machine_line(rows[0].machine)])
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ def measure_variants(
                     open_backend(name, variant.bundle_dir, manifest, choices.num_threads)
                 )
             except StreamError as error:
-                figures["did_not_run"] = str(error)
+                reason = str(error).replace(str(variant.bundle_dir), "this bundle")
+                figures["did_not_run"] = reason
                 continue
             figures |= score(backend, manifest, validation)
             frames = _frames(validation, manifest)

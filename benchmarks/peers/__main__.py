@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.rows import append_rows, command_line
-    from benchmarks.peers.table import markdown
+    from benchmarks.peers.table import table
 
     try:
         rows = _measure(args, command_line("benchmarks.peers", arguments))
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if args.out is not None:
         append_rows(args.out, rows)
-    print_result(markdown(rows))
+    print_result(table(rows).markdown())
     return 0
 
 

@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 _COUNTS = {"images": "100,1000,10000", "streams": "1,2,4,8", "classes": "2,11,19,66,150"}
 _SIZES = "256x128,384x192,512x256,768x384,1024x512"
-_COLUMNS = {
-    "images": ("seconds", "ms_per_image", "peak_memory_gib"),
-    "streams": ("images_per_second",),
-    "sizes": ("p50_ms", "p99_ms", "ms_per_megapixel"),
-    "classes": ("p50_ms", "p99_ms"),
-}
+AXES = ("images", "streams", "sizes", "classes")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description="Measure how time and memory grow."
     )
-    parser.add_argument("axis", choices=tuple(_COLUMNS), help="what grows")
+    parser.add_argument("axis", choices=AXES, help="what grows")
     parser.add_argument("--counts", type=_numbers, metavar="N,N", help=f"(default: {_COUNTS})")
     parser.add_argument("--sizes", default=_SIZES, metavar="WxH,WxH", help="(%(default)s)")
     parser.add_argument("--method", default="multiview", help="of images (%(default)s)")
@@ -65,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.counts is None and args.axis in _COUNTS:
         args.counts = _numbers(_COUNTS[args.axis])
     from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.scale.table import table
 
     try:
         rows = _measure(args, command_line("benchmarks.scale", arguments))
@@ -73,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if args.out is not None:
         append_rows(args.out, rows)
-    print_result(markdown(rows))
+    print_result(table(rows).markdown())
     return 0
 
 
@@ -115,26 +111,6 @@ def _figures(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         sizes_hw = tuple(size_hw(one) for one in args.sizes.split(","))
         return measure_sizes(sizes_hw, effort, args.threads)
     return measure_classes(args.counts, effort, args.threads)
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The table and the machine."""
-    from benchmarks.measuring.machine import machine_line
-
-    columns = _COLUMNS[str(rows[0].conditions["axis"])]
-    titles = [name.replace("_", " ") for name in columns]
-    lines = [f"| | {' | '.join(titles)} | time, ratio to the first |"]
-    lines.append("|---|" + "---|" * (len(columns) + 1))
-    first = rows[0].figures
-    for row in rows:
-        found = row.figures
-        if "ratio" in found:
-            ratio = found["ratio"]["median"]
-        else:
-            ratio = found["seconds"] / first["seconds"]
-        cells = " | ".join(f"{found[name]:g}" for name in columns)
-        lines.append(f"| {row.way} | {cells} | {ratio:.2f} |")
-    return "\n".join([*lines, "", machine_line(rows[0].machine)])
 
 
 if __name__ == "__main__":

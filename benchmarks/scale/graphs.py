@@ -32,6 +32,7 @@ def measure_sizes(
         ways[f"{width}x{height}"] = (call, height * width)
     found = _timed({name: call for name, (call, _) in ways.items()}, effort)
     for name, (_, pixels) in ways.items():
+        found[name]["megapixels"] = pixels / 1e6
         found[name]["ms_per_megapixel"] = round(found[name]["p50_ms"] / pixels * 1e6, 2)
     return found
 
@@ -48,7 +49,10 @@ def measure_classes(
         with_classes = replace(spec, label_space=LabelSpace(names, colours), class_map=None)
         network = build_model(with_classes).eval()
         calls[f"{count} classes"] = _call(network, with_classes, threads)
-    return _timed(calls, effort)
+    found = _timed(calls, effort)
+    for name in found:
+        found[name]["classes"] = int(name.partition(" ")[0])
+    return found
 
 
 def _timed(calls: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, dict[str, Any]]:

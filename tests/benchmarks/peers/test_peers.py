@@ -6,7 +6,7 @@ from benchmarks.measuring.rows import read_rows
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import frames as peer_frames
 from benchmarks.peers import videos
-from benchmarks.peers.table import markdown
+from benchmarks.peers.table import table
 
 pytestmark = pytest.mark.slow
 OURS = ["sfda-edge, onnxruntime", "sfda-edge, openvino", "sfda-edge, opencv"]
@@ -51,7 +51,7 @@ def test_what_does_not_start_is_said_and_the_others_are_measured(
     assert rows["OpenVINO benchmark_app"].figures == {"did_not_run": "no benchmark_app"}
     assert rows["ours"].figures["same_labels"] == 1
     assert "OpenVINO is not measured: No module" in capsys.readouterr().err
-    assert "did not run: no benchmark_app" in markdown(list(rows.values()))
+    assert "did not run: no benchmark_app" in table(list(rows.values())).markdown()
 
 
 def test_all_video_loops_write_every_frame(in_empty_folder, monkeypatch, capsys):

@@ -1,0 +1,75 @@
+"""Table: what a benchmark prints, and what the report shows: the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.measuring.machine import machine_line
+from benchmarks.measuring.rows import Row
+
+DID_NOT_RUN = "did_not_run"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one run.
+
+    Attributes:
+        title: what was measured.
+        columns: the first names the ways.
+        cells: a text for each column.
+        command: that measures it again.
+        machine: it was measured on, in one line.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    command: str
+    machine: str
+
+    def markdown(self) -> str:
+        """For a terminal and for Markdown pages."""
+        lines = [self.title, "", _line(self.columns), "|" + "---|" * len(self.columns)]
+        return "\n".join([*lines, *map(_line, self.cells), "", self.machine])
+
+
+def table_of(
+    rows: Sequence[Row], title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]
+) -> Table:
+    """A table of rows of one run; what did not run has its reason in the second column.
+
+    Args:
+        rows: one for each line.
+        title: of the table.
+        columns: names, the first of the ways.
+        cells: of each row; not looked at where the row did not run.
+    """
+    lines = []
+    for row, texts in zip(rows, cells, strict=True):
+        if DID_NOT_RUN in row.figures:
+            empty = ("",) * (len(columns) - 2)
+            lines.append((texts[0], f"did not run: {row.figures[DID_NOT_RUN]}", *empty))
+        else:
+            lines.append(tuple(texts))
+    first = rows[0]
+    return Table(title, tuple(columns), tuple(lines), first.command, machine_line(first.machine))
+
+
+def number(figures: dict[str, object], name: str, decimals: int, factor: float = 1.0) -> str:
+    """A figure as text; empty where it was not measured."""
+    value = figures.get(name)
+    return f"{factor * value:.{decimals}f}" if isinstance(value, int | float) else ""
+
+
+def ratio_text(figures: dict[str, object]) -> str:
+    """Median and interval of a ratio; empty where it was not measured."""
+    ratio = figures.get("ratio")
+    if not isinstance(ratio, dict):
+        return ""
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

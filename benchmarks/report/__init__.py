@@ -1,0 +1,1 @@
+"""One page of all results, and the figures that the README quotes."""

@@ -1,0 +1,69 @@
+"""python -m benchmarks.report: all results as one page, and the README's figures.
+
+The page is one HTML file without scripts: accuracy, time against accuracy, peers, throughput,
+scale, and what changed over commits. ``--readme`` writes the measured tables of a README again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.records import output_file
+from runtime.output import print_error, print_result, start_output
+from sfda_edge.errors import SfdaEdgeError
+
+RESULTS = Path(__file__).parents[1] / "results"
+TITLE = "sfda-edge: measured"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description="Make a page of all results."
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="(ours)")
+    parser.add_argument(
+        "--out", type=output_file, default="report.html", metavar="FILE", help="(%(default)s)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the tables as well")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write its figures again")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    start_output()
+    args = build_parser().parse_args(arguments)
+    from benchmarks.measuring.rows import command_line
+    from benchmarks.report.content import sections
+    from benchmarks.report.page import page
+
+    try:
+        found = sections(args.results)
+        if args.readme is not None:
+            _write_readme(args.readme, args.results)
+    except SfdaEdgeError as error:
+        print_error(error)
+        return 2
+    html = page(TITLE, found, command_line("benchmarks.report", arguments))
+    args.out.write_text(html, encoding="utf-8")
+    if args.markdown:
+        for section in found:
+            tables = "\n\n".join(block.table.markdown() for block in section.blocks)
+            print_result(f"## {section.title}\n\n{section.text}\n\n{tables}\n")
+    print_result(f"{args.out}: {', '.join(section.title for section in found)}")
+    return 0
+
+
+def _write_readme(readme: Path, results: Path) -> None:
+    from benchmarks.report.readme import with_figures
+
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(with_figures(text, results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
