@@ -11,7 +11,7 @@ from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.table import Table
 
 AccuracyRow = Mapping[str, Any]
-_COLUMNS = ("task", "scored on", "method", "seeds", "source", "last", "returned")
+_COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "returned")
 
 
 def current_rows(record: Mapping[str, Any]) -> list[AccuracyRow]:
@@ -33,8 +33,10 @@ def accuracy_table(record: Mapping[str, Any]) -> Table:
 def scored_on(task: str) -> str:
     """What the scored images are to those that were adapted to."""
     if task.endswith("-out"):
-        return "other drives, other light"
-    return "the source domain" if task.endswith("-home") or task == "F" else "the target's drives"
+        return "unlike those adapted to"
+    return (
+        "of the source domain" if task.endswith("-home") or task == "F" else "like those adapted to"
+    )
 
 
 def gains(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:

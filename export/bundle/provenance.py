@@ -18,7 +18,7 @@ from runtime.bundle.manifest import file_sha256
 from sfda_edge.models.checkpoint import load_weights
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.models.spec import PYTHON
-from sfda_edge.runs.directory import RUN_FILE, read_run
+from sfda_edge.runs.directory import RUN_FILE, made_weights, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 def recorded_run(source: LoadedModel) -> dict[str, Any]:
     """The record of the run beside the weights; nothing when it made other weights."""
     run = {} if source.path is None else read_run(source.path.parent)
-    made = run.get("result", {}).get("adapted_sha256")
-    return run if made == source.sha256 else {}
+    return run if source.sha256 in made_weights(run.get("result", {})).values() else {}
 
 
 def provenance(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
@@ -68,10 +67,12 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
         "target_num_images": result["num_images"],
         "target_sha256": inputs["target_sha256"],
         "returned": result["returned"],
-        "label_free_score": {
-            "source": result["source"]["score"],
-            "adapted": result["best"]["score"],
-        },
+    }
+    if source.sha256 != result["adapted_sha256"]:  # the scores are of the adapted statistics
+        return facts | {"statistics": "source"}
+    facts["label_free_score"] = {
+        "source": result["source"]["score"],
+        "adapted": result["best"]["score"],
     }
     # Scores are of what the run knew: another size or class map would have others.
     same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))

@@ -26,7 +26,14 @@ from runtime.errors import BackendUnavailable, ManifestError
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.runs.directory import ADAPTED_FILE, RUN_FILE, RUNS, read_run
+from sfda_edge.runs.directory import (
+    ADAPTED_FILE,
+    HOME_FILE,
+    RUN_FILE,
+    RUNS,
+    made_weights,
+    read_run,
+)
 from sfda_edge.runs.progress import progress_bar
 
 
@@ -54,7 +61,7 @@ def trace(path: Path, origin: Path | None = None) -> list[Link]:
             return list(_bundle(folder, origin))
         if path.suffix == ".onnx":
             return list(_lone_graph(path, origin))
-        if path == folder or path.name in (RUN_FILE, ADAPTED_FILE):
+        if path == folder or path.name in (RUN_FILE, ADAPTED_FILE, HOME_FILE):
             return list(_run(folder))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
@@ -101,8 +108,15 @@ def _origin(facts: dict[str, Any], origin: Path | None) -> Iterator[Link]:
     inputs = read_run(folder).get("inputs", {}) if folder else {}
     if "method" in facts:
         yield from _adaptation(facts, inputs)
-    weights = origin if folder is None else folder / ADAPTED_FILE
+    weights = origin if folder is None else folder / _weights_name(folder, facts)
     yield file_link("weights", facts["weights"], facts["weights_sha256"], weights)
+
+
+def _weights_name(folder: Path, facts: dict[str, Any]) -> str:
+    """The one of the run's files that is meant; the adapted one where none is, to be compared."""
+    made = made_weights(_result(folder))
+    same = (name for name, sha256 in made.items() if sha256 == facts["weights_sha256"])
+    return next(same, ADAPTED_FILE)
 
 
 def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
@@ -122,7 +136,7 @@ def _run_directory(facts: dict[str, Any], origin: Path | None) -> Path | None:
             raise ExportError(f"{origin} is neither a run directory nor a weights file")
         return origin
     runs = sorted(RUNS.glob(f"*/{RUN_FILE}"))
-    same = [p.parent for p in runs if _result(p.parent).get("adapted_sha256") == made]
+    same = [p.parent for p in runs if made in made_weights(_result(p.parent)).values()]
     found = [folder for folder in same if not folder.is_symlink()]  # runs/latest is one
     return max(found, key=lambda folder: _num_equal_inputs(folder, facts), default=None)
 
@@ -278,5 +292,5 @@ def _run(folder: Path) -> Iterator[Link]:
         "target_num_images": result["num_images"],
     }
     yield _target_images(facts, inputs)
-    adapted = folder / ADAPTED_FILE
-    yield file_link("weights", adapted.name, result["adapted_sha256"], adapted)
+    for name, sha256 in made_weights(result).items():
+        yield file_link("weights", name, sha256, folder / name)

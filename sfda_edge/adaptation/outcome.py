@@ -20,13 +20,15 @@ def outcome_record(
     share_changed: float,
     scores: tuple[Evaluation, Evaluation] | None,
     source_scores: tuple[Evaluation, Evaluation] | None,
-    own_statistics_score: Evaluation | None,
+    home_sha256: str | None,
+    home_score: Evaluation | None,
 ) -> dict[str, Any]:
     """The result for ``run.json``."""
     selection = adaptation.selection
     step = selection.best_step
     return {
         "adapted_sha256": sha256,
+        **({"home_sha256": home_sha256} if home_sha256 else {}),
         "num_images": len(adaptation.task.target),
         "returned": "source" if step is None else f"step {step}",
         "stopped": adaptation.stopped or None,
@@ -37,11 +39,7 @@ def outcome_record(
         "data_wait_s": round(adaptation.data_wait_s, 3),
         "validation": [evaluation.record() for evaluation in scores or ()],
         "source_validation": [evaluation.record() for evaluation in source_scores or ()],
-        **(
-            {"source_validation_own_statistics": own_statistics_score.record()}
-            if own_statistics_score
-            else {}
-        ),
+        **({"source_validation_own_statistics": home_score.record()} if home_score else {}),
     }
 
 

@@ -62,6 +62,8 @@ class Run:
     Attributes:
         path: the run directory.
         model: the adapted model.
+        home_model: the same weights with the source model's BatchNorm statistics, for images of
+            the source domain; None where that would be no other model.
         images: the target images.
         selected_step: the step of the model that was selected; None for the unchanged source.
         scores: on the validation images before and after; None without any.
@@ -72,6 +74,7 @@ class Run:
 
     path: Path
     model: LoadedModel
+    home_model: LoadedModel | None
     images: ImageSet
     selected_step: int | None
     scores: tuple[Evaluation, Evaluation] | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import shutil
 from collections.abc import Iterator
@@ -12,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torch import nn
 
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.adaptation.begin import begin
+from sfda_edge.adaptation.home import home_network
 from sfda_edge.adaptation.loop import Adaptation, adapt, checkpoint_path
 from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection_text
 from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
-from sfda_edge.batchnorm.layers import batchnorm_layers, copy_running_statistics
 from sfda_edge.data import ImageSet, recorded_spec
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.methods import METHODS
@@ -36,7 +36,7 @@ from sfda_edge.report.adaptation import (
 from sfda_edge.report.comparison import Comparison, compare
 from sfda_edge.report.page import write_page
 from sfda_edge.report.tensorboard import with_tensorboard
-from sfda_edge.runs.directory import ADAPTED_FILE, RunDirectory, locked
+from sfda_edge.runs.directory import ADAPTED_FILE, HOME_FILE, RunDirectory, locked
 from sfda_edge.runs.distributed import rank, wait_for_all
 from sfda_edge.runs.files import write_text
 from sfda_edge.runs.metrics import read_metrics
@@ -149,20 +149,19 @@ class _Measured:
     Attributes:
         scores: on the validation images before and after; None without any.
         source_scores: the same on those of the source domain.
-        own_statistics_score: on those, of the adapted weights with the source model's BatchNorm
-            statistics; None where it would be no other model.
+        home_score: on those, of the network of ``HOME_FILE``, where there is one.
         illustrations: of the method's own parts.
         comparison: predictions before and after on a few target images.
     """
 
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None
-    own_statistics_score: Evaluation | None
+    home_score: Evaluation | None
     illustrations: list[Illustration]
     comparison: Comparison
 
 
-def _measured(prepared: Prepared, adaptation: Adaptation) -> _Measured:
+def _measured(prepared: Prepared, adaptation: Adaptation, home: nn.Module | None) -> _Measured:
     """In all processes: each scores its share, and networks may share batches."""
     task, views = adaptation.task, adaptation.views
     before = Predictor(adaptation.original, task.spec, task.device, allow_nonfinite=True)
@@ -171,29 +170,25 @@ def _measured(prepared: Prepared, adaptation: Adaptation) -> _Measured:
         _scores(before, after, images, skip_bad=prepared.request.skip_bad)
         for images in (prepared.validation, prepared.source_validation)
     )
-    own_statistics_score = _own_statistics_score(prepared, adaptation)
+    home_score = _home_score(prepared, adaptation, home)
     illustrations = adaptation.method.illustrations()
     ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
     return _Measured(
         scores=scores,
         source_scores=source_scores,
-        own_statistics_score=own_statistics_score,
+        home_score=home_score,
         illustrations=illustrations,
         comparison=compare(task, before, after, ensemble),
     )
 
 
-def _own_statistics_score(prepared: Prepared, adaptation: Adaptation) -> Evaluation | None:
-    """How much of what is lost at home is lost by the statistics alone, not by the weights."""
-    images, original = prepared.source_validation, adaptation.original
-    unchanged = adaptation.selection.best_step is None
-    if images is None or unchanged or not batchnorm_layers(original):
+def _home_score(
+    prepared: Prepared, adaptation: Adaptation, home: nn.Module | None
+) -> Evaluation | None:
+    images, task = prepared.source_validation, adaptation.task
+    if images is None or home is None:
         return None
-    network = copy.deepcopy(original)
-    network.load_state_dict(adaptation.method.model.state_dict())
-    copy_running_statistics(of=original, to=network)
-    task = adaptation.task
-    predictor = Predictor(network, task.spec, task.device, allow_nonfinite=True)
+    predictor = Predictor(home, task.spec, task.device, allow_nonfinite=True)
     bar = progress_bar("score", len(images))
     return evaluate(predictor, images, skip_bad=prepared.request.skip_bad, progress=bar)
 
@@ -201,20 +196,23 @@ def _own_statistics_score(prepared: Prepared, adaptation: Adaptation) -> Evaluat
 def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
     """Write the weights; measure the adapted model; write result and report, in this order."""
     task, out_dir, path = adaptation.task, prepared.out_dir, prepared.out_dir / ADAPTED_FILE
-    network = adaptation.method.model.eval()
+    network, home = adaptation.method.model.eval(), home_network(adaptation)
     if directory is not None:
         save_model(path, network, task.spec)
-    measured = _measured(prepared, adaptation)
+        if home is not None:
+            save_model(out_dir / HOME_FILE, home, task.spec)
+    measured = _measured(prepared, adaptation, home)
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())
     prepared.fabric.barrier()
     result = outcome_record(
         adaptation,
         sha256=file_sha256(path),
+        home_sha256=None if home is None else file_sha256(out_dir / HOME_FILE),
         share_changed=measured.comparison.share_changed,
         scores=measured.scores,
         source_scores=measured.source_scores,
-        own_statistics_score=measured.own_statistics_score,
+        home_score=measured.home_score,
     )
     report_path = None
     if directory is not None:
@@ -226,6 +224,14 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
         path=out_dir,
         model=LoadedModel(
             network=clean, spec=task.spec, path=path, sha256=result["adapted_sha256"]
+        ),
+        home_model=None
+        if home is None
+        else LoadedModel(
+            network=home.cpu(),
+            spec=task.spec,
+            path=out_dir / HOME_FILE,
+            sha256=result["home_sha256"],
         ),
         images=prepared.images,
         selected_step=adaptation.selection.best_step,
@@ -256,7 +262,7 @@ def _write_report(
     if measured.scores is not None:
         logger.info(scores_text(measured.scores))
     if measured.source_scores is not None:
-        logger.info(forgetting_text(measured.source_scores, measured.own_statistics_score))
+        logger.info(forgetting_text(measured.source_scores, measured.home_score))
     path = directory.path / REPORT_FILE
     try:
         lines = read_metrics(directory.path)
@@ -276,7 +282,7 @@ def _write_report(
                 config=adaptation.task.selection,
                 scores=measured.scores,
                 source_scores=measured.source_scores,
-                own_statistics_score=measured.own_statistics_score,
+                home_score=measured.home_score,
             )
         )
         write_page(path, page)

@@ -18,6 +18,7 @@ from sfda_edge.report.curves import curves, paired_bars, smoothed
 from sfda_edge.report.heat import heat
 from sfda_edge.report.illustrations import illustration_section
 from sfda_edge.report.page import Page, Section, picture_url
+from sfda_edge.runs.directory import HOME_FILE
 from sfda_edge.selection.checkpoint_selection import CheckpointSelection
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.test_time_ensemble import View, plain
@@ -43,7 +44,7 @@ class ReportFacts:
         config: constants of the selection.
         scores: on labelled images before and after; None without any.
         source_scores: the same on images of the source domain.
-        own_statistics_score: on these, of the adapted weights with the source's statistics.
+        home_score: on these, of the adapted weights with the source's statistics.
     """
 
     outcome: str
@@ -57,7 +58,7 @@ class ReportFacts:
     config: SelectionConfig
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None
-    own_statistics_score: Evaluation | None
+    home_score: Evaluation | None
 
 
 def adaptation_page(facts: ReportFacts) -> Page:
@@ -136,7 +137,7 @@ def _changed(comparison: Comparison, *, scored: bool) -> str:
 
 
 def forgetting_text(
-    scores: tuple[Evaluation, Evaluation], own_statistics_score: Evaluation | None = None
+    scores: tuple[Evaluation, Evaluation], home_score: Evaluation | None = None
 ) -> str:
     """MIoU on the source domain before and after, and after with the source's statistics."""
     before, after = (100 * evaluation.scores.miou for evaluation in scores)
@@ -144,10 +145,10 @@ def forgetting_text(
         f"On {scores[0].num_images} labelled images of the source domain: mIoU {before:.1f} "
         f"before, {after:.1f} after ({after - before:+.1f})."
     )
-    if own_statistics_score is None:
+    if home_score is None:
         return text
-    own = 100 * own_statistics_score.miou
-    return f"{text} The adapted weights with the source's BatchNorm statistics: {own:.1f}."
+    home = 100 * home_score.miou
+    return f"{text} {HOME_FILE}, the same weights with the source's statistics: {home:.1f}."
 
 
 def _score_sections(facts: ReportFacts) -> list[Section]:
@@ -156,7 +157,7 @@ def _score_sections(facts: ReportFacts) -> list[Section]:
         text = scores_text(facts.scores)
         sections.append(_score_section("Scores", text, facts.scores, facts.space))
     if facts.source_scores is not None:
-        found = forgetting_text(facts.source_scores, facts.own_statistics_score)
+        found = forgetting_text(facts.source_scores, facts.home_score)
         text = f"{found} What the adapted model has lost there, it has forgotten."
         sections.append(_score_section("At home", text, facts.source_scores, facts.space))
     return sections

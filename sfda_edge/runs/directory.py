@@ -26,7 +26,15 @@ RUNS = Path("runs")
 LATEST = RUNS / "latest"
 RUN_FILE, RECIPE_FILE, LOCK_FILE = "run.json", "recipe.toml", ".lock"
 ADAPTED_FILE = "adapted.safetensors"
+# The adapted weights with the source model's BatchNorm statistics: for the source domain.
+HOME_FILE = "home.safetensors"
 _LONGEST_SHOWN = 100
+
+
+def made_weights(result: dict[str, Any]) -> dict[str, str]:
+    """The weights that a run has made: hash by file name, from the result in ``run.json``."""
+    files = {ADAPTED_FILE: "adapted_sha256", HOME_FILE: "home_sha256"}
+    return {name: result[key] for name, key in files.items() if key in result}
 
 
 def default_run_dir(method: str) -> Path:

@@ -22,7 +22,7 @@ from export.bundle.trace import trace
 from export.engine.request import EngineRequest, build_engine
 from export.engine.timing_cache import with_digest
 from export.errors import ExportError
-from runtime.bundle.manifest import MANIFEST_FILE, file_sha256
+from runtime.bundle.manifest import MANIFEST_FILE, file_sha256, read_manifest
 from runtime.errors import ManifestError
 from sfda_edge.cli import main as cli
 from sfda_edge.models.source_model import ModelRequest, load_source
@@ -87,6 +87,29 @@ def test_an_untouched_chain_matches_from_end_to_end(chain):
         "golden-labels.png",
     }
     assert "2 images" in of(links, "target images").name
+
+
+def test_the_home_weights_of_a_run_are_traced_as_its_own(chain, monkeypatch):
+    weights = chain / "run" / "home.safetensors"
+    flags = ["--set", "fp32.class_iou=0", "--images", str(chain / "images")]
+    assert cli.main(["export", str(weights), "--out", str(chain / "home"), *flags]) == 0
+    facts = read_manifest(chain / "home").provenance
+    assert facts["statistics"] == "source"
+    assert "label_free_score" not in facts  # of the other statistics
+    assert "- statistics: source" in (chain / "home" / "card.md").read_text()
+    (chain / "runs").mkdir()
+    shutil.move(chain / "run", chain / "runs" / "one")
+    monkeypatch.chdir(chain)
+    links = trace(chain / "home", None)
+    assert states(links)["weights", "home.safetensors"] == MATCHES
+    assert of(links, "target images").state == MATCHES
+    assert not any(link.state == DIFFERS for link in links)
+    of_run = states(trace(chain / "runs" / "one" / "home.safetensors", None))
+    assert of_run["weights", "home.safetensors"] == MATCHES
+    assert of_run["weights", "adapted.safetensors"] == MATCHES
+    moved = chain / "runs" / "one" / "home.safetensors"
+    moved.write_bytes(moved.read_bytes()[:-1] + b"\x01")
+    assert states(trace(chain / "home", None))["weights", "home.safetensors"] == DIFFERS
 
 
 def test_the_run_is_found_by_its_weights(chain, monkeypatch):

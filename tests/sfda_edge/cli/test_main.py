@@ -8,13 +8,17 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import sfda_edge
+from runtime.bundle.manifest import file_sha256
 from sfda_edge.cli import main as cli
 from sfda_edge.cli.options import size_hw
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import MODEL_DIR, TARGET_DIR
+from sfda_edge.selection.config import SelectionConfig
 
 # The packaged network takes less than a second a step at this size.
 SMALL = ("--size", "96x48")
@@ -189,7 +193,31 @@ def test_what_a_model_forgets_at_home_is_said(in_empty_folder, caplog):
     own = 100 * result["source_validation_own_statistics"]["miou"]
     assert own == pytest.approx(before, abs=1e-3)
     assert abs(own - after) > 1
-    assert f"the source's BatchNorm statistics: {own:.1f}." in caplog.text
+    assert f"home.safetensors, the same weights with the source's statistics: {own:.1f}." in (
+        caplog.text
+    )
+    assert result["home_sha256"] == file_sha256(in_empty_folder / "run" / "home.safetensors")
+    at_home = sfda_edge.evaluate("run/home.safetensors", "streetsynth:source")
+    assert 100 * at_home.miou == pytest.approx(own, abs=1e-3)
+
+
+def test_the_home_model_has_the_adapted_weights_and_the_sources_statistics(in_empty_folder):
+    settings, last = {"steps": 3, "batch_size": 2}, SelectionConfig(keep="last")
+    model = sfda_edge.load_model(size_hw=(48, 96))
+    run = sfda_edge.adapt(
+        model, "streetsynth:target", method="tent", settings=settings, selection=last, out_dir="run"
+    )
+    home = load_file(in_empty_folder / "run" / "home.safetensors")
+    adapted, source = run.model.network.state_dict(), model.network.state_dict()
+    assert home.keys() == adapted.keys() == source.keys()
+    changed = 0
+    for name, value in home.items():
+        expected = source if "running_" in name else adapted
+        assert torch.equal(value, expected[name]), name
+        changed += not torch.equal(adapted[name], source[name])
+    assert changed > 10
+    assert all(torch.equal(v, home[n]) for n, v in run.home_model.network.state_dict().items())
+    assert run.home_model.sha256 == file_sha256(run.home_model.path)
 
 
 def test_the_source_model_that_is_returned_has_no_other_statistics(in_empty_folder, caplog):
@@ -199,7 +227,9 @@ def test_the_source_model_that_is_returned_has_no_other_statistics(in_empty_fold
     result = json.loads((in_empty_folder / "run" / "run.json").read_text())["result"]
     assert result["returned"] == "source"
     assert "source_validation_own_statistics" not in result
-    assert "BatchNorm statistics:" not in caplog.text
+    assert "home_sha256" not in result
+    assert "home.safetensors" not in caplog.text
+    assert not (in_empty_folder / "run" / "home.safetensors").exists()
 
 
 @pytest.mark.slow
