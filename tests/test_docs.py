@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import adaptation as adaptation_benchmark
 from benchmarks import (
     before_after,
     data_parallel,
     device_check,
     efficiency,
     engines,
-    protocol,
     soak,
     throughput,
 )
 from benchmarks import stream as stream_benchmark
+from benchmarks.adaptation import __main__ as adaptation_benchmark
 from benchmarks.pareto import __main__ as pareto
 from benchmarks.peers import __main__ as peers
+from benchmarks.protocol import __main__ as protocol
 from benchmarks.scale import __main__ as scale
 from export.engine import __main__ as engine
 from runtime import doctor, stream

@@ -54,7 +54,13 @@ def table_of(
         else:
             lines.append(tuple(texts))
     first = rows[0]
-    return Table(title, tuple(columns), tuple(lines), first.command, machine_line(first.machine))
+    return Table(
+        title,
+        tuple(columns),
+        tuple(lines),
+        command=first.command,
+        machine=machine_line(first.machine),
+    )
 
 
 def number(figures: dict[str, object], name: str, decimals: int, factor: float = 1.0) -> str:

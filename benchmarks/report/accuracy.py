@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.adaptation_table import mistakes_text
+from benchmarks.adaptation.table import mistakes_text
 from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.table import Table
 
@@ -27,7 +27,9 @@ def accuracy_table(record: Mapping[str, Any]) -> Table:
         cells.append((task, scored_on(task), recipe, str(len(rows)), *scores))
     command = "python -m benchmarks.adaptation accuracy --tasks TASKS --recipes METHODS"
     machine = machine_line(record["machine"]) if "machine" in record else ""
-    return Table(mistakes_text(dict(record)), _COLUMNS, tuple(cells), command, machine)
+    return Table(
+        mistakes_text(dict(record)), _COLUMNS, tuple(cells), command=command, machine=machine
+    )
 
 
 def scored_on(task: str) -> str:

@@ -162,4 +162,5 @@ def _commits(command: str, runs: Sequence[Run]) -> Table:
         }
         measured = str(run[0].machine["measured"])[:10]
         cells.append((f"{run[0].commit}, {measured}", *(ratios.get(way, "") for way in ways)))
-    return Table(command, ("", *ways), tuple(cells), command, machine_line(runs[-1][0].machine))
+    machine = machine_line(runs[-1][0].machine)
+    return Table(command, ("", *ways), tuple(cells), command=command, machine=machine)

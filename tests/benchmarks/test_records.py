@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from benchmarks import adaptation, data_parallel, decoder, engines, stream, throughput
+from benchmarks import data_parallel, decoder, engines, stream, throughput
+from benchmarks.adaptation import __main__ as adaptation
 from benchmarks.pareto import __main__ as pareto
 from benchmarks.peers import __main__ as peers
 from benchmarks.records import output_file, write_record

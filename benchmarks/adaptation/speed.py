@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.adaptation_tasks import BenchmarkTask
+from benchmarks.adaptation.tasks import BenchmarkTask
 from benchmarks.measuring.closed_loop import Effort, measure_in_turn
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation

@@ -11,7 +11,7 @@ from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.recipes.recipe import parse_recipe, require
 from sfda_edge.toml_file import read_toml
 
-_FOLDER = Path(__file__).parent / "protocols"
+_FOLDER = Path(__file__).parents[1] / "protocols"
 
 
 @dataclass(frozen=True, kw_only=True)

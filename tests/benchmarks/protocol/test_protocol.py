@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "sfda_edge"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
 
 import official_layouts as official
 
-from benchmarks import protocol
-from benchmarks.protocol_file import Mean, Protocol, Published, load_protocol, protocol_names
-from benchmarks.protocol_table import mean_iou, protocol_table
+from benchmarks.protocol import __main__ as protocol
+from benchmarks.protocol.file import Mean, Protocol, Published, load_protocol, protocol_names
+from benchmarks.protocol.table import mean_iou, protocol_table
 from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.recipes.recipe import recipe_names

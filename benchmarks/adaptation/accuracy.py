@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.adaptation_tasks import BenchmarkTask
+from benchmarks.adaptation.tasks import BenchmarkTask
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation, adapt
 from sfda_edge.data import ImageSet, open_images

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.protocol_file import Protocol, load_protocol, protocol_names
-from benchmarks.protocol_table import protocol_table
+from benchmarks.protocol.file import Protocol, load_protocol, protocol_names
+from benchmarks.protocol.table import protocol_table
 from benchmarks.records import write_record
 from runtime.arguments import size_hw
 from runtime.glibc_malloc import keep_freed_memory
@@ -95,13 +95,13 @@ def _run(args: argparse.Namespace) -> int:
     protocol = load_protocol(args.name)
     specs = {split: _spec(split, args) for split in _splits(protocol, args)}
     if args.dry_run:
-        from benchmarks.protocol_cost import cost_text
+        from benchmarks.protocol.cost import cost_text
 
         text, complete = cost_text(protocol, specs, args)
         print_result(text)
         return 0 if complete else 1
     _require_data(protocol, specs)
-    from benchmarks.protocol_run import run_protocol
+    from benchmarks.protocol.run import run_protocol
 
     out_dir = args.out or Path("protocols") / args.name
     result = run_protocol(protocol, specs, args, out_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.protocol_file import Protocol
+from benchmarks.protocol.file import Protocol
 from sfda_edge.recipes.recipe import parse_recipe
 from sfda_edge.training.supervised import TrainRecipe
 

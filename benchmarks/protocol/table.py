@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks.protocol_file import Protocol
+from benchmarks.protocol.file import Protocol
 
 _NONE = "–"
 

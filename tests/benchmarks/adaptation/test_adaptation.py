@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adaptation, adaptation_tasks
-from benchmarks.adaptation_tasks import BenchmarkTask, benchmark_tasks
+from benchmarks.adaptation import __main__ as adaptation
+from benchmarks.adaptation import tasks as adaptation_tasks
+from benchmarks.adaptation.tasks import BenchmarkTask, benchmark_tasks
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import ModelRequest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "sfda_edge"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.protocol_file import Protocol
-from benchmarks.protocol_source import source_recipe
+from benchmarks.protocol.file import Protocol
+from benchmarks.protocol.source import source_recipe
 from sfda_edge.data.datasets import DATASETS
 from sfda_edge.data.datasets.opening import find_split
 from sfda_edge.errors import DataError
@@ -24,7 +24,7 @@ from sfda_edge.models.inference import enlarged, main_output
 from sfda_edge.runs.device import choose_device
 
 # How many steps of a method take the time of one supervised step, as measured.
-SPEED_FILE = Path(__file__).parent / "results" / "adaptation-speed.json"
+SPEED_FILE = Path(__file__).parents[1] / "results" / "adaptation-speed.json"
 _COPIES = 6  # of the weights on disk: source, adapted, two checkpoints with the optimizers' moments
 
 

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.protocol_file import Protocol
-from benchmarks.protocol_source import source_settings
-from benchmarks.server_export import write_server_labels
+from benchmarks.protocol.file import Protocol
+from benchmarks.protocol.server_export import write_server_labels
+from benchmarks.protocol.source import source_settings
 from runtime.bundle.manifest import file_sha256
 from runtime.files import read_text
 from sfda_edge.adaptation.request import AdaptRequest

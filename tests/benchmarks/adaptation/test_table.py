@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.adaptation_table import accuracy_table, mistakes_text, rank_correlation
+from benchmarks.adaptation.table import accuracy_table, mistakes_text, rank_correlation
 
 
 def row(source: float, final: float, returned: float, step: int | None, **more: float) -> dict:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adaptation_table import accuracy_table
+from benchmarks.adaptation.table import accuracy_table
 from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
 from runtime.arguments import positive
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _accuracy(args: argparse.Namespace) -> None:
-    from benchmarks.adaptation_accuracy import measure_row
-    from benchmarks.adaptation_tasks import benchmark_tasks, require_task
+    from benchmarks.adaptation.accuracy import measure_row
+    from benchmarks.adaptation.tasks import benchmark_tasks, require_task
 
     record = _read(args.out)
     tasks = benchmark_tasks(args.data, args.work)
@@ -120,8 +120,8 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def _speed(args: argparse.Namespace) -> None:
-    from benchmarks.adaptation_speed import measure_speed
-    from benchmarks.adaptation_tasks import benchmark_tasks, require_task
+    from benchmarks.adaptation.speed import measure_speed
+    from benchmarks.adaptation.tasks import benchmark_tasks, require_task
 
     benchmark = require_task(benchmark_tasks(args.data, args.work), args.tasks)
     recipes = tuple(name for name in args.recipes.split(",") if name != "bn")  # it takes no steps

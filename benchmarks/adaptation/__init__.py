@@ -1,0 +1,1 @@
+"""Accuracy and speed of the adaptation methods on tasks with labels."""

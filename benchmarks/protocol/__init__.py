@@ -1,0 +1,1 @@
+"""Published rows on the data sets of their papers: train, adapt, score, compare."""
