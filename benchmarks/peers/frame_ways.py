@@ -55,7 +55,8 @@ def prepare(source: LoadedModel, bundle_dir: Path, work: Path, num_threads: int)
     bare.write_bytes(graph.SerializeToString())
     if num_threads:
         torch.set_num_threads(num_threads)
-    return Subject(source, bundle_dir, read_manifest(bundle_dir), bare, num_threads)
+    manifest = read_manifest(bundle_dir)
+    return Subject(source, bundle_dir, manifest, bare, num_threads=num_threads)
 
 
 def openers(subject: Subject) -> Mapping[str, Callable[[], Segment]]:

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
 import official_layouts as official
 
 from benchmarks.protocol import __main__ as protocol
+from benchmarks.protocol import cost
 from benchmarks.protocol.file import Mean, Protocol, Published, load_protocol, protocol_names
 from benchmarks.protocol.table import mean_iou, protocol_table
 from sfda_edge.errors import RecipeError
@@ -208,6 +210,9 @@ def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_p
 
 def test_a_dry_run_says_what_is_there_and_what_it_takes(data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    measured = cost._one_image
+    smaller = lambda model, spec, device: measured(model, replace(spec, input_hw=(64, 128)), device)
+    monkeypatch.setattr(cost, "_one_image", smaller)  # at 1024x512 it takes a minute
     arguments = ["cityscapes-rome", "--data", str(data), "--dry-run", "--method", "multiview"]
     assert protocol.main(arguments) == 1, "images are missing"
     printed = capsys.readouterr().out
