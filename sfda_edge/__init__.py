@@ -20,6 +20,7 @@ __all__ = [
     "LoadedModel",
     "Run",
     "SfdaEdgeError",
+    "SlidingWindows",
     "TrainedModel",
     "adapt",
     "evaluate",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sfda_edge.api import adapt, evaluate, load_model, train
     from sfda_edge.errors import SfdaEdgeError
     from sfda_edge.evaluation import Evaluation
+    from sfda_edge.models.sliding_windows import SlidingWindows
     from sfda_edge.models.source_model import LoadedModel
     from sfda_edge.training.run import TrainedModel
 
@@ -40,6 +42,7 @@ _HOMES = {
     "LoadedModel": "sfda_edge.models.source_model",
     "Run": "sfda_edge.adaptation.request",
     "SfdaEdgeError": "sfda_edge.errors",
+    "SlidingWindows": "sfda_edge.models.sliding_windows",
     "TrainedModel": "sfda_edge.training.run",
     **dict.fromkeys(("adapt", "evaluate", "load_model", "train"), "sfda_edge.api"),
 }

@@ -20,6 +20,7 @@ from sfda_edge.errors import CheckpointError
 from sfda_edge.evaluation import Evaluation, Predictor
 from sfda_edge.evaluation import evaluate as evaluate_predictor
 from sfda_edge.labels.label_spaces import spread_colours
+from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, load_source
 from sfda_edge.models.spec import Channels
 from sfda_edge.recipes.recipe import toml_value
@@ -179,6 +180,7 @@ def evaluate(
     labels: str | Path | None = None,
     label_classes: str | LabelSpace | None = None,
     out_dir: str | Path | None = None,
+    windows: SlidingWindows | None = None,
     device: str = "auto",
     skip_bad: bool = False,
     **model_options: Any,
@@ -191,6 +193,7 @@ def evaluate(
         labels: folder of label images (H, W) with the images' names, for a plain folder or video.
         label_classes: what the labels mean; None for the model's classes.
         out_dir: write ``evaluation.json`` and pictures there; None for no files.
+        windows: cut large images into windows of the input size; None to resize them to it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         skip_bad: leave damaged samples out.
         **model_options: of ``load_model``, such as ``class_names`` and ``size_hw``.
@@ -210,7 +213,7 @@ def evaluate(
         make_folder(Path(out_dir))
     network = copy.deepcopy(loaded.network)  # a predictor moves it to its device
     evaluation = evaluate_predictor(
-        Predictor(network, loaded.spec, choose_device(device)),
+        Predictor(network, loaded.spec, choose_device(device), windows=windows),
         found,
         skip_bad=skip_bad,
         progress=progress_bar("evaluate", len(found)),
@@ -218,6 +221,9 @@ def evaluate(
     )
     if out_dir is not None:
         about = {"weights": str(loaded.path or loaded.spec.architecture), "images": found.title}
+        if windows is not None:
+            wrapped = ", the sides joined" if windows.wrap else ""
+            about["windows"] = f"of the input size, images at scale {windows.scale:g}{wrapped}"
         write_evaluation(Path(out_dir), evaluation, sheet, about)
     return evaluation
 

@@ -29,6 +29,7 @@ from sfda_edge.models.inference import (
     main_output,
     mapped_probabilities,
 )
+from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.runs.distributed import all_objects, local_share
 from sfda_edge.runs.progress import Progress, silent
 
@@ -100,8 +101,8 @@ def _rounded(value: float) -> float | None:
 class Predictor:
     """A model that predicts label maps at each image's own size.
 
-    Images are resized to the input size; class probabilities are mapped to the output classes,
-    resized bilinearly to the image, and the most likely class is taken.
+    Images are resized to the input size, or cut into windows of it; class probabilities are mapped
+    to the output classes, resized bilinearly to the image, and the most likely class is taken.
 
     Args:
         model: the network.
@@ -109,6 +110,7 @@ class Predictor:
         device: where it runs.
         allow_nonfinite: take predictions that are no finite numbers for some class, as of a source
             model whose damage is to be measured.
+        windows: cut images into windows of the input size; None to resize them to it.
     """
 
     def __init__(
@@ -118,8 +120,9 @@ class Predictor:
         device: torch.device,
         *,
         allow_nonfinite: bool = False,
+        windows: SlidingWindows | None = None,
     ) -> None:
-        self._allow_nonfinite = allow_nonfinite
+        self._allow_nonfinite, self._windows = allow_nonfinite, windows
         self.model = model.to(device).eval()
         self.spec, self.device = spec, device
         self.normalise = Normalise(spec).to(device)
@@ -133,19 +136,29 @@ class Predictor:
         Raises:
             CheckpointError: the network's output is not finite.
         """
-        small = torch.from_numpy(resize_image(image, self.spec.input_hw)).to(self.device)
+        if self._windows is None:
+            probabilities = self._probabilities(resize_image(image, self.spec.input_hw))
+        else:
+            window_hw = self.spec.input_hw
+            scaled_hw = self._windows.scaled_hw(image.shape[:2], window_hw)
+            scaled = resize_image(image, scaled_hw)
+            probabilities = self._windows.mean(self._probabilities, scaled, window_hw)
+        full = functional.interpolate(
+            probabilities[None], image.shape[:2], mode="bilinear", align_corners=False
+        )
+        # max().indices is several times as fast as argmax on the CPU.
+        return full[0].max(0).indices.to(torch.uint8).cpu().numpy()
+
+    def _probabilities(self, image: np.ndarray) -> torch.Tensor:
+        """(h, w, 3) uint8 at the input size → (C, h, w), of the output classes."""
+        small = torch.from_numpy(image).to(self.device)
         logits = main_output(self.model(self.normalise(small.permute(2, 0, 1)[None])))
         if not self._allow_nonfinite and not logits.isfinite().all():
             raise CheckpointError(
                 f"{self.spec.architecture} predicts values that are no finite numbers; are its "
                 "weights damaged?"
             )
-        probabilities = mapped_probabilities(enlarged(logits, self.spec.input_hw), self.matrix)
-        full = functional.interpolate(
-            probabilities, image.shape[:2], mode="bilinear", align_corners=False
-        )
-        # max().indices is several times as fast as argmax on the CPU.
-        return full[0].max(0).indices.to(torch.uint8).cpu().numpy()
+        return mapped_probabilities(enlarged(logits, self.spec.input_hw), self.matrix)[0]
 
 
 Observer = Callable[[LoadedImage, np.ndarray], None]
