@@ -4,10 +4,12 @@ The figure that a fleet asks for when it processes recordings. Rounds alternate:
 
     one after the other      each file as ``python -m runtime.stream FILE`` reads it
     N side by side           N files at once in one process, with one model
-    N processes              N files at once, each in a process with its share of the threads
+    N processes              N files at once, each in a process with its share of the threads;
+                             starting them is part of the time
     plain loop               OpenCV reads, ONNX Runtime runs, one file after the other
 
-Where the machine shows its power, the energy of a frame stands beside it.
+A pass of each way goes before and is not counted. Where the machine shows the power of what does
+the work, the energy of a frame stands beside it.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
-from runtime.arguments import natural, positive
+from runtime.arguments import positive
 from runtime.bundle.manifest import Manifest, read_manifest
-from runtime.errors import StreamError
+from runtime.errors import SourceError, StreamError
 from runtime.output import print_error, print_result, start_output
 from runtime.packaged import BUNDLE_DIR
+from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
@@ -51,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=positive, default=4, help="of files (%(default)s)")
     parser.add_argument("--frames", type=positive, default=60, help="of a file (%(default)s)")
     parser.add_argument("--parallel", type=positive, default=2, help="at once (%(default)s)")
-    parser.add_argument("--threads", type=natural, default=0, help="of one inference (automatic)")
+    parser.add_argument(
+        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
+    )
     parser.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
     parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
     return parser
@@ -65,11 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         rows = _measure(args, command_line("benchmarks.throughput", arguments))
-    except StreamError as error:
+        if args.out is not None:
+            append_rows(args.out, rows)
+    except (SfdaEdgeError, StreamError) as error:
         print_error(error)
         return 2
-    if args.out is not None:
-        append_rows(args.out, rows)
     print_result(table(rows).markdown())
     return 0
 
@@ -104,10 +110,11 @@ def _rounds(
     from benchmarks.measuring.distribution import paired_ratio
     from benchmarks.measuring.energy import find_meter
 
-    meter = find_meter()
+    meter = find_meter(on_gpu=any(word in args.backend for word in ("cuda", "tensorrt")))
     if meter is None:
         print("energy is not measured: this machine shows no power", file=sys.stderr)
     ways = _ways(args, manifest, files)
+    _require_same_frames({way: run() for way, run in ways.items()})
     rates: dict[str, list[float]] = {way: [] for way in ways}
     joules: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(args.rounds):
@@ -132,6 +139,17 @@ def _rounds(
     return figures
 
 
+def _require_same_frames(counts: dict[str, int]) -> None:
+    """A way that ends early must not look fast.
+
+    Raises:
+        SourceError: the ways have not read the same number of frames.
+    """
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        listed = ", ".join(f"{way}: {count}" for way, count in counts.items())
+        raise SourceError(f"not every way read every frame of these files ({listed})")
+
+
 def _timed(run: Callable[[], int]) -> tuple[int, float]:
     start_s = time.perf_counter()
     frames = run()
@@ -142,8 +160,9 @@ def _ways(
     args: argparse.Namespace, manifest: Manifest, files: Sequence[Path]
 ) -> dict[str, Callable[[], int]]:
     settings = {"bundle": args.bundle, "backend": args.backend, "threads": args.threads}
-    own_process = partial(_in_own_process, **{**settings, "threads": args.threads or 1})
     together = min(args.parallel, len(files))
+    own_threads = max(1, args.threads // together)
+    own_process = partial(_in_own_process, **{**settings, "threads": own_threads})
     return {
         "one after the other": partial(_in_one_process, files, manifest, parallel=1, **settings),
         f"{together} side by side": partial(
@@ -213,7 +232,9 @@ def table(rows: Sequence[Row]) -> Table:
     first = rows[0]
     title = f"{first.network}, {first.size}, {first.conditions['files']} files, "
     title += str(first.conditions["backend"])
-    columns = ["", "frames/s", "time, ratio to the first", "joules a frame"]
+    sensor = first.figures.get("energy_sensor")
+    energy = f"joules a frame, {sensor}" if sensor else "joules a frame"
+    columns = ["", "frames/s", "time, ratio to the first", energy]
     cells = [
         [
             row.way,

@@ -29,6 +29,7 @@ from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
+from sfda_edge.runs.directory import HOME_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,11 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     if flags.images is not None:
         return open_images(flags.images)
     inputs = run.get("inputs", {})
+    if source.path is not None and source.path.name == HOME_FILE and run:
+        raise ExportError(
+            f"{source.path} is for images of the source domain, and the run has those of the "
+            "target; give --images of the source domain"
+        )
     if not isinstance(inputs.get("images"), str):
         raise ExportError("these weights have no run beside them; give --images to compare on")
     try:

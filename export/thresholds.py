@@ -69,7 +69,7 @@ class Thresholds:
         calibration_images: frames that int8 is calibrated on, other than those of the gate.
         qat_steps: of quantisation-aware fine-tuning, when int8 loses too much without; 0 for none.
         int8_time_ratio: a frame in int8 may take so much of its time in fp32, measured here, of
-            the profile ``cpu``; infinite for a bundle of another machine.
+            the profile ``cpu``; 0 for no limit, as for a bundle of another machine.
         fp32, fp16, int8: thresholds of the comparison, a table each.
     """
 
@@ -89,7 +89,9 @@ class Thresholds:
             self.calibration_images,
         )
         require(self.qat_steps >= 0, "qat_steps must not be below 0", self.qat_steps)
-        require(self.int8_time_ratio > 0, "int8_time_ratio must be above 0", self.int8_time_ratio)
+        require(
+            self.int8_time_ratio >= 0, "int8_time_ratio must not be below 0", self.int8_time_ratio
+        )
         for precision in ("fp32", "fp16", "int8"):
             _require_possible(precision, self.gate(precision))
 

@@ -19,14 +19,17 @@ class Effort:
     """How much is measured of each way.
 
     Attributes:
-        min_calls: at least.
+        min_calls: at least, in all rounds together.
         min_seconds: at least.
+        most_seconds: of all ways together, for each way: rounds end then, whatever they have, so
+            that a slow way does not wait hours for a fast one.
         per_turn: counted calls of one way before the next one's turn.
         warm_up_s: at most before the first round; it ends earlier when the way is stable.
     """
 
     min_calls: int = 60
     min_seconds: float = 5.0
+    most_seconds: float = 60.0
     per_turn: int = 10
     warm_up_s: float = 10.0
 
@@ -36,12 +39,10 @@ class WarmUp:
     """What went before the measurement.
 
     Attributes:
-        first_ms: the first call, cold.
         calls, seconds: in all.
         stable: the last two windows' medians differed by less than 2 %.
     """
 
-    first_ms: float
     calls: int
     seconds: float
     stable: bool
@@ -66,7 +67,6 @@ class Measured:
         return {
             **self.latency.record(),
             "ratio": self.ratio.record(),
-            "first_call_ms": round(self.warm_up.first_ms, 3),
             "warm_up_calls": self.warm_up.calls,
             "warm_up_s": round(self.warm_up.seconds, 2),
             "stable": self.warm_up.stable,
@@ -99,7 +99,10 @@ def measure_in_turn(
     baseline = next(iter(ways)) if baseline is None else baseline
     warm_ups = {name: _warm_up(call, effort) for name, call in ways.items()}
     rounds: dict[str, list[list[float]]] = {name: [] for name in ways}
+    end_s = time.perf_counter() + len(ways) * effort.most_seconds
     while not all(_enough(turns, effort) for turns in rounds.values()):
+        if time.perf_counter() > end_s and all(rounds.values()):
+            break
         for name, call in ways.items():
             turn = [time_call(call) for _ in range(2 + effort.per_turn)]
             rounds[name].append(turn[2:])
@@ -107,7 +110,7 @@ def measure_in_turn(
     return {
         name: Measured(
             warm_ups[name],
-            distribution([one for turn in turns for one in turn]),
+            distribution(*turns),
             paired_ratio(medians[name], medians[baseline]),
         )
         for name, turns in rounds.items()
@@ -122,10 +125,9 @@ def _enough(turns: list[list[float]], effort: Effort) -> bool:
 def _warm_up(call: Call, effort: Effort) -> WarmUp:
     """Call until the medians of two windows agree, or until the time is over."""
     began_s = time.perf_counter()
-    first_ms = time_call(call)
-    calls, before, stable = 1, float("inf"), False
+    calls, before, stable = 0, float("inf"), False
     while not stable and time.perf_counter() - began_s < effort.warm_up_s:
         median = statistics.median(time_call(call) for _ in range(effort.per_turn))
         calls += effort.per_turn
         stable, before = abs(median - before) < _STABLE * median, median
-    return WarmUp(first_ms, calls, time.perf_counter() - began_s, stable=stable)
+    return WarmUp(calls, time.perf_counter() - began_s, stable=stable)

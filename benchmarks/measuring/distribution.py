@@ -20,7 +20,7 @@ class Distribution:
     Attributes:
         count: how many were measured.
         p50_ms, p90_ms, p95_ms, p99_ms, max_ms: percentiles of one call.
-        jitter_ms: mean absolute difference between a call and the one before.
+        jitter_ms: mean absolute difference between a call and the one before it in its turn.
         per_second: calls a second, had they followed each other without a pause.
     """
 
@@ -38,23 +38,27 @@ class Distribution:
         return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
-def distribution(durations_ms: Sequence[float]) -> Distribution:
-    """Percentiles, jitter and rate of at least one duration in milliseconds.
+def distribution(*turns_ms: Sequence[float]) -> Distribution:
+    """Percentiles, jitter and rate of at least one duration.
+
+    Args:
+        *turns_ms: durations in milliseconds; those of a turn followed each other.
 
     Raises:
         ValueError: there is none.
     """
-    if not len(durations_ms):
+    durations_ms = [one for turn in turns_ms for one in turn]
+    if not durations_ms:
         raise ValueError("nothing was measured")
     p50, p90, p95, p99 = (float(v) for v in np.percentile(durations_ms, _PERCENTILES))
-    steps = np.abs(np.diff(durations_ms))
+    steps = np.abs(np.concatenate([np.diff(turn) for turn in turns_ms]))
     return Distribution(
         count=len(durations_ms),
         p50_ms=p50,
         p90_ms=p90,
         p95_ms=p95,
         p99_ms=p99,
-        max_ms=float(max(durations_ms)),
+        max_ms=max(durations_ms),
         jitter_ms=float(steps.mean()) if len(steps) else 0.0,
         per_second=1000 * len(durations_ms) / sum(durations_ms),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 SYS = Path("/sys")
@@ -16,17 +17,14 @@ _PERIOD_S = 0.1
 
 @dataclass
 class Energy:
-    """What a measurement took; both are None until it is over.
+    """What a measurement took.
 
     Attributes:
-        sensor: which one was read.
-        joules: in all, what the machine takes when idle included.
-        mean_watts: over the time.
+        joules: in all, what the machine takes when idle included; None until it is over, and where
+            the sensor failed meanwhile.
     """
 
-    sensor: str
     joules: float | None = None
-    mean_watts: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Meter:
 
     Attributes:
         name: for records.
-        read: joules so far, or watts now.
+        read: joules so far, or watts now; raises what its library raises.
         counts: it is a counter, which starts again from 0 after ``range_joules``.
     """
 
@@ -47,36 +45,30 @@ class Meter:
     @contextmanager
     def measure(self) -> Iterator[Energy]:
         """Measure what is done inside. A counter must not wrap more than once: minutes at most."""
-        energy, start_s = Energy(self.name), time.monotonic()
+        energy = Energy()
         with self._count(energy) if self.counts else self._sample(energy):
             yield energy
-        if energy.joules is not None:
-            energy.mean_watts = energy.joules / (time.monotonic() - start_s)
 
     @contextmanager
     def _count(self, energy: Energy) -> Iterator[None]:
-        before = self.read()
+        before = self._read()
         yield
-        taken = self.read() - before
-        energy.joules = taken if taken >= 0 else taken + self.range_joules
+        after = self._read()
+        if before is not None and after is not None:
+            taken = after - before
+            energy.joules = taken if taken >= 0 else taken + self.range_joules
 
     @contextmanager
     def _sample(self, energy: Energy) -> Iterator[None]:
-        joules, done, failed = [0.0], threading.Event(), threading.Event()
+        done, found = threading.Event(), list[tuple[float, float | None]]()
 
         def sample() -> None:
-            watts, last_s = self.read(), time.monotonic()
             over = False
             while not over:
                 over = done.wait(_PERIOD_S)
-                try:
-                    now, now_s = self.read(), time.monotonic()
-                except (OSError, ValueError):
-                    return failed.set()
-                joules[0] += (watts + now) / 2 * (now_s - last_s)
-                watts, last_s = now, now_s
-            return None
+                found.append((time.monotonic(), self._read()))
 
+        found.append((time.monotonic(), self._read()))
         thread = threading.Thread(target=sample, daemon=True)
         thread.start()
         try:
@@ -84,12 +76,34 @@ class Meter:
         finally:
             done.set()
             thread.join()
-        energy.joules = None if failed.is_set() else joules[0]
+        energy.joules = _integral(found)
+
+    def _read(self) -> float | None:
+        try:
+            return self.read()
+        except Exception:  # a library's own; one reading that fails makes the figure unknown
+            return None
 
 
-def find_meter(sys: Path = SYS) -> Meter | None:
-    """The first that can be read: Jetson's INA3221, the processor package's RAPL, an NVIDIA GPU."""
-    return _jetson(sys) or _rapl(sys) or _nvidia()
+def _integral(found: list[tuple[float, float | None]]) -> float | None:
+    """Joules from times and watts, by trapezia; None if a reading is missing."""
+    joules = 0.0
+    for (before_s, before), (now_s, now) in pairwise(found):
+        if before is None or now is None:
+            return None
+        joules += (before + now) / 2 * (now_s - before_s)
+    return joules
+
+
+def find_meter(*, on_gpu: bool, sys: Path = SYS) -> Meter | None:
+    """The sensor of what does the work; None where the machine shows none.
+
+    Args:
+        on_gpu: the model runs on a GPU: NVML; else the processor package's RAPL. Jetson's INA3221
+            measures the whole module and is taken for both.
+        sys: where the kernel's files are.
+    """
+    return _jetson(sys) or (_nvidia() if on_gpu else _rapl(sys))
 
 
 def _jetson(sys: Path) -> Meter | None:
@@ -139,11 +153,7 @@ def _watts(millivolts: Path, milliamperes: Path) -> float:
 
 
 def _readable(meter: Meter) -> bool:
-    try:
-        meter.read()
-    except (OSError, ValueError):
-        return False
-    return True
+    return meter._read() is not None
 
 
 def _number(path: Path) -> float:

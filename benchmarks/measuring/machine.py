@@ -28,7 +28,7 @@ def machine_record() -> dict[str, Any]:
     """
     facts = {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": allowed_cores(),
         "clock_mhz": _clock_mhz(),
         "clock_policy": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "power_mode": _first_line("/var/lib/nvpmodel/status"),  # Jetson's nvpmodel
@@ -59,8 +59,8 @@ class Watched:
 
     Attributes:
         machine: the record, with ``others_share`` and ``disturbed`` when the measurement is over:
-            the share of all cores' time that other processes and other guests of the host took,
-            and whether that is more than 5 %. Both are missing where the system does not tell.
+            the share of all the machine's cores' time that other processes and other guests of the
+            host took, and whether that is more than 5 %. Missing where the system does not tell.
     """
 
     machine: dict[str, Any] = field(default_factory=machine_record)
@@ -73,7 +73,7 @@ def watch() -> Iterator[Watched]:
     yield watched
     after = read_usage()
     if before is not None and after is not None:
-        share = others_share(before, after, _cores() or 1)
+        share = others_share(before, after, os.cpu_count() or 1)
         watched.machine |= {"others_share": round(share, 4), "disturbed": share > _DISTURBED}
 
 
@@ -121,10 +121,11 @@ def read_usage(stat: Path = Path("/proc/stat")) -> Usage | None:
     )
 
 
-def _cores() -> int | None:
+def allowed_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1
 
 
 def _cpuinfo(name: str) -> str | None:

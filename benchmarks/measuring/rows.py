@@ -15,9 +15,12 @@ import msgspec
 from runtime.credentials import without_credentials
 from sfda_edge.errors import SfdaEdgeError
 
+# What a table prints of a machine.
+_EXPECTED = {"processor", "cores", "load_average_1min", "python", "packages", "measured"}
+
 
 class RowsError(SfdaEdgeError):
-    """A file of rows that cannot be read."""
+    """A file of rows that cannot be read or written."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,10 +94,17 @@ class Origin:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows at the end of a file; earlier ones stay as the history."""
-    with path.open("ab") as file:
-        for row in rows:
-            file.write(msgspec.json.encode(row) + b"\n")
+    """Add rows at the end of a file; earlier ones stay as the history.
+
+    Raises:
+        RowsError: it cannot be written.
+    """
+    try:
+        with path.open("ab") as file:
+            for row in rows:
+                file.write(msgspec.json.encode(row) + b"\n")
+    except OSError as error:
+        raise RowsError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -111,6 +121,8 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             rows.append(msgspec.json.decode(line, type=Row))
+            if missing := _EXPECTED - rows[-1].machine.keys():
+                raise msgspec.ValidationError(f"its machine has no {min(missing)}")
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
             raise RowsError(f"{path}, line {number} is not a measured row: {error}") from error
     return rows
@@ -119,7 +131,13 @@ def read_rows(path: Path) -> list[Row]:
 def command_line(program: str, arguments: Sequence[str] | None) -> str:
     """The command that makes a row again, without credentials."""
     words = sys.argv[1:] if arguments is None else arguments
-    shown = [shlex.quote(without_credentials(word)) for word in words]
+    parts = [word.partition("=") for word in words]
+    shown = [
+        shlex.quote(f"{flag}{sign}{without_credentials(value)}")
+        if sign and flag[:1] == "-"
+        else shlex.quote(without_credentials(flag + sign + value))
+        for flag, sign, value in parts
+    ]
     return " ".join(["python", "-m", program, *shown])
 
 

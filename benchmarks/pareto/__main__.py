@@ -11,12 +11,14 @@ import argparse
 import csv
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
-from runtime.arguments import natural, positive, size_hw
+from runtime.arguments import positive, size_hw
+from runtime.backends import BACKENDS
 from runtime.credentials import without_credentials
 from runtime.errors import StreamError
 from runtime.output import print_error, print_result, start_output
@@ -24,6 +26,9 @@ from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
+
+
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,16 +40,39 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--validation", default="streetsynth:clip", help="(default: %(default)s)")
     parser.add_argument("--validation-labels", type=Path, metavar="DIR", help="of a plain folder")
     parser.add_argument("--sizes", type=_sizes, default=(None,), help="W1xH1,W2xH2 (the run's own)")
-    parser.add_argument("--precisions", default="fp32,fp16", help="(default: %(default)s)")
-    parser.add_argument("--argmax", default="full", help="full,coarse (default: %(default)s)")
-    parser.add_argument("--backends", default="onnxruntime,openvino", help="(%(default)s)")
-    parser.add_argument("--threads", type=natural, default=0, help="of one inference (automatic)")
+    parser.add_argument(
+        "--precisions", type=_some_of(PRECISIONS), default="fp32,fp16", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--argmax", type=_some_of(("full", "coarse")), default="full", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--backends",
+        type=_some_of(tuple(BACKENDS)),
+        default="onnxruntime,openvino",
+        help="(%(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
+    )
     parser.add_argument("--seconds", type=positive, default=3, help="of each (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the bundles there")
     parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
     parser.add_argument("--csv", type=output_file, metavar="FILE.csv", help="write the table")
     parser.add_argument("--plot", type=output_file, metavar="FILE.svg", help="write a picture")
     return parser
+
+
+def _some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """For argparse: names with commas between them, each known and given once."""
+
+    def names(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if not set(found) <= set(known) or len(set(found)) < len(found):
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got '{text}'")
+        return found
+
+    return names
 
 
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -60,11 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         rows = _measure(args, command_line("benchmarks.pareto", arguments))
+        if args.out is not None:
+            append_rows(args.out, rows)
     except (SfdaEdgeError, StreamError) as error:
         print_error(error)
         return 2
-    if args.out is not None:
-        append_rows(args.out, rows)
     if args.csv is not None:
         with args.csv.open("w", newline="") as file:
             csv.writer(file).writerows(csv_lines(rows))
@@ -84,9 +112,13 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
     from benchmarks.pareto.variants import Choices, export_variants, measure_variants
     from sfda_edge.data.validation import Validation
 
-    lists = {name: tuple(getattr(args, name).split(",")) for name in ("precisions", "argmax")}
-    backends = tuple(args.backends.split(","))
-    choices = Choices(args.sizes, **lists, backends=backends, num_threads=args.threads)
+    choices = Choices(
+        args.sizes,
+        args.precisions,
+        args.argmax,
+        backends=args.backends,
+        num_threads=args.threads,
+    )
     validation = Validation(args.validation, args.validation_labels)
     effort = Effort(min_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +131,7 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
             "pareto", command, variant.network, variant.size, precision=variant.precision
         )
         conditions = {
+            "run": variant.run,
             "argmax": variant.argmax,
             "threads": args.threads,
             "validation": without_credentials(args.validation),

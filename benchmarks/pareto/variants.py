@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -28,7 +27,6 @@ from sfda_edge.data.validation import Validation
 from sfda_edge.models.source_model import ModelRequest, load_source
 from sfda_edge.runs.progress import progress_bar
 
-logger = logging.getLogger(__name__)
 FRAMES = 8
 
 
@@ -56,11 +54,13 @@ class Variant:
     """One bundle.
 
     Attributes:
+        run: name of the run; ``packaged``.
         network, size, precision, argmax: what it is.
         bundle_dir: where it is; None if it could not be exported.
         figures: of the file: bytes, nodes, agreement with torch; or why there is none.
     """
 
+    run: str
     network: str
     size: str
     precision: str
@@ -85,7 +85,8 @@ def _exported(
     size_hw, precision, argmax = form
     source = load_source(ModelRequest(run, size_hw=size_hw))
     height, width = source.spec.input_hw
-    facts = (source.spec.architecture, f"{width}x{height}", precision, argmax)
+    name = "packaged" if run is None else run.resolve().name
+    facts = (name, source.spec.architecture, f"{width}x{height}", precision, argmax)
     print(f"exporting {', '.join(facts)}", file=sys.stderr)
     images = "streetsynth:target" if run is None else None
     options: dict[str, Any] = {"precision": precision, "argmax": argmax, "pictures": False}

@@ -12,14 +12,14 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
-from runtime.arguments import natural, positive, size_hw
+from runtime.arguments import positive, size_hw
 from runtime.errors import StreamError
 from runtime.images import resize_image
 from runtime.output import print_error, print_result, start_output
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=size_hw, metavar="WxH", help="of the network's input")
     parser.add_argument("--source", help="frames or a video (default: the packaged clip)")
     parser.add_argument(
-        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
     )
     parser.add_argument(
         "--seconds", type=positive, default=5, help="of each way to a label map (%(default)s)"
@@ -67,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         rows = _measure(args, command_line("benchmarks.peers", arguments))
+        if args.out is not None:
+            append_rows(args.out, rows)
     except (SfdaEdgeError, StreamError) as error:
         print_error(error)
         return 2
-    if args.out is not None:
-        append_rows(args.out, rows)
     print_result(table(rows).markdown())
     return 0
 
@@ -116,7 +116,8 @@ def _frames(subject: Subject, args: argparse.Namespace, _folder: Path) -> dict[s
     from benchmarks.peers.frames import measure_benchmark_app, measure_frames
 
     with open_source(args.source or str(CLIP)) as source:
-        read = [one.image for one in islice(iter(source.read, None), FRAMES) if one is not None]
+        found = (source.read() for _ in range(FRAMES))
+        read = [frame.image for frame in found if frame is not None]
     if not read:
         raise DataError(f"{args.source} holds no frames")
     frames = [np.ascontiguousarray(resize_image(one, subject.manifest.input_hw)) for one in read]

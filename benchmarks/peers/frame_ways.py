@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ class Subject:
         source: the network and what it expects.
         bundle_dir, manifest: our export.
         bare: torch's own export of the network, as an ONNX file.
-        num_threads: of one inference; 0 lets each library choose.
+        num_threads: of one inference, the same for all.
     """
 
     source: LoadedModel
@@ -53,16 +54,21 @@ def prepare(source: LoadedModel, bundle_dir: Path, work: Path, num_threads: int)
     bare = work / "network.onnx"
     graph = export_graph(source.network, torch.zeros(1, 3, height, width), translations={})
     bare.write_bytes(graph.SerializeToString())
-    if num_threads:
-        torch.set_num_threads(num_threads)
+    # Each library reads other variables of the environment, or none: all are told.
+    torch.set_num_threads(num_threads)
     manifest = read_manifest(bundle_dir)
     return Subject(source, bundle_dir, manifest, bare, num_threads=num_threads)
 
 
-def openers(subject: Subject) -> Mapping[str, Callable[[], Segment]]:
-    """What opens each way; opening raises whatever its library raises."""
+def openers(subject: Subject, stack: ExitStack) -> Mapping[str, Callable[[], Segment]]:
+    """What opens each way; opening raises whatever its library raises.
+
+    Args:
+        subject: the weights.
+        stack: closes what has to be closed.
+    """
     ours = {
-        f"{OURS}, {name}": partial(_ours, subject, name)
+        f"{OURS}, {name}": partial(_ours, subject, name, stack)
         for name in ("onnxruntime", "openvino", "opencv")
     }
     numpy_around = {
@@ -79,9 +85,9 @@ def openers(subject: Subject) -> Mapping[str, Callable[[], Segment]]:
     return ours | others
 
 
-def _ours(subject: Subject, name: str) -> Segment:
+def _ours(subject: Subject, name: str, stack: ExitStack) -> Segment:
     backend = open_backend(name, subject.bundle_dir, subject.manifest, subject.num_threads)
-    return backend.infer
+    return stack.enter_context(backend).infer
 
 
 def _onnxruntime(subject: Subject) -> Segment:
@@ -96,9 +102,8 @@ def _openvino(subject: Subject) -> Segment:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": subject.num_threads,
     }
-    if subject.num_threads:
-        settings["INFERENCE_NUM_THREADS"] = subject.num_threads
     compiled = openvino.Core().compile_model(str(subject.bare), "CPU", settings)
     return _with_numpy(lambda batch: compiled([batch])[0], subject.source.spec)
 
@@ -106,8 +111,7 @@ def _openvino(subject: Subject) -> Segment:
 def _opencv(subject: Subject) -> Segment:
     import cv2
 
-    if subject.num_threads:
-        cv2.setNumThreads(subject.num_threads)
+    cv2.setNumThreads(subject.num_threads)
     network = cv2.dnn.readNetFromONNX(str(subject.bare))
 
     def run(batch: np.ndarray) -> np.ndarray:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring.closed_loop import Effort, measure_in_turn
+from benchmarks.measuring.closed_loop import Effort, measure_in_turn, time_call
 from benchmarks.measuring.paced import measure_paced
 from benchmarks.peers.frame_ways import Segment, Subject, openers
 
@@ -30,36 +32,43 @@ def measure_frames(
         effort: how much is measured.
         camera_fps: each way then answers a camera of this rate for as many seconds.
     """
-    opened, figures = _open_all(subject)
-    if not opened:
-        return figures
-    reference_name = next(iter(opened))
-    reference = [opened[reference_name](frame) for frame in frames]
-    for name, segment in opened.items():
-        same = [(segment(f) == r).mean() for f, r in zip(frames, reference, strict=True)]
-        figures[name]["same_labels"] = round(float(np.mean(same)), 6)
-    calls = {name: _in_a_circle(segment, frames) for name, segment in opened.items()}
-    for name, measured in measure_in_turn(calls, effort, reference_name).items():
-        figures[name] |= measured.record()
-    for name, call in calls.items():
-        sent = round(camera_fps * effort.min_seconds)
-        figures[name]["paced"] = measure_paced(call, camera_fps, max(1, sent)).record()
+    with ExitStack() as stack:
+        opened, figures = _open_all(subject, frames[0], stack)
+        if not opened:
+            return figures
+        first = next(iter(opened))
+        reference = [opened[first](frame) for frame in frames]
+        for name, segment in opened.items():
+            same = [(segment(f) == r).mean() for f, r in zip(frames, reference, strict=True)]
+            figures[name]["same_labels"] = round(float(np.mean(same)), 6)
+        calls = {name: _in_a_circle(segment, frames) for name, segment in opened.items()}
+        for name, measured in measure_in_turn(calls, effort, first).items():
+            figures[name] |= measured.record()
+        for name, call in calls.items():
+            sent = max(1, round(camera_fps * effort.min_seconds))
+            figures[name]["paced"] = measure_paced(call, camera_fps, sent).record()
     return figures
 
 
-def _open_all(subject: Subject) -> tuple[dict[str, Segment], dict[str, dict[str, Any]]]:
+def _open_all(
+    subject: Subject, frame: np.ndarray, stack: ExitStack
+) -> tuple[dict[str, Segment], dict[str, dict[str, Any]]]:
+    """Each way that starts, and how long opening it and its first call took."""
     opened: dict[str, Segment] = {}
     figures: dict[str, dict[str, Any]] = {}
-    for name, opener in openers(subject).items():
+    for name, opener in openers(subject, stack).items():
         start_s = time.perf_counter()
         try:
             opened[name] = opener()
+            load_s = time.perf_counter() - start_s
+            first_ms = time_call(partial(opened[name], frame))
         except Exception as error:  # each library has its own; the others are still measured
+            opened.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             figures[name] = {"did_not_run": reason}
             print(f"{name} is not measured: {reason}", file=sys.stderr)
             continue
-        figures[name] = {"load_s": round(time.perf_counter() - start_s, 3)}
+        figures[name] = {"load_s": round(load_s, 3), "first_call_ms": round(first_ms, 3)}
     return opened, figures
 
 
@@ -78,10 +87,8 @@ def measure_benchmark_app(subject: Subject, seconds: float) -> dict[str, Any]:
     words += ["-infer_precision", "f32", "-t", str(max(1, round(seconds)))]
     height, width = subject.manifest.input_hw
     words += ["-shape", f"[1,{height},{width},3]"]
-    if subject.num_threads:  # which it takes without a hint only; the hint means one stream, too
-        words += ["-hint", "none", "-nstreams", "1", "-nthreads", str(subject.num_threads)]
-    else:
-        words += ["-hint", "latency"]
+    # It takes a number of threads without a hint only; the hint means one stream, too.
+    words += ["-hint", "none", "-nstreams", "1", "-nthreads", str(subject.num_threads)]
     done = subprocess.run(
         [sys.executable, "-c", _BENCHMARK_APP, *words], capture_output=True, text=True, check=False
     )

@@ -12,7 +12,7 @@ from benchmarks.measuring.table import Table, number, ratio_text, table_of
 def table(rows: Sequence[Row]) -> Table:
     """All rows are of one run of ``frames`` or of ``video``."""
     first = rows[0]
-    threads = first.conditions["threads"] or "automatic"
+    threads = first.conditions["threads"]
     title = f"{first.network}, {first.size}, {first.precision}, threads: {threads}"
     if first.conditions["what"] == "video":
         columns = ["", "frames/s", "time, ratio to ours"]

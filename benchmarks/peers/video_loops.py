@@ -16,6 +16,7 @@ import numpy as np
 
 from runtime.backends import Backend
 from runtime.bundle.manifest import Manifest
+from runtime.errors import SourceError
 from runtime.overlay import Overlay
 from runtime.pipeline import Pipeline
 from runtime.sinks.video import VideoSink
@@ -145,8 +146,9 @@ def ultralytics(task: VideoTask) -> int:
     return _write(task, drawn())
 
 
+OURS = "sfda-edge"
 LOOPS: dict[str, Loop] = {
-    "sfda-edge": ours,
+    OURS: ours,
     "OpenCV": opencv,
     "supervision": supervision,
     "Ultralytics": ultralytics,
@@ -157,6 +159,8 @@ def _read(video: Path) -> Iterator[np.ndarray]:
     import cv2
 
     capture = cv2.VideoCapture(str(video))
+    if not capture.isOpened():
+        raise SourceError(f"OpenCV cannot read {video}")
     try:
         while True:
             there, frame = capture.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.records import output_file
 from runtime.output import print_error, print_result, start_output
-from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.errors import DataError, SfdaEdgeError
 
 RESULTS = Path(__file__).parents[1] / "results"
 TITLE = "sfda-edge: measured"
@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_readme(readme: Path, results: Path) -> None:
     from benchmarks.report.readme import with_figures
 
-    text = readme.read_text(encoding="utf-8")
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{readme} cannot be read: {error.strerror}") from None
     readme.write_text(with_figures(text, results), encoding="utf-8")
 
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.adaptation.table import mistakes_text
 from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.table import Table
+from sfda_edge.errors import DataError
 
 AccuracyRow = Mapping[str, Any]
 _COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "returned")
+
+
+def read_accuracy(path: Path) -> dict[str, Any]:
+    """The record of ``benchmarks.adaptation accuracy``.
+
+    Raises:
+        DataError: it is missing, or is none.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        current_rows(record)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no record of benchmarks.adaptation: {error}") from None
+    return dict(record)
 
 
 def current_rows(record: Mapping[str, Any]) -> list[AccuracyRow]:

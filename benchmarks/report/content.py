@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import charts, throughput
 from benchmarks.measuring.machine import machine_line
@@ -14,8 +12,8 @@ from benchmarks.measuring.rows import Row
 from benchmarks.measuring.table import Table
 from benchmarks.pareto import table as pareto
 from benchmarks.peers import table as peers
-from benchmarks.report.accuracy import accuracy_table, gains
-from benchmarks.report.runs import Run, latest, over_commits, read_all_rows, runs_of
+from benchmarks.report.accuracy import accuracy_table, gains, read_accuracy
+from benchmarks.report.runs import Run, disturbed, latest, over_commits, read_all_rows, runs_of
 from benchmarks.scale import table as scale
 from sfda_edge.errors import DataError
 
@@ -93,7 +91,7 @@ _HISTORY = "Time relative to the first line of the same run, at each commit that
 def _accuracy(path: Path) -> tuple[Block, ...]:
     if not path.is_file():
         return ()
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record = read_accuracy(path)
     both = gains(record)
     return (Block(accuracy_table(record), charts.gain_chart(both) if both else ""),)
 
@@ -145,13 +143,14 @@ def _scale(run: Run) -> Block:
 
 def _history(rows: Sequence[Row]) -> tuple[Block, ...]:
     return tuple(
-        Block(_commits(command, runs))
+        Block(_commits(runs))
         for benchmark in ("peers", "pareto", "throughput", "scale")
-        for command, runs in over_commits(runs_of(rows, benchmark)).items()
+        for runs in over_commits(runs_of(rows, benchmark))
     )
 
 
-def _commits(command: str, runs: Sequence[Run]) -> Table:
+def _commits(runs: Sequence[Run]) -> Table:
+    command = runs[-1][0].command
     ways = list(dict.fromkeys(row.way for run in runs for row in run))
     cells = []
     for run in runs:
@@ -161,6 +160,7 @@ def _commits(command: str, runs: Sequence[Run]) -> Table:
             if "ratio" in row.figures
         }
         measured = str(run[0].machine["measured"])[:10]
-        cells.append((f"{run[0].commit}, {measured}", *(ratios.get(way, "") for way in ways)))
+        mark = ", disturbed" if disturbed(run) else ""
+        cells.append((f"{run[0].commit}, {measured}{mark}", *(ratios.get(way, "") for way in ways)))
     machine = machine_line(runs[-1][0].machine)
     return Table(command, ("", *ways), tuple(cells), command=command, machine=machine)

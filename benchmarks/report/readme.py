@@ -5,14 +5,12 @@ A block is the lines between ``<!-- NAME: made by benchmarks.report -->`` and ``
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measuring.table import DID_NOT_RUN
-from benchmarks.report.accuracy import mean, rows_of
+from benchmarks.measuring.distribution import paired_ratio
+from benchmarks.report.accuracy import mean, read_accuracy, rows_of
 from benchmarks.report.content import ACCURACY_FILE
 from benchmarks.report.runs import Run, latest, read_all_rows, runs_of
 from sfda_edge.errors import DataError
@@ -35,14 +33,14 @@ _WAYS = {
     "torch, compiled": "torch, compiled",
     "torch, eager": "torch, eager",
 }
-_NETWORK = "espnetv2_s2.0"
+_NETWORK, _SIZE, _PRECISION = "espnetv2_s2.0", "512x256", "fp32"
 
 
 def with_figures(text: str, results: Path) -> str:
     """A README with the figures that a folder of results has now.
 
     Raises:
-        DataError: it names a block that is not known, or a figure is missing.
+        DataError: it has no block or one that is not known, or a figure is missing.
     """
     blocks: dict[str, Callable[[Path], str]] = {"accuracy": _accuracy, "speed": _speed}
 
@@ -52,11 +50,14 @@ def with_figures(text: str, results: Path) -> str:
             raise DataError(f"README has a block '{name}'; known: {', '.join(sorted(blocks))}")
         return f"{begin}{blocks[name](results)}{end}"
 
-    return _BLOCK.sub(filled, text)
+    found, count = _BLOCK.subn(filled, text)
+    if not count:
+        raise DataError("the README has no block that is made by benchmarks.report")
+    return found
 
 
 def _accuracy(results: Path) -> str:
-    record: dict[str, Any] = json.loads((results / ACCURACY_FILE).read_text(encoding="utf-8"))
+    record = read_accuracy(results / ACCURACY_FILE)
     lines = ["| source → target | network, size | source | `bn` | `multiview` (default) |"]
     lines.append("|---|---|---|---|---|")
     for task, (title, network) in _TASKS.items():
@@ -71,22 +72,29 @@ def _accuracy(results: Path) -> str:
 
 def _speed(results: Path) -> str:
     run = _frames_run(results)
-    lines = ["| frame to label map | p50 | ratio | same labels |", "|---|---|---|---|"]
+    lines = ["| frame to label map | p50 | time, ratio | same labels |", "|---|---|---|---|"]
     by_way = {row.way: row.figures for row in run}
-    first = next(by_way[way] for way in _WAYS if way in by_way)
+    missing = [way for way in _WAYS if "ratio" not in by_way.get(way, {})]
+    if missing:
+        raise DataError(f"the latest run of {_NETWORK} has no figure of '{missing[0]}'")
+    first = by_way[next(iter(_WAYS))]["ratio"]["rounds"]
     for way, title in _WAYS.items():
-        figures = by_way.get(way, {DID_NOT_RUN: "not measured"})
-        if DID_NOT_RUN in figures:
-            raise DataError(f"the latest run of {_NETWORK} has no figure of '{way}'")
-        ratio = figures["ratio"]["median"] / first["ratio"]["median"]
-        cells = f"{figures['p50_ms']:.1f} ms | {ratio:.2f} | {100 * figures['same_labels']:.3f} %"
-        lines.append(f"| {title} | {cells} |")
+        figures = by_way[way]
+        ratio = paired_ratio(figures["ratio"]["rounds"], first)
+        interval = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        same = f"{100 * figures['same_labels']:.3f} %"
+        lines.append(f"| {title} | {figures['p50_ms']:.1f} ms | {interval} | {same} |")
+    machine = run[0].machine
+    disturbed = ", disturbed by other work" if machine.get("disturbed") else ""
+    lines += ["", f"ESPNetv2, {_SIZE}, {_PRECISION}, {run[0].conditions['threads']} threads, "]
+    lines[-1] += f"{machine['processor']}, {str(machine['measured'])[:10]}{disturbed}."
     return "\n".join(lines) + "\n"
 
 
 def _frames_run(results: Path) -> Run:
     rows = [row for row in read_all_rows(results) if row.conditions.get("what") == "frames"]
-    runs = [run for run in latest(runs_of(rows, "peers")) if run[0].network == _NETWORK]
+    wanted = (_NETWORK, _SIZE, _PRECISION)
+    runs = [run for run in latest(runs_of(rows, "peers")) if run[0].subject == wanted]
     if not runs:
-        raise DataError(f"{results} has no run of benchmarks.peers frames on {_NETWORK}")
+        raise DataError(f"{results} has no run of benchmarks.peers frames on {_NETWORK}, {_SIZE}")
     return runs[-1]

@@ -1,4 +1,4 @@
-"""Rows of many runs, the latest of each command, and what changed over commits."""
+"""Rows of many runs: the latest of each kind, and what changed over commits."""
 
 from __future__ import annotations
 
@@ -29,24 +29,30 @@ def runs_of(rows: Iterable[Row], benchmark: str) -> list[Run]:
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
-    """The last run of each command; runs that others disturbed count where there is no other."""
-    found: dict[str, Run] = {}
+    """The last run of each kind, oldest first; a disturbed one counts where there is no other."""
+    found: dict[tuple[str, ...], Run] = {}
     for run in runs:
-        earlier = found.get(run[0].command)
-        if earlier is None or not _disturbed(run) or _disturbed(earlier):
-            found[run[0].command] = run
+        earlier = found.get(_kind(run))
+        if earlier is None or not disturbed(run) or disturbed(earlier):
+            found.pop(_kind(run), None)  # to the end
+            found[_kind(run)] = run
     return list(found.values())
 
 
-def _disturbed(run: Run) -> bool:
+def disturbed(run: Run) -> bool:
+    """Whether others used the machine meanwhile."""
     return bool(run[0].machine.get("disturbed"))
 
 
-def over_commits(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs of each command that was run at more than one commit, oldest first."""
-    found: dict[str, list[Run]] = {}
+def over_commits(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs of each kind that was measured at more than one commit, oldest first."""
+    found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        found.setdefault(run[0].command, []).append(run)
-    return {
-        command: same for command, same in found.items() if len({run[0].commit for run in same}) > 1
-    }
+        found.setdefault(_kind(run), []).append(run)
+    return [same for same in found.values() if len({run[0].commit for run in same}) > 1]
+
+
+def _kind(run: Run) -> tuple[str, ...]:
+    """Runs of one kind can be compared: the same command, networks and processor."""
+    subjects = sorted({"/".join(row.subject) for row in run})
+    return (run[0].command, str(run[0].machine["processor"]), *subjects)

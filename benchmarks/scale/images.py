@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from sfda_edge.data import open_images
+from sfda_edge.errors import DataError
 from sfda_edge.runs.progress import progress_bar
 
 _SIZE_WH = (480, 240)  # of the files; the network's input is 384x192
@@ -67,7 +68,7 @@ def _measure(folder: Path, count: int, *, method: str, steps: int) -> dict[str, 
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"adapt ended with exit code {process.returncode}")
+        raise DataError(f"adapt ended with exit code {process.returncode}; its reason stands above")
     seconds = time.monotonic() - began_s
     return {
         "images": count,

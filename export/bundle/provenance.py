@@ -68,14 +68,17 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
         "target_sha256": inputs["target_sha256"],
         "returned": result["returned"],
     }
-    if source.sha256 != result["adapted_sha256"]:  # the scores are of the adapted statistics
-        return facts | {"statistics": "source"}
+    # Scores are of what the run knew: another size or class map would have others.
+    same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
+    if source.sha256 != result["adapted_sha256"]:  # the others are of the adapted statistics
+        home = [*result.get("source_validation", [])[:1]]
+        home += [result[key] for key in ("source_validation_own_statistics",) if key in result]
+        scores = _run_scores("home_scores", home) if same and len(home) == 2 else {}
+        return facts | {"statistics": "source"} | scores
     facts["label_free_score"] = {
         "source": result["source"]["score"],
         "adapted": result["best"]["score"],
     }
-    # Scores are of what the run knew: another size or class map would have others.
-    same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
     if same:
         for name, key in (("run_scores", "validation"), ("home_scores", "source_validation")):
             facts |= _run_scores(name, result.get(key, []))

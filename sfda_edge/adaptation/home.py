@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
 from sfda_edge.adaptation.loop import Adaptation
@@ -22,6 +23,10 @@ def home_network(adaptation: Adaptation) -> nn.Module | None:
     original = adaptation.original
     if adaptation.selection.best_step is None or not batchnorm_layers(original):
         return None
+    adapted = dict(adaptation.method.model.named_parameters())
+    pairs = ((value.cpu(), adapted[name].cpu()) for name, value in original.named_parameters())
+    if all(torch.equal(before, after) for before, after in pairs):
+        return None  # statistics alone were adapted, as by ``bn``
     network = copy.deepcopy(original)
     network.load_state_dict(adaptation.method.model.state_dict())
     copy_running_statistics(of=original, to=network)

@@ -199,6 +199,7 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     network, home = adaptation.method.model.eval(), home_network(adaptation)
     if directory is not None:
         save_model(path, network, task.spec)
+        (out_dir / HOME_FILE).unlink(missing_ok=True)  # of an attempt that was killed
         if home is not None:
             save_model(out_dir / HOME_FILE, home, task.spec)
     measured = _measured(prepared, adaptation, home)

@@ -5,6 +5,7 @@ import pytest
 from benchmarks import throughput
 from benchmarks.measuring.energy import Meter
 from benchmarks.measuring.rows import read_rows
+from runtime.errors import SourceError
 
 pytestmark = pytest.mark.slow
 
@@ -13,10 +14,11 @@ def test_each_way_reads_every_frame(in_empty_folder, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "VIDEO_HW", (72, 128))
     joules = iter(range(0, 10000, 12))
     meter = Meter("a sensor", lambda: float(next(joules)), counts=True)
-    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda: meter)
+    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda **_: meter)
     timed = []
     monkeypatch.setattr(throughput, "_timed", lambda run: timed.append(run()) or (timed[-1], 2.0))
     arguments = ["--count", "3", "--frames", "4", "--rounds", "1", "--out", "rows.jsonl"]
+    arguments += ["--threads", "2"]
     assert throughput.main(arguments) == 0
     rows = read_rows(in_empty_folder / "rows.jsonl")
     ways = ["one after the other", "2 side by side", "2 processes", "plain loop"]
@@ -26,13 +28,22 @@ def test_each_way_reads_every_frame(in_empty_folder, monkeypatch, capsys):
         assert row.figures["frames_per_second"] == 6
         assert row.figures["joules_per_frame"] == 1
         assert row.figures["energy_sensor"] == "a sensor"
-    assert rows[0].conditions == {"files": 3, "backend": "onnxruntime", "threads": 0}
-    assert "| 2 processes | 6.0 | 1.00" in capsys.readouterr().out
+    assert rows[0].conditions == {"files": 3, "backend": "onnxruntime", "threads": 2}
+    printed = capsys.readouterr().out
+    assert "| 2 processes | 6.0 | 1.00" in printed
+    assert "| joules a frame, a sensor |" in printed
+
+
+def test_a_way_that_reads_less_is_an_error():
+    with pytest.raises(SourceError, match="a: 6, b: 5"):
+        throughput._require_same_frames({"a": 6, "b": 5})
+    with pytest.raises(SourceError, match="a: 0"):
+        throughput._require_same_frames({"a": 0})
 
 
 def test_without_a_sensor_nothing_is_invented(in_empty_folder, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "VIDEO_HW", (72, 128))
-    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda: None)
+    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", lambda **_: None)
     arguments = ["--count", "1", "--frames", "3", "--rounds", "1", "--out", "rows.jsonl"]
     assert throughput.main(arguments) == 0
     for row in read_rows(in_empty_folder / "rows.jsonl"):

@@ -26,6 +26,7 @@ def test_jitter_is_the_change_from_call_to_call():
     assert distribution([10, 12, 10, 12]).jitter_ms == 2
     assert distribution([10, 10, 12, 12]).jitter_ms == pytest.approx(2 / 3)
     assert distribution([10]).jitter_ms == 0
+    assert distribution([10, 12], [50, 50]).jitter_ms == 1  # between the turns others ran
 
 
 def test_nothing_measured_is_an_error():

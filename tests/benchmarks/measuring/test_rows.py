@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks.measuring.rows import Row, RowsError, append_rows, command_line, commit, read_rows
 
-RESULTS = Path("benchmarks/results")
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+MACHINE = {"processor": "a", "cores": 2, "load_average_1min": 0, "python": "3", "packages": {}}
+MACHINE |= {"measured": "2026-11-30"}
 ROW = Row(
     benchmark="peers",
     network="a",
@@ -20,7 +22,7 @@ ROW = Row(
     figures={"p50_ms": 1.5},
     command="python -m benchmarks.peers frames",
     commit="abc",
-    machine={"cores": 2},
+    machine=MACHINE,
 )
 TEXT = st.text(max_size=20)
 VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
@@ -47,6 +49,7 @@ def test_rows_are_added_and_read_again(tmp_path_factory, way, figures, condition
         msgspec.json.encode(ROW).replace(b'"schema":1', b'"schema":2'),
         msgspec.json.encode(ROW).replace(b'"way"', b'"why"'),
         msgspec.json.encode(ROW).replace(b'"size":"8x8"', b'"size":8'),
+        msgspec.json.encode(ROW).replace(b'"measured"', b'"measure"'),
     ],
 )
 def test_what_is_no_row_is_named_with_its_line(tmp_path, line):
@@ -62,7 +65,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_command_is_kept_without_credentials():
-    words = ["frames", "--source", "rtsp://me:secret@camera/1", "a b"]
+    words = ["frames", "--source", "rtsp://me:secret@camera/1", "--x=rtsp://me:secret t@h", "a b"]
     shown = command_line("benchmarks.peers", words)
     assert shown.startswith("python -m benchmarks.peers frames --source ")
     assert shown.endswith("'a b'")
@@ -79,6 +82,12 @@ def test_a_commit_is_that_of_the_checkout(monkeypatch):
     assert commit() is None
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.name)
-def test_the_committed_rows_are_rows(path):
-    assert read_rows(path)
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(RowsError, match="cannot be written: Is a directory"):
+        append_rows(tmp_path, [ROW])
+
+
+def test_the_committed_rows_are_rows():
+    paths = sorted(RESULTS.glob("*.jsonl"))
+    assert {path.stem for path in paths} >= {"pareto", "peers", "scale", "throughput"}
+    assert all(read_rows(path) for path in paths)

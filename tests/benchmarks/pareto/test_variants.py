@@ -61,6 +61,17 @@ def test_each_form_on_each_backend_is_a_point(in_empty_folder, few_images, monke
     assert "| front |" in printed
     assert "did not run: int8 is slower" in printed
     assert (in_empty_folder / "work" / "00-00" / "manifest.json").is_file()
+    assert rows[0].conditions["run"] == table[0]["run"] == "packaged"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--backends", "onnx"], ["--precisions", "fp32,fp32"], ["--argmax", ""], ["--sizes", "abc"]],
+)
+def test_lists_are_checked_before_anything_is_exported(flags, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        pareto.main(flags)
+    assert "expected" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_exit_code_2(in_empty_folder, capsys):

@@ -1,12 +1,16 @@
 """Every way answers alike on a small model, and what is missing is said."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.measuring.rows import read_rows
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import frames as peer_frames
-from benchmarks.peers import videos
+from benchmarks.peers import video_loops, videos
 from benchmarks.peers.table import table
+from runtime.errors import SourceError
+from sfda_edge.errors import DataError
 
 pytestmark = pytest.mark.slow
 OURS = ["sfda-edge, onnxruntime", "sfda-edge, openvino", "sfda-edge, opencv"]
@@ -26,6 +30,7 @@ def test_all_ways_to_a_label_map_give_the_same_labels(in_empty_folder, monkeypat
         assert figures["same_labels"] > 0.999, name
         assert figures["count"] >= 10
         assert figures["load_s"] >= 0
+        assert figures["first_call_ms"] > 0
         paced = figures["paced"]
         assert paced["frames"] == paced["age"]["count"] + paced["dropped"] >= 1
     assert rows[OURS[0]].figures["ratio"]["median"] == 1
@@ -43,7 +48,7 @@ def test_what_does_not_start_is_said_and_the_others_are_measured(
         raise ModuleNotFoundError("No module named 'openvino'\nmore")
 
     ways = {"ours": lambda: lambda frame: frame[..., 0], "OpenVINO": missing}
-    monkeypatch.setattr(peer_frames, "openers", lambda _subject: ways)
+    monkeypatch.setattr(peer_frames, "openers", lambda _subject, _stack: ways)
     monkeypatch.setattr(peer_frames, "_BENCHMARK_APP", "raise SystemExit('no benchmark_app')")
     assert peers.main(["frames", "--size", "96x64", "--out", "rows.jsonl"]) == 0
     rows = {row.way: row for row in read_rows(in_empty_folder / "rows.jsonl")}
@@ -84,3 +89,22 @@ def test_all_video_loops_write_every_frame(in_empty_folder, monkeypatch, capsys)
 def test_what_cannot_be_measured_is_exit_code_2(in_empty_folder, capsys):
     assert peers.main(["frames", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_loop_that_reads_less_than_ours_has_no_rate(tmp_path, monkeypatch):
+    loops = {videos.OURS: lambda _task: 6, "a library": lambda _task: 5}
+    monkeypatch.setattr(videos, "LOOPS", loops)
+    tasks = {f"{name}: part": None for name in loops}
+    figures, calls = videos._trials(tasks)
+    assert list(calls) == [f"{videos.OURS}: part"]
+    assert figures["a library: part"] == {"did_not_run": "it read 5 of 6 frames"}
+    with pytest.raises(SourceError, match="cannot read"):
+        list(video_loops._read(tmp_path / "missing.mp4"))
+
+    def broken(_task):
+        raise SourceError("no such video")
+
+    monkeypatch.setattr(videos, "LOOPS", {videos.OURS: broken})
+    task = SimpleNamespace(video="missing.mp4")
+    with pytest.raises(DataError, match=r"missing\.mp4 cannot be measured: no such video"):
+        videos._trials({f"{videos.OURS}: part": task})

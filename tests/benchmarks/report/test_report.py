@@ -40,7 +40,7 @@ def frames_run(factor=1.0, **changes):
             conditions,
             {
                 **{name: factor * (place + 1) * value for name, value in TIMES.items()},
-                "ratio": RATIO | {"median": place + 1.0},
+                "ratio": RATIO | {"median": place + 1.0, "rounds": [place + 1.0] * 3},
                 "same_labels": 1.0,
             },
             **changes,
@@ -74,7 +74,7 @@ def results(tmp_path):
         folder / "peers.jsonl",
         [row("peers", "a loop", video, {"per_second": 9.5, "ratio": RATIO}, command="video")],
     )
-    pareto = {"argmax": "full", "threads": 1, "validation": "clip"}
+    pareto = {"run": "one", "argmax": "full", "threads": 1, "validation": "clip"}
     append_rows(
         folder / "pareto.jsonl",
         [
@@ -186,7 +186,12 @@ def test_the_latest_run_counts_unless_others_disturbed_it():
     assert [one[0].machine["measured"] for one in latest(runs)] == ["2"]
     rows = [*run("1", disturbed=True), *run("2", disturbed=True)]
     assert [one[0].machine["measured"] for one in latest(runs_of(rows, "peers"))] == ["2"]
-    assert over_commits(runs) == {}
+    assert over_commits(runs) == []
+    other = [msgspec.structs.replace(one, command="other") for one in run("2")]
+    found = latest(runs_of([*run("1"), *other, *run("3")], "peers"))
+    assert [one[0].machine["measured"] for one in found] == ["2", "3"]
+    elsewhere = runs_of([*run("1"), *run("2", processor="another")], "peers")
+    assert len(latest(elsewhere)) == 2
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])
@@ -215,8 +220,9 @@ def test_the_readmes_blocks_are_written_again_and_nothing_else(results, in_empty
     assert "old" not in text
     assert [part in text for part in ("before\n", "\nbetween\n", "\nafter\n")] == [True] * 3
     assert "| 40.0 | 50.0 | **61.0 ± 1.4** |" in text
-    assert "| sfda-edge, OpenVINO | 10.0 ms | 1.00 | 100.000 % |" in text
-    assert "| torch, eager | 70.0 ms | 7.00 |" in text
+    assert "| sfda-edge, OpenVINO | 10.0 ms | 1.00 (1.00 to 1.00) | 100.000 % |" in text
+    assert "| torch, eager | 70.0 ms | 7.00 (7.00 to 7.00) |" in text
+    assert "ESPNetv2, 512x256, fp32, 1 threads, a CPU, 2026-11-30." in text
     assert with_figures(text, results) == text
 
 
@@ -234,6 +240,23 @@ def test_a_figure_that_is_missing_is_an_error_and_the_readme_stays(results, in_e
     (results / "adaptation-accuracy.json").write_text('{"rows": []}')
     with pytest.raises(DataError, match="no row of bn or of multiview on task A-out"):
         with_figures(TEXT, results)
+
+
+def test_what_cannot_be_read_is_exit_code_2(results, in_empty_folder, capsys):
+    assert main(["--results", str(results), "--readme", "missing.md"]) == 2
+    assert "missing.md cannot be read" in capsys.readouterr().err
+    (in_empty_folder / "plain.md").write_text("nothing")
+    assert main(["--results", str(results), "--readme", "plain.md"]) == 2
+    assert "has no block" in capsys.readouterr().err
+    accuracy = results / "adaptation-accuracy.json"
+    for damaged in ("{", "[]", '{"rows": [1]}'):
+        accuracy.write_text(damaged)
+        assert main(["--results", str(results)]) == 2
+        assert "is no record of benchmarks.adaptation" in capsys.readouterr().err
+    accuracy.unlink()
+    (in_empty_folder / "README.md").write_text(TEXT)
+    assert main(["--results", str(results), "--readme", "README.md"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_the_readmes_figures_are_those_of_the_committed_results():

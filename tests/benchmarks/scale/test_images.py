@@ -26,7 +26,7 @@ def test_each_row_is_an_adaptation(tmp_path, capfd):
     rows = read_rows(out)
     assert [row.figures["images"] for row in rows] == [4, 6]
     assert [row.way for row in rows] == ["4 images", "6 images"]
-    assert rows[0].conditions == {"axis": "images", "threads": 0, "method": "bn"}
+    assert rows[0].conditions == {"axis": "images", "method": "bn", "steps": 20}
     for row in rows:
         assert row.figures["seconds"] > 0
         assert 0.1 < row.figures["peak_memory_gib"] < 10

@@ -46,6 +46,27 @@ def test_a_frame_is_timed_at_each(in_empty_folder, arguments, ways, capsys):
     assert f"| {ways[1]} |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sizes", "--sizes", "abc"],
+        ["classes", "--counts", "300"],
+        ["streams", "--counts", "0"],
+        ["images", "--threads", "2"],
+        [],
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "error: " in capsys.readouterr().err
+
+
+def test_an_adaptation_that_fails_is_exit_code_2(tmp_path, capfd):
+    assert main(["images", "--counts", "2", "--method", "nothing"]) == 2
+    assert "adapt ended with exit code 2" in capfd.readouterr().err
+
+
 def test_a_bundle_that_is_missing_is_exit_code_2(capsys):
     assert main(["streams", "--bundle", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

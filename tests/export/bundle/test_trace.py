@@ -90,15 +90,22 @@ def test_an_untouched_chain_matches_from_end_to_end(chain):
 
 
 def test_the_home_weights_of_a_run_are_traced_as_its_own(chain, monkeypatch):
-    weights = chain / "run" / "home.safetensors"
+    adapt = ["adapt", "--method", "tent", "--weights", str(chain / "source"), "--size", "64x32"]
+    adapt += ["--images", str(chain / "images"), "--keep", "last", "--out", str(chain / "tent")]
+    home = ["--source-validation", "streetsynth:source"]
+    assert cli.main([*adapt, *home, "--set", "steps=2", "--set", "batch_size=2"]) == 0
+    weights = chain / "tent" / "home.safetensors"
     flags = ["--set", "fp32.class_iou=0", "--images", str(chain / "images")]
     assert cli.main(["export", str(weights), "--out", str(chain / "home"), *flags]) == 0
     facts = read_manifest(chain / "home").provenance
     assert facts["statistics"] == "source"
     assert "label_free_score" not in facts  # of the other statistics
     assert "- statistics: source" in (chain / "home" / "card.md").read_text()
+    result = json.loads((chain / "tent" / "run.json").read_text())["result"]
+    own = 100 * result["source_validation_own_statistics"]["miou"]
+    assert facts["home_scores"]["model"] == pytest.approx(own, abs=0.01)
     (chain / "runs").mkdir()
-    shutil.move(chain / "run", chain / "runs" / "one")
+    shutil.move(chain / "tent", chain / "runs" / "one")
     monkeypatch.chdir(chain)
     links = trace(chain / "home", None)
     assert states(links)["weights", "home.safetensors"] == MATCHES

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import export
 import sfda_edge
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.cli import main as cli
 from sfda_edge.cli.options import size_hw
+from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import MODEL_DIR, TARGET_DIR
 from sfda_edge.selection.config import SelectionConfig
@@ -188,17 +190,27 @@ def test_what_a_model_forgets_at_home_is_said(in_empty_folder, caplog):
     assert said in report
     evaluated = sfda_edge.evaluate("run", "streetsynth:source")  # an independent way
     assert 100 * evaluated.miou == pytest.approx(after, abs=1e-3)
-    # bn changes the statistics alone: with the source's own, it is the source model again.
+    # bn changes the statistics alone: with the source's own, it would be the source model again.
     assert result["returned"] != "source"
+    assert "home_sha256" not in result
+    assert not (in_empty_folder / "run" / "home.safetensors").exists()
+
+
+def test_the_home_model_is_scored_at_home(in_empty_folder, caplog):
+    caplog.set_level("INFO")
+    home = ["--source-validation", "streetsynth:source", "--keep", "last", "--set", "steps=3"]
+    assert cli.main(["adapt", *SMALL, "--method", "tent", *home, "--out", "run"]) == 0
+    result = json.loads((in_empty_folder / "run" / "run.json").read_text())["result"]
     own = 100 * result["source_validation_own_statistics"]["miou"]
-    assert own == pytest.approx(before, abs=1e-3)
-    assert abs(own - after) > 1
+    assert abs(own - 100 * result["source_validation"][1]["miou"]) > 1
     assert f"home.safetensors, the same weights with the source's statistics: {own:.1f}." in (
         caplog.text
     )
     assert result["home_sha256"] == file_sha256(in_empty_folder / "run" / "home.safetensors")
     at_home = sfda_edge.evaluate("run/home.safetensors", "streetsynth:source")
     assert 100 * at_home.miou == pytest.approx(own, abs=1e-3)
+    with pytest.raises(SfdaEdgeError, match="give --images of the source domain"):
+        export.export("run/home.safetensors", out_dir="bundle")
 
 
 def test_the_home_model_has_the_adapted_weights_and_the_sources_statistics(in_empty_folder):
