@@ -138,7 +138,7 @@ def _torchscript(subject: Subject) -> Segment:
         # It warns that the size is fixed, as it is for every way here, and of its own age.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(deploy, torch.from_numpy(_blank(subject)[None]))
-        frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+        frozen = torch.jit.freeze(traced)
     return _with_torch(frozen)
 
 

@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=output_file, default="report.html", metavar="FILE", help="(%(default)s)"
     )
-    parser.add_argument("--markdown", action="store_true", help="print the tables as well")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write the tables")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write its figures again")
     return parser
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.rows import command_line
     from benchmarks.report.content import sections
-    from benchmarks.report.page import page
+    from benchmarks.report.page import markdown, page
 
     try:
         found = sections(args.results)
@@ -50,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     html = page(TITLE, found, command_line("benchmarks.report", arguments))
     args.out.write_text(html, encoding="utf-8")
-    if args.markdown:
-        for section in found:
-            tables = "\n\n".join(block.table.markdown() for block in section.blocks)
-            print_result(f"## {section.title}\n\n{section.text}\n\n{tables}\n")
+    if args.markdown is not None:
+        args.markdown.write_text(markdown(found), encoding="utf-8")
     print_result(f"{args.out}: {', '.join(section.title for section in found)}")
     return 0
 

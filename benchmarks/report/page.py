@@ -60,6 +60,16 @@ it again and the machine.</p>
 """
 
 
+def markdown(sections: Sequence[Section]) -> str:
+    """The same tables without charts, each with its command."""
+    lines = ["# Tables", "", "Made by `python -m benchmarks.report --markdown FILE`."]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.text]
+        for block in section.blocks:
+            lines += ["", f"    {block.table.command}", "", block.table.markdown()]
+    return "\n".join(lines) + "\n"
+
+
 def page(title: str, sections: Sequence[Section], command: str) -> str:
     """The page as HTML; every text in it is escaped, charts are our own SVG."""
     from jinja2 import Environment

@@ -198,10 +198,7 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
     task, out_dir, path = adaptation.task, prepared.out_dir, prepared.out_dir / ADAPTED_FILE
     network, home = adaptation.method.model.eval(), home_network(adaptation)
     if directory is not None:
-        save_model(path, network, task.spec)
-        (out_dir / HOME_FILE).unlink(missing_ok=True)  # of an attempt that was killed
-        if home is not None:
-            save_model(out_dir / HOME_FILE, home, task.spec)
+        _save_weights(out_dir, task, network, home)
     measured = _measured(prepared, adaptation, home)
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())
@@ -241,6 +238,15 @@ def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirector
         report_path=report_path,
         result=result,
     )
+
+
+def _save_weights(
+    out_dir: Path, task: AdaptationTask, network: nn.Module, home: nn.Module | None
+) -> None:
+    save_model(out_dir / ADAPTED_FILE, network, task.spec)
+    (out_dir / HOME_FILE).unlink(missing_ok=True)  # of an attempt that was killed
+    if home is not None:
+        save_model(out_dir / HOME_FILE, home, task.spec)
 
 
 def _scores(

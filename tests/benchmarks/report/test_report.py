@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from benchmarks.measuring.rows import Row, append_rows
+from benchmarks.peers.video_loops import LOOPS
 from benchmarks.report.__main__ import RESULTS, main
 from benchmarks.report.accuracy import scored_on
 from benchmarks.report.readme import with_figures
@@ -70,9 +71,10 @@ def results(tmp_path):
     folder.mkdir()
     video = {"what": "video", "threads": 1}
     append_rows(folder / "peers.jsonl", frames_run())
+    loops = [f"{name}: model, colours and saving" for name in LOOPS]
+    figures = {"per_second": 9.5, "ratio": RATIO | {"median": 1.25}}
     append_rows(
-        folder / "peers.jsonl",
-        [row("peers", "a loop", video, {"per_second": 9.5, "ratio": RATIO}, command="video")],
+        folder / "peers.jsonl", [row("peers", way, video, figures, command="v") for way in loops]
     )
     pareto = {"run": "one", "argmax": "full", "threads": 1, "validation": "clip"}
     append_rows(
@@ -145,8 +147,8 @@ class Outline(HTMLParser):
             self.cells[-1] += data.strip()
 
 
-def test_the_page_holds_every_result_and_fetches_nothing(results, in_empty_folder, capsys):
-    assert main(["--results", str(results), "--markdown"]) == 0
+def test_the_page_holds_every_result_and_fetches_nothing(results, in_empty_folder):
+    assert main(["--results", str(results), "--markdown", "tables.md"]) == 0
     html = (in_empty_folder / "report.html").read_text()
     outline = Outline(html)
     assert outline.open == []
@@ -158,7 +160,8 @@ def test_the_page_holds_every_result_and_fetches_nothing(results, in_empty_folde
     assert html.count("<svg") == 5  # accuracy, front, latency, two axes of scale
     assert "currentColor" in html
     assert "python -m benchmarks.throughput" in html
-    printed = capsys.readouterr().out
+    assert "    python -m benchmarks.throughput\n" in (in_empty_folder / "tables.md").read_text()
+    printed = (in_empty_folder / "tables.md").read_text()
     titles = ["Accuracy", "Time against accuracy", "Up to the label map", "From video to video"]
     titles += ["Several files", "Scale"]
     assert [line[3:] for line in printed.splitlines() if line.startswith("## ")] == titles
@@ -203,12 +206,14 @@ def test_a_folder_without_results_is_named(in_empty_folder, name, capsys):
 
 
 TEXT = """before
-<!-- accuracy: made by benchmarks.report -->
+<!--figures:accuracy-->
 old
-<!-- end -->
+<!--end-->
 between
-<!-- speed: made by benchmarks.report -->
-<!-- end -->
+<!--figures:speed-->
+<!--end-->
+<!--figures:video-->
+<!--end-->
 after
 """
 
@@ -219,18 +224,19 @@ def test_the_readmes_blocks_are_written_again_and_nothing_else(results, in_empty
     text = (in_empty_folder / "README.md").read_text()
     assert "old" not in text
     assert [part in text for part in ("before\n", "\nbetween\n", "\nafter\n")] == [True] * 3
-    assert "| 40.0 | 50.0 | **61.0 ± 1.4** |" in text
-    assert "| sfda-edge, OpenVINO | 10.0 ms | 1.00 (1.00 to 1.00) | 100.000 % |" in text
-    assert "| torch, eager | 70.0 ms | 7.00 (7.00 to 7.00) |" in text
-    assert "ESPNetv2, 512x256, fp32, 1 threads, a CPU, 2026-11-30." in text
+    assert "| Cityscapes → CamVid, ESPNetv2 | 40.0 | 50.0 | **61.0 ± 1.4** |" in text
+    assert "| sfda-edge on OpenVINO | 10.0 ms | 1.00 |" in text
+    assert "| plain export, ONNX Runtime | 40.0 ms | 4.00 |" in text
+    assert "ESPNetv2, 512x256, 1 threads of an a CPU; labels agree in 100.000 %." in text
+    assert "relative to ours: OpenCV 1.25, Ultralytics 1.25, supervision 1.25." in text
     assert with_figures(text, results) == text
 
 
 def test_a_figure_that_is_missing_is_an_error_and_the_readme_stays(results, in_empty_folder):
     readme = in_empty_folder / "README.md"
-    readme.write_text(TEXT.replace("accuracy", "taste"))
+    readme.write_text(TEXT.replace("figures:accuracy", "figures:taste"))
     assert main(["--results", str(results), "--readme", "README.md"]) == 2
-    assert readme.read_text() == TEXT.replace("accuracy", "taste")
+    assert readme.read_text() == TEXT.replace("figures:accuracy", "figures:taste")
     lines = (results / "peers.jsonl").read_bytes().splitlines()
     kept = [msgspec.json.decode(line, type=Row) for line in lines]
     (results / "peers.jsonl").unlink()
@@ -261,8 +267,13 @@ def test_what_cannot_be_read_is_exit_code_2(results, in_empty_folder, capsys):
 
 def test_the_readmes_figures_are_those_of_the_committed_results():
     text = README.read_text(encoding="utf-8")
-    assert len(re.findall(r"<!-- \w+: made by benchmarks\.report -->", text)) == 2
+    assert len(re.findall(r"<!--figures:\w+-->", text)) == 3
     assert with_figures(text, RESULTS) == text
+
+
+def test_the_committed_tables_are_those_of_the_committed_results(in_empty_folder):
+    assert main(["--markdown", "tables.md"]) == 0
+    assert (in_empty_folder / "tables.md").read_text() == (RESULTS / "tables.md").read_text()
 
 
 @pytest.mark.parametrize(
