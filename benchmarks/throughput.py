@@ -30,10 +30,9 @@ from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
 from runtime.arguments import positive
 from runtime.bundle.manifest import Manifest, read_manifest
-from runtime.errors import SourceError, StreamError
-from runtime.output import print_error, print_result, start_output
+from runtime.errors import SourceError
+from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR
-from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
@@ -67,17 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.measuring.program import keep_and_print
+    from benchmarks.measuring.rows import command_line
 
-    try:
-        rows = _measure(args, command_line("benchmarks.throughput", arguments))
-        if args.out is not None:
-            append_rows(args.out, rows)
-    except (SfdaEdgeError, StreamError) as error:
-        print_error(error)
-        return 2
-    print_result(table(rows).markdown())
-    return 0
+    command = command_line("benchmarks.throughput", arguments)
+    return keep_and_print(lambda: _measure(args, command), table, args.out)
 
 
 def _measure(args: argparse.Namespace, command: str) -> list[Row]:

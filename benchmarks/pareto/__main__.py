@@ -20,9 +20,7 @@ from benchmarks.records import output_file
 from runtime.arguments import positive, size_hw
 from runtime.backends import BACKENDS
 from runtime.credentials import without_credentials
-from runtime.errors import StreamError
-from runtime.output import print_error, print_result, start_output
-from sfda_edge.errors import SfdaEdgeError
+from runtime.output import start_output
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
@@ -83,26 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    from benchmarks.measuring.rows import append_rows, command_line
-    from benchmarks.pareto.table import csv_lines, table
+    from benchmarks.measuring.program import keep_and_print
+    from benchmarks.measuring.rows import command_line
+    from benchmarks.pareto.table import table
 
-    try:
-        rows = _measure(args, command_line("benchmarks.pareto", arguments))
-        if args.out is not None:
-            append_rows(args.out, rows)
-    except (SfdaEdgeError, StreamError) as error:
-        print_error(error)
-        return 2
+    command = command_line("benchmarks.pareto", arguments)
+    return keep_and_print(lambda: _measured_and_drawn(args, command), table, args.out)
+
+
+def _measured_and_drawn(args: argparse.Namespace, command: str) -> list[Row]:
+    from benchmarks.pareto.table import csv_lines, points_of
+
+    rows = _measure(args, command)
     if args.csv is not None:
         with args.csv.open("w", newline="") as file:
             csv.writer(file).writerows(csv_lines(rows))
     if args.plot is not None:
         from benchmarks.charts import front_chart
-        from benchmarks.pareto.table import points_of
 
         args.plot.write_text(front_chart(points_of(rows)), encoding="utf-8")
-    print_result(table(rows).markdown())
-    return 0
+    return rows
 
 
 def _measure(args: argparse.Namespace, command: str) -> list[Row]:

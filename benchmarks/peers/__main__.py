@@ -20,12 +20,11 @@ import numpy as np
 from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
 from runtime.arguments import positive, size_hw
-from runtime.errors import StreamError
 from runtime.images import resize_image
-from runtime.output import print_error, print_result, start_output
+from runtime.output import start_output
 from runtime.packaged import CLIP
 from runtime.sources.grammar import open_source
-from sfda_edge.errors import DataError, SfdaEdgeError
+from sfda_edge.errors import DataError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
@@ -62,18 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.measuring.program import keep_and_print
+    from benchmarks.measuring.rows import command_line
     from benchmarks.peers.table import table
 
-    try:
-        rows = _measure(args, command_line("benchmarks.peers", arguments))
-        if args.out is not None:
-            append_rows(args.out, rows)
-    except (SfdaEdgeError, StreamError) as error:
-        print_error(error)
-        return 2
-    print_result(table(rows).markdown())
-    return 0
+    command = command_line("benchmarks.peers", arguments)
+    return keep_and_print(lambda: _measure(args, command), table, args.out)
 
 
 def _measure(args: argparse.Namespace, command: str) -> list[Row]:

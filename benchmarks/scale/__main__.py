@@ -17,10 +17,8 @@ from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
 from runtime.arguments import positive, size_hw
 from runtime.bundle.manifest import read_manifest
-from runtime.errors import StreamError
-from runtime.output import print_error, print_result, start_output
+from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR
-from sfda_edge.errors import SfdaEdgeError
 
 if TYPE_CHECKING:
     from benchmarks.measuring.rows import Row
@@ -83,18 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.axis == "classes" and not all(2 <= one <= _MOST_CLASSES for one in args.counts):
         parser.error(f"--counts: a model has 2 to {_MOST_CLASSES} classes")
-    from benchmarks.measuring.rows import append_rows, command_line
+    from benchmarks.measuring.program import keep_and_print
+    from benchmarks.measuring.rows import command_line
     from benchmarks.scale.table import table
 
-    try:
-        rows = _measure(args, command_line("benchmarks.scale", arguments))
-        if args.out is not None:
-            append_rows(args.out, rows)
-    except (SfdaEdgeError, StreamError) as error:
-        print_error(error)
-        return 2
-    print_result(table(rows).markdown())
-    return 0
+    command = command_line("benchmarks.scale", arguments)
+    return keep_and_print(lambda: _measure(args, command), table, args.out)
 
 
 def _measure(args: argparse.Namespace, command: str) -> list[Row]:
