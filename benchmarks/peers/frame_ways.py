@@ -1,7 +1,7 @@
 """Ways from a uint8 frame at the network's size to a label map, with the same weights.
 
-What others write: the bare network as torch exports it, NumPy before it and after it. ``torch``'s
-own three take the whole of our deploy model, so that no NumPy slows them down.
+What others write: the bare network as torch exports it, with NumPy around it; or torch's own
+export of the whole way. The three of torch take the whole of our deploy model as well.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Subject:
         source: the network and what it expects.
         bundle_dir, manifest: our export.
         bare: torch's own export of the network, as an ONNX file.
+        whole: torch's own export of the whole way from frame to label map.
         num_threads: of one inference, the same for all.
     """
 
@@ -45,6 +46,7 @@ class Subject:
     bundle_dir: Path
     manifest: Manifest
     bare: Path
+    whole: Path
     num_threads: int
 
 
@@ -54,10 +56,13 @@ def prepare(source: LoadedModel, bundle_dir: Path, work: Path, num_threads: int)
     bare = work / "network.onnx"
     graph = export_graph(source.network, torch.zeros(1, 3, height, width), translations={})
     bare.write_bytes(graph.SerializeToString())
+    whole, frame = work / "whole.onnx", torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    deploy = DeployModel(source.network, source.spec).eval()
+    whole.write_bytes(export_graph(deploy, frame, translations={}).SerializeToString())
     # Each library reads other variables of the environment, or none: all are told.
     torch.set_num_threads(num_threads)
     manifest = read_manifest(bundle_dir)
-    return Subject(source, bundle_dir, manifest, bare, num_threads=num_threads)
+    return Subject(source, bundle_dir, manifest, bare, whole=whole, num_threads=num_threads)
 
 
 def openers(subject: Subject, stack: ExitStack) -> Mapping[str, Callable[[], Segment]]:
@@ -71,7 +76,9 @@ def openers(subject: Subject, stack: ExitStack) -> Mapping[str, Callable[[], Seg
         f"{OURS}, {name}": partial(_ours, subject, name, stack)
         for name in ("onnxruntime", "openvino", "opencv")
     }
-    numpy_around = {
+    exported = {
+        "ONNX Runtime, all in the graph": _onnxruntime_whole,
+        "OpenVINO, all in the graph": _openvino_whole,
         "ONNX Runtime + NumPy": _onnxruntime,
         "OpenVINO + NumPy": _openvino,
         "OpenCV DNN + NumPy": _opencv,
@@ -81,7 +88,7 @@ def openers(subject: Subject, stack: ExitStack) -> Mapping[str, Callable[[], Seg
         "torch, compiled": _compiled,
         "torch, TorchScript": _torchscript,
     }
-    others = {name: partial(way, subject) for name, way in (numpy_around | torch_ways).items()}
+    others = {name: partial(way, subject) for name, way in (exported | torch_ways).items()}
     return ours | others
 
 
@@ -91,12 +98,30 @@ def _ours(subject: Subject, name: str, stack: ExitStack) -> Segment:
 
 
 def _onnxruntime(subject: Subject) -> Segment:
-    session = open_session(subject.bare, subject.num_threads)
-    name = session.get_inputs()[0].name
-    return _with_numpy(lambda batch: session.run(None, {name: batch})[0], subject.source.spec)
+    return _with_numpy(_in_onnxruntime(subject, subject.bare), subject.source.spec)
+
+
+def _onnxruntime_whole(subject: Subject) -> Segment:
+    run = _in_onnxruntime(subject, subject.whole)
+    return lambda frame: run(frame[None])[0]
 
 
 def _openvino(subject: Subject) -> Segment:
+    return _with_numpy(_in_openvino(subject, subject.bare), subject.source.spec)
+
+
+def _openvino_whole(subject: Subject) -> Segment:
+    run = _in_openvino(subject, subject.whole)
+    return lambda frame: run(frame[None])[0]
+
+
+def _in_onnxruntime(subject: Subject, model: Path) -> Segment:
+    session = open_session(model, subject.num_threads)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _in_openvino(subject: Subject, model: Path) -> Segment:
     import openvino
 
     settings: dict[str, Any] = {
@@ -104,8 +129,8 @@ def _openvino(subject: Subject) -> Segment:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": subject.num_threads,
     }
-    compiled = openvino.Core().compile_model(str(subject.bare), "CPU", settings)
-    return _with_numpy(lambda batch: compiled([batch])[0], subject.source.spec)
+    compiled = openvino.Core().compile_model(str(model), "CPU", settings)
+    return lambda batch: np.asarray(compiled([batch])[0])
 
 
 def _opencv(subject: Subject) -> Segment:

@@ -28,9 +28,10 @@ _TASKS = {
 _WAYS = {
     "sfda-edge, openvino": "sfda-edge on OpenVINO",
     "sfda-edge, onnxruntime": "sfda-edge on ONNX Runtime",
+    "OpenVINO, all in the graph": "plain export, OpenVINO",
+    "ONNX Runtime, all in the graph": "plain export, ONNX Runtime",
+    "ONNX Runtime + NumPy": "the same, NumPy around it",
     "torch, compiled": "torch.compile",
-    "OpenVINO + NumPy": "plain export, OpenVINO",
-    "ONNX Runtime + NumPy": "plain export, ONNX Runtime",
 }
 _LOOPS = {
     "OpenCV: model, colours and saving": "OpenCV",

@@ -14,7 +14,8 @@ from sfda_edge.errors import DataError
 
 pytestmark = pytest.mark.slow
 OURS = ["sfda-edge, onnxruntime", "sfda-edge, openvino", "sfda-edge, opencv"]
-OTHERS = ["ONNX Runtime + NumPy", "OpenVINO + NumPy", "OpenCV DNN + NumPy"]
+OTHERS = ["ONNX Runtime, all in the graph", "OpenVINO, all in the graph"]
+OTHERS += ["ONNX Runtime + NumPy", "OpenVINO + NumPy", "OpenCV DNN + NumPy"]
 TORCH = ["torch, eager", "torch, compiled", "torch, TorchScript"]
 
 
