@@ -30,7 +30,7 @@ _WAYS = {
     "sfda-edge, onnxruntime": "sfda-edge on ONNX Runtime",
     "OpenVINO, all in the graph": "plain export, OpenVINO",
     "ONNX Runtime, all in the graph": "plain export, ONNX Runtime",
-    "ONNX Runtime + NumPy": "the same, NumPy around it",
+    "ONNX Runtime + NumPy": "NumPy around it",
     "torch, compiled": "torch.compile",
 }
 _LOOPS = {
@@ -98,10 +98,7 @@ def _speed(results: Path) -> str:
 def _video(results: Path) -> str:
     by_way = _by_way(_peers_run(results, "video"), _LOOPS)
     taken = [f"{title} {by_way[way]['ratio']['median']:.2f}" for way, title in _LOOPS.items()]
-    return (
-        "720p video to coloured video around the same model, time relative to ours: "
-        f"{', '.join(taken)}.\n"
-    )
+    return f"720p video to coloured video, time relative to ours: {', '.join(taken)}.\n"
 
 
 def _by_way(run: Run, wanted: Mapping[str, str]) -> dict[str, dict[str, Any]]:
