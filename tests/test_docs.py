@@ -29,6 +29,7 @@ from benchmarks.adaptation import __main__ as adaptation_benchmark
 from benchmarks.pareto import __main__ as pareto
 from benchmarks.peers import __main__ as peers
 from benchmarks.protocol import __main__ as protocol
+from benchmarks.report import __main__ as report
 from benchmarks.scale import __main__ as scale
 from export.engine import __main__ as engine
 from runtime import doctor, stream
@@ -51,6 +52,7 @@ PARSERS = {
     "python -m benchmarks.stream": stream_benchmark.build_parser,
     "python -m benchmarks.peers": peers.build_parser,
     "python -m benchmarks.pareto": pareto.build_parser,
+    "python -m benchmarks.report": report.build_parser,
     "python -m benchmarks.throughput": throughput.build_parser,
     "python -m benchmarks.protocol": protocol.build_parser,
     "python -m benchmarks.engines": engines.build_parser,
@@ -75,6 +77,7 @@ ONLY_PARSED = {
     "benchmarks.before_after": "adapts for minutes; it draws the picture of the README",
     "benchmarks.": "takes minutes; tests/benchmarks runs each on little data",
     "--resume": "needs a killed run; tests/sfda_edge/cli has one",
+    "home.safetensors": "needs a run that changed weights; tests/sfda_edge/cli and export have one",
     "--show": "needs a display",
     "--int8": "takes minutes; tests/export/precision has it",
     "--method sfda": "takes minutes; tests/sfda_edge/methods has it",
