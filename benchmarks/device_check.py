@@ -27,7 +27,7 @@ from benchmarks.measuring.closed_loop import time_call
 from benchmarks.measuring.distribution import distribution
 from benchmarks.measuring.machine import machine_line, machine_record
 from benchmarks.records import output_file, write_record
-from runtime.backends import BACKENDS, Backend, open_backend, proved
+from runtime.backends import BACKENDS, ON_GPU, Backend, open_backend, proved
 from runtime.bundle.engine_file import LIBRARIES
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
@@ -42,7 +42,6 @@ WARM_UP_CALLS = 20
 # So that all backends fit into eight minutes, whatever the machine.
 MOST_S = 25.0
 REFERENCE = "onnxruntime"
-_WITH_GRAPHS = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
 WHEELS = """\
 wheels for a full check, on x86 with an NVIDIA GPU: onnxruntime-gpu (instead of onnxruntime), the
 torch of your CUDA, tensorrt and tensorrt-rtx-cu13 with cuda-bindings, openvino,
@@ -140,7 +139,7 @@ def _openers(bundle_dir: Path, manifest: Manifest) -> dict[str, Callable[[], Bac
     found: dict[str, Callable[[], Backend]] = {}
     for name in BACKENDS:
         found[name] = partial(open_backend, name, bundle_dir, manifest)
-        if name in _WITH_GRAPHS:
+        if name in ON_GPU:
             found[f"{name}, no CUDA graph"] = partial(without_graph, name)
     return found
 

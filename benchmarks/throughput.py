@@ -26,20 +26,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring.machine import allowed_cores
-from benchmarks.records import output_file
+from benchmarks.measuring.arguments import add_rows_file, add_threads
 from runtime.arguments import positive
+from runtime.backends import BACKENDS, ON_GPU
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import SourceError
 from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR
 
 if TYPE_CHECKING:
-    from benchmarks.measuring.rows import Row
+    from benchmarks.measuring.rows import Invocation, Row
     from benchmarks.measuring.table import Table
     from runtime.backends import Backend
 
 VIDEO_HW, VIDEO_FPS = (720, 1280), 30
+PLAIN = "plain loop"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,15 +51,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="*", type=Path, help="(default: the packaged clip in 720p)")
     parser.add_argument("--bundle", type=Path, default=BUNDLE_DIR, metavar="DIR", help="(packaged)")
-    parser.add_argument("--backend", default="onnxruntime", help="(default: %(default)s)")
+    parser.add_argument(  # not auto: whose energy is measured depends on it
+        "--backend", choices=tuple(BACKENDS), default="onnxruntime", help="(default: %(default)s)"
+    )
     parser.add_argument("--count", type=positive, default=4, help="of files (%(default)s)")
     parser.add_argument("--frames", type=positive, default=60, help="of a file (%(default)s)")
     parser.add_argument("--parallel", type=positive, default=2, help="at once (%(default)s)")
-    parser.add_argument(
-        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
-    )
+    add_threads(parser)
     parser.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
-    parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+    add_rows_file(parser)
     return parser
 
 
@@ -67,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.program import keep_and_print
-    from benchmarks.measuring.rows import command_line
+    from benchmarks.measuring.rows import invocation
 
-    command = command_line("benchmarks.throughput", arguments)
-    return keep_and_print(lambda: _measure(args, command), table, args.out)
+    begun = invocation("benchmarks.throughput", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
 
 
-def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.efficiency_parts import write_video
     from benchmarks.measuring.machine import watch
     from benchmarks.measuring.rows import Origin
@@ -89,9 +90,7 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
         with watch() as watched:
             figures = _rounds(args, manifest, files)
     network = manifest.provenance.get("architecture", str(args.bundle))
-    origin = Origin(
-        "throughput", command, network, f"{width}x{height}", precision=manifest.precision
-    )
+    origin = Origin(begun, network, f"{width}x{height}", manifest.precision)
     conditions = {"files": len(files), "backend": args.backend, "threads": args.threads}
     return origin.rows(figures, watched.machine, conditions)
 
@@ -103,7 +102,8 @@ def _rounds(
     from benchmarks.measuring.distribution import paired_ratio
     from benchmarks.measuring.energy import find_meter
 
-    meter = find_meter(on_gpu=any(word in args.backend for word in ("cuda", "tensorrt")))
+    on_gpu = args.backend in ON_GPU
+    meter = find_meter(on_gpu=on_gpu)
     if meter is None:
         print("energy is not measured: this machine shows no power", file=sys.stderr)
     ways = _ways(args, manifest, files)
@@ -112,7 +112,7 @@ def _rounds(
     joules: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(args.rounds):
         for way, run in ways.items():
-            if meter is None:
+            if meter is None or (on_gpu and way == PLAIN):  # which runs on the CPU
                 frames, seconds = _timed(run)
             else:
                 with meter.measure() as energy:
@@ -162,7 +162,7 @@ def _ways(
             _in_one_process, files, manifest, parallel=together, **settings
         ),
         f"{together} processes": partial(_processes, own_process, files, together),
-        "plain loop": partial(_plain_loop, args, manifest, files),
+        PLAIN: partial(_plain_loop, args, manifest, files),
     }
 
 

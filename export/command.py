@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle.provenance import provenance, recorded_run, unadapted
+from export.bundle.provenance import for_source_domain, provenance, recorded_run, unadapted
 from export.bundle.write import export_bundle
 from export.engine.request import EngineRequest
 from export.errors import ExportError
@@ -29,7 +29,6 @@ from sfda_edge.data.validation import Validation
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
-from sfda_edge.runs.directory import HOME_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     if flags.images is not None:
         return open_images(flags.images)
     inputs = run.get("inputs", {})
-    if source.path is not None and source.path.name == HOME_FILE and run:
+    if for_source_domain(source, run):
         raise ExportError(
             f"{source.path} is for images of the source domain, and the run has those of the "
             "target; give --images of the source domain"

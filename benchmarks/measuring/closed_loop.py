@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import cycle
+from typing import Any, TypeVar
 
 from benchmarks.measuring.distribution import Distribution, Ratio, distribution, paired_ratio
 
 Call = Callable[[], object]
+Frame = TypeVar("Frame")
 _STABLE = 0.02  # the last two windows' medians differ by less
 
 
@@ -81,6 +83,12 @@ def time_call(call: Call) -> float:
     start_ns = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - start_ns) * 1e-6
+
+
+def in_a_circle(answer: Callable[[Frame], object], frames: Iterable[Frame]) -> Call:
+    """A call that answers the next frame each time, again from the first after the last."""
+    following = cycle(frames)
+    return lambda: answer(next(following))
 
 
 def measure_in_turn(

@@ -59,11 +59,35 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What all rows of one run have in common; see ``Row``."""
+class Invocation:
+    """A benchmark as it was started; a commit that is made meanwhile is not the measured code.
+
+    Attributes:
+        benchmark: the program, ``peers`` for ``python -m benchmarks.peers``.
+        command: as it was typed, without credentials.
+        commit: see ``commit``.
+    """
 
     benchmark: str
     command: str
+    commit: str | None
+
+
+def invocation(program: str, arguments: Sequence[str] | None) -> Invocation:
+    """To be made before anything is measured.
+
+    Args:
+        program: such as ``benchmarks.peers``.
+        arguments: those of ``main``; None for the process's own.
+    """
+    return Invocation(program.rpartition(".")[2], command_line(program, arguments), commit())
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all rows of one run have in common; see ``Row``."""
+
+    invocation: Invocation
     network: str
     size: str
     precision: str
@@ -75,18 +99,17 @@ class Origin:
         conditions: dict[str, str | int | float],
     ) -> list[Row]:
         """A row for each way."""
-        at = commit()
         return [
             Row(
-                benchmark=self.benchmark,
+                benchmark=self.invocation.benchmark,
                 network=self.network,
                 size=self.size,
                 precision=self.precision,
                 way=way,
                 conditions=conditions,
                 figures=found,
-                command=self.command,
-                commit=at,
+                command=self.invocation.command,
+                commit=self.invocation.commit,
                 machine=machine,
             )
             for way, found in figures.items()

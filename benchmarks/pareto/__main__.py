@@ -11,19 +11,19 @@ import argparse
 import csv
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measuring.machine import allowed_cores
+from benchmarks.measuring.arguments import add_rows_file, add_threads, sizes_hw, some_of
 from benchmarks.records import output_file
-from runtime.arguments import positive, size_hw
+from runtime.arguments import positive
 from runtime.backends import BACKENDS
 from runtime.credentials import without_credentials
 from runtime.output import start_output
 
 if TYPE_CHECKING:
-    from benchmarks.measuring.rows import Row
+    from benchmarks.measuring.rows import Invocation, Row
 
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -37,44 +37,28 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="(the packaged model)")
     parser.add_argument("--validation", default="streetsynth:clip", help="(default: %(default)s)")
     parser.add_argument("--validation-labels", type=Path, metavar="DIR", help="of a plain folder")
-    parser.add_argument("--sizes", type=_sizes, default=(None,), help="W1xH1,W2xH2 (the run's own)")
     parser.add_argument(
-        "--precisions", type=_some_of(PRECISIONS), default="fp32,fp16", help="(%(default)s)"
+        "--sizes", type=sizes_hw, default=(None,), help="W1xH1,W2xH2 (the run's own)"
     )
     parser.add_argument(
-        "--argmax", type=_some_of(("full", "coarse")), default="full", help="(%(default)s)"
+        "--precisions", type=some_of(PRECISIONS), default="fp32,fp16", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--argmax", type=some_of(("full", "coarse")), default="full", help="(%(default)s)"
     )
     parser.add_argument(
         "--backends",
-        type=_some_of(tuple(BACKENDS)),
+        type=some_of(tuple(BACKENDS)),
         default="onnxruntime,openvino",
         help="(%(default)s)",
     )
-    parser.add_argument(
-        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
-    )
+    add_threads(parser)
     parser.add_argument("--seconds", type=positive, default=3, help="of each (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the bundles there")
-    parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+    add_rows_file(parser)
     parser.add_argument("--csv", type=output_file, metavar="FILE.csv", help="write the table")
     parser.add_argument("--plot", type=output_file, metavar="FILE.svg", help="write a picture")
     return parser
-
-
-def _some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    """For argparse: names with commas between them, each known and given once."""
-
-    def names(text: str) -> tuple[str, ...]:
-        found = tuple(text.split(","))
-        if not set(found) <= set(known) or len(set(found)) < len(found):
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got '{text}'")
-        return found
-
-    return names
-
-
-def _sizes(text: str) -> tuple[tuple[int, int], ...]:
-    return tuple(size_hw(one) for one in text.split(","))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,17 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.program import keep_and_print
-    from benchmarks.measuring.rows import command_line
+    from benchmarks.measuring.rows import invocation
     from benchmarks.pareto.table import table
 
-    command = command_line("benchmarks.pareto", arguments)
-    return keep_and_print(lambda: _measured_and_drawn(args, command), table, args.out)
+    begun = invocation("benchmarks.pareto", arguments)
+    return keep_and_print(lambda: _measured_and_drawn(args, begun), table, args.out)
 
 
-def _measured_and_drawn(args: argparse.Namespace, command: str) -> list[Row]:
+def _measured_and_drawn(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.pareto.table import csv_lines, points_of
 
-    rows = _measure(args, command)
+    rows = _measure(args, begun)
     if args.csv is not None:
         with args.csv.open("w", newline="") as file:
             csv.writer(file).writerows(csv_lines(rows))
@@ -103,7 +87,7 @@ def _measured_and_drawn(args: argparse.Namespace, command: str) -> list[Row]:
     return rows
 
 
-def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.measuring.closed_loop import Effort
     from benchmarks.measuring.machine import watch
     from benchmarks.measuring.rows import Origin
@@ -125,9 +109,7 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
             measured = list(measure_variants(variants, choices, validation, effort))
     rows: list[Row] = []
     for variant, backend, figures in measured:
-        origin = Origin(
-            "pareto", command, variant.network, variant.size, precision=variant.precision
-        )
+        origin = Origin(begun, variant.network, variant.size, variant.precision)
         conditions = {
             "run": variant.run,
             "argmax": variant.argmax,

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 import export
-from benchmarks.measuring.closed_loop import Effort, measure_in_turn
+from benchmarks.measuring.closed_loop import Effort, in_a_circle, measure_in_turn
 from export.api import Bundle
 from export.errors import ExportError
 from runtime.backends import Backend, open_backend
@@ -39,14 +38,14 @@ class Choices:
         precisions: fp32, fp16, int8.
         argmax: full, coarse.
         backends: names of the runtime's.
-        num_threads: of one inference; 0 lets each library choose.
+        num_threads: of one inference.
     """
 
     sizes_hw: tuple[tuple[int, int] | None, ...]
     precisions: tuple[str, ...]
     argmax: tuple[str, ...]
     backends: tuple[str, ...]
-    num_threads: int = 0
+    num_threads: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +134,7 @@ def measure_variants(
                 continue
             figures |= score(backend, manifest, validation)
             frames = _frames(validation, manifest)
-            calls[str(len(found) - 1)] = _in_a_circle(backend, frames)
+            calls[str(len(found) - 1)] = in_a_circle(backend.infer, frames)
         for key, measured in (measure_in_turn(calls, effort) if calls else {}).items():
             found[int(key)][2].update(measured.record())
     yield from found
@@ -157,8 +156,3 @@ def score(backend: Backend, manifest: Manifest, validation: Validation) -> dict[
 def _frames(validation: Validation, manifest: Manifest) -> list[np.ndarray]:
     loaded = itertools.islice(read_all(validation.open(manifest.label_space), None), FRAMES)
     return [np.ascontiguousarray(resize_image(one.image, manifest.input_hw)) for one in loaded]
-
-
-def _in_a_circle(backend: Backend, frames: list[np.ndarray]) -> Callable[[], object]:
-    following = cycle(frames)
-    return lambda: backend.infer(next(following))

@@ -1,1 +1,3 @@
 """Ours beside the other ways to run the same weights on the same frames."""
+
+OURS = "sfda-edge"

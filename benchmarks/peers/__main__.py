@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.measuring.machine import allowed_cores
-from benchmarks.records import output_file
+from benchmarks.measuring.arguments import add_rows_file, add_threads
 from runtime.arguments import positive, size_hw
 from runtime.images import resize_image
 from runtime.output import start_output
@@ -27,7 +26,7 @@ from runtime.sources.grammar import open_source
 from sfda_edge.errors import DataError
 
 if TYPE_CHECKING:
-    from benchmarks.measuring.rows import Row
+    from benchmarks.measuring.rows import Invocation, Row
     from benchmarks.peers.frame_ways import Subject
 
 FRAMES = 8
@@ -39,21 +38,23 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.peers",
         description="Measure ours and other ways to run the same weights.",
     )
-    parser.add_argument("what", choices=("frames", "video"), help="up to the label map, or a video")
-    parser.add_argument("run", nargs="?", type=Path, help="a run (default: the packaged model)")
-    parser.add_argument("--size", type=size_hw, metavar="WxH", help="of the network's input")
-    parser.add_argument("--source", help="frames or a video (default: the packaged clip)")
-    parser.add_argument(
-        "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
+    parts = parser.add_subparsers(dest="what", required=True)
+    frames = parts.add_parser("frames", help="from a frame to its label map")
+    frames.add_argument(
+        "--seconds", type=positive, default=5, help="of each way (default: %(default)s)"
     )
-    parser.add_argument(
-        "--seconds", type=positive, default=5, help="of each way to a label map (%(default)s)"
-    )
-    parser.add_argument(
+    frames.add_argument(
         "--camera-fps", type=positive, default=15, help="of a camera to answer (%(default)s)"
     )
-    parser.add_argument("--rounds", type=positive, default=5, help="of videos (%(default)s)")
-    parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+    frames.add_argument("--source", help="frames (default: the packaged clip)")
+    video = parts.add_parser("video", help="from a video to a video with coloured labels")
+    video.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
+    video.add_argument("--source", help="a video file (default: the packaged clip in 720p)")
+    for part in (frames, video):
+        part.add_argument("run", nargs="?", type=Path, help="a run (default: the packaged model)")
+        part.add_argument("--size", type=size_hw, metavar="WxH", help="of the network's input")
+        add_threads(part)
+        add_rows_file(part)
     return parser
 
 
@@ -62,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_output()
     args = build_parser().parse_args(arguments)
     from benchmarks.measuring.program import keep_and_print
-    from benchmarks.measuring.rows import command_line
+    from benchmarks.measuring.rows import invocation
     from benchmarks.peers.table import table
 
-    command = command_line("benchmarks.peers", arguments)
-    return keep_and_print(lambda: _measure(args, command), table, args.out)
+    begun = invocation("benchmarks.peers", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
 
 
-def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.measuring.machine import watch
     from benchmarks.measuring.rows import Origin
 
@@ -80,8 +81,7 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
             figures = measure(subject, args, Path(folder))
     height, width = subject.manifest.input_hw
     origin = Origin(
-        benchmark="peers",
-        command=command,
+        begun,
         network=subject.source.spec.architecture,
         size=f"{width}x{height}",
         precision=subject.manifest.precision,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.peers import OURS
 from export.graph.deploy import DeployModel
 from export.graph.to_onnx import export_graph
 from runtime.backends import open_backend
@@ -27,7 +28,6 @@ from sfda_edge.models.inference import class_matrix
 from sfda_edge.models.source_model import LoadedModel
 
 Segment = Callable[[np.ndarray], np.ndarray]
-OURS = "sfda-edge"
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,15 +6,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring.closed_loop import Effort, measure_in_turn, time_call
+from benchmarks.measuring.closed_loop import Effort, in_a_circle, measure_in_turn, time_call
 from benchmarks.measuring.paced import measure_paced
 from benchmarks.peers.frame_ways import Segment, Subject, openers
 
@@ -41,7 +39,7 @@ def measure_frames(
         for name, segment in opened.items():
             same = [(segment(f) == r).mean() for f, r in zip(frames, reference, strict=True)]
             figures[name]["same_labels"] = round(float(np.mean(same)), 6)
-        calls = {name: _in_a_circle(segment, frames) for name, segment in opened.items()}
+        calls = {name: in_a_circle(segment, frames) for name, segment in opened.items()}
         for name, measured in measure_in_turn(calls, effort, first).items():
             figures[name] |= measured.record()
         for name, call in calls.items():
@@ -70,11 +68,6 @@ def _open_all(
             continue
         figures[name] = {"load_s": round(load_s, 3), "first_call_ms": round(first_ms, 3)}
     return opened, figures
-
-
-def _in_a_circle(segment: Segment, frames: list[np.ndarray]) -> Callable[[], object]:
-    following = cycle(frames)
-    return lambda: segment(next(following))
 
 
 def measure_benchmark_app(subject: Subject, seconds: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import OURS
 from runtime.backends import Backend
 from runtime.bundle.manifest import Manifest
 from runtime.errors import SourceError
@@ -146,7 +147,6 @@ def ultralytics(task: VideoTask) -> int:
     return _write(task, drawn())
 
 
-OURS = "sfda-edge"
 LOOPS: dict[str, Loop] = {
     OURS: ours,
     "OpenCV": opencv,

@@ -11,8 +11,9 @@ from typing import Any
 
 from benchmarks.efficiency_parts import NoModel, write_video
 from benchmarks.measuring.distribution import paired_ratio
+from benchmarks.peers import OURS
 from benchmarks.peers.frame_ways import Subject
-from benchmarks.peers.video_loops import LOOPS, OURS, VideoTask, frames_per_second
+from benchmarks.peers.video_loops import LOOPS, VideoTask, frames_per_second
 from runtime.backends import open_backend
 from sfda_edge.errors import DataError
 

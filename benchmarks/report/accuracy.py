@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.adaptation.table import mistakes_text
-from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.table import Table
 from sfda_edge.errors import DataError
 
 AccuracyRow = Mapping[str, Any]
-_COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "returned")
+_COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "returned", "measured")
 
 
 def read_accuracy(path: Path) -> dict[str, Any]:
@@ -43,12 +42,13 @@ def accuracy_table(record: Mapping[str, Any]) -> Table:
     cells = []
     for (task, recipe), rows in sorted(_groups(current_rows(record)).items()):
         scores = [f"{rows[0]['source_miou']:.1f}", *(mean(rows, k) for k in ("final", "returned"))]
-        cells.append((task, scored_on(task), recipe, str(len(rows)), *scores))
-    command = "python -m benchmarks.adaptation accuracy --tasks TASKS --recipes METHODS"
-    machine = machine_line(record["machine"]) if "machine" in record else ""
-    return Table(
-        mistakes_text(dict(record)), _COLUMNS, tuple(cells), command=command, machine=machine
-    )
+        measured = max(str(row.get("started", ""))[:10] for row in rows)
+        cells.append((task, scored_on(task), recipe, str(len(rows)), *scores, measured))
+    tasks, recipes = (",".join(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 2))
+    command = f"python -m benchmarks.adaptation accuracy --tasks {tasks} --recipes {recipes}"
+    # Rows are of several machines, whose speed changes no score.
+    note = "Commit and versions of each row: adaptation-accuracy.json."
+    return Table(mistakes_text(dict(record)), _COLUMNS, tuple(cells), command=command, machine=note)
 
 
 def scored_on(task: str) -> str:

@@ -30,7 +30,7 @@ _WAYS = {
     "sfda-edge, onnxruntime": "sfda-edge on ONNX Runtime",
     "OpenVINO, all in the graph": "plain export, OpenVINO",
     "ONNX Runtime, all in the graph": "plain export, ONNX Runtime",
-    "ONNX Runtime + NumPy": "NumPy around it",
+    "ONNX Runtime + NumPy": "plain export + NumPy",
     "torch, compiled": "torch.compile",
 }
 _LOOPS = {

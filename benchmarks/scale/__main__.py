@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring.machine import allowed_cores
-from benchmarks.records import output_file
-from runtime.arguments import positive, size_hw
+from benchmarks.measuring.arguments import add_rows_file, add_threads, sizes_hw
+from runtime.arguments import positive
 from runtime.bundle.manifest import read_manifest
 from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR
 
 if TYPE_CHECKING:
-    from benchmarks.measuring.rows import Row
+    from benchmarks.measuring.rows import Invocation, Row
 
 _SIZES = "256x128,384x192,512x256,768x384,1024x512"
 _MOST_CLASSES = 255
@@ -47,31 +46,27 @@ def build_parser() -> argparse.ArgumentParser:
     streams.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
     sizes = axes.add_parser("sizes", help="a frame against the input's size")
     sizes.add_argument(
-        "--sizes", type=_sizes, default=_SIZES, metavar="WxH,WxH", help="%(default)s"
+        "--sizes", type=sizes_hw, default=_SIZES, metavar="WxH,WxH", help="(%(default)s)"
     )
     classes = axes.add_parser("classes", help="a frame against the number of classes")
     _add_counts(classes, "2,11,19,66,150")
     for axis in (streams, sizes, classes):
-        axis.add_argument(
-            "--threads", type=positive, default=allowed_cores(), help="of one inference (all cores)"
-        )
+        add_threads(axis)
     for axis in (sizes, classes):
         axis.add_argument("--seconds", type=positive, default=3, help="of each (%(default)s)")
     for axis in (images, streams, sizes, classes):
-        axis.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
+        add_rows_file(axis)
     return parser
 
 
 def _add_counts(axis: argparse.ArgumentParser, default: str) -> None:
-    axis.add_argument("--counts", type=_numbers, default=default, metavar="N,N", help=default)
+    axis.add_argument(
+        "--counts", type=_numbers, default=default, metavar="N,N", help=f"(default: {default})"
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(positive(one) for one in text.split(","))
-
-
-def _sizes(text: str) -> tuple[tuple[int, int], ...]:
-    return tuple(size_hw(one) for one in text.split(","))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.axis == "classes" and not all(2 <= one <= _MOST_CLASSES for one in args.counts):
         parser.error(f"--counts: a model has 2 to {_MOST_CLASSES} classes")
     from benchmarks.measuring.program import keep_and_print
-    from benchmarks.measuring.rows import command_line
+    from benchmarks.measuring.rows import invocation
     from benchmarks.scale.table import table
 
-    command = command_line("benchmarks.scale", arguments)
-    return keep_and_print(lambda: _measure(args, command), table, args.out)
+    begun = invocation("benchmarks.scale", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
 
 
-def _measure(args: argparse.Namespace, command: str) -> list[Row]:
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.measuring.machine import watch
     from benchmarks.measuring.rows import Origin
 
@@ -102,7 +97,7 @@ def _measure(args: argparse.Namespace, command: str) -> list[Row]:
     with watch() as watched:
         figures = _AXES[args.axis](args)
     network = manifest.provenance.get("architecture", "")
-    origin = Origin("scale", command, network, size, precision=manifest.precision)
+    origin = Origin(begun, network, size, manifest.precision)
     return origin.rows(figures, watched.machine, conditions)
 
 

@@ -18,7 +18,7 @@ from runtime.bundle.manifest import file_sha256
 from sfda_edge.models.checkpoint import load_weights
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.models.spec import PYTHON
-from sfda_edge.runs.directory import RUN_FILE, made_weights, read_run
+from sfda_edge.runs.directory import HOME_FILE, RUN_FILE, made_weights, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,11 @@ def recorded_run(source: LoadedModel) -> dict[str, Any]:
     """The record of the run beside the weights; nothing when it made other weights."""
     run = {} if source.path is None else read_run(source.path.parent)
     return run if source.sha256 in made_weights(run.get("result", {})).values() else {}
+
+
+def for_source_domain(source: LoadedModel, run: dict[str, Any]) -> bool:
+    """Whether the weights are those of ``HOME_FILE``, by their hash: files are renamed."""
+    return made_weights(run.get("result", {})).get(HOME_FILE) == source.sha256
 
 
 def provenance(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
@@ -70,11 +75,12 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
     }
     # Scores are of what the run knew: another size or class map would have others.
     same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
-    if source.sha256 != result["adapted_sha256"]:  # the others are of the adapted statistics
-        home = [*result.get("source_validation", [])[:1]]
-        home += [result[key] for key in ("source_validation_own_statistics",) if key in result]
-        scores = _run_scores("home_scores", home) if same and len(home) == 2 else {}
-        return facts | {"statistics": "source"} | scores
+    if for_source_domain(source, run):  # the other scores are of the adapted statistics
+        facts["statistics"] = "source"
+        own = result.get("source_validation_own_statistics")
+        if same and own is not None:
+            facts |= _run_scores("home_scores", [result["source_validation"][0], own])
+        return facts
     facts["label_free_score"] = {
         "source": result["source"]["score"],
         "adapted": result["best"]["score"],

@@ -25,7 +25,7 @@ from runtime.bundle.golden import read_golden
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "open_backend", "proved"]
+__all__ = ["AUTO", "BACKENDS", "ON_GPU", "Backend", "open_backend", "proved"]
 
 logger = logging.getLogger(__name__)
 Opener = Callable[[Path, Manifest, int], Backend]
@@ -104,14 +104,8 @@ BACKENDS: dict[str, Opener] = {
 }
 # OpenVINO, where it is installed, before ONNX Runtime: on two cores it streamed ESPNetv2 1.8 times
 # as fast, and the light network 0.96 times (benchmarks/results/README.md).
-AUTO = (
-    "tensorrt",
-    "tensorrt-rtx",
-    "onnxruntime-tensorrt",
-    "onnxruntime-cuda",
-    "openvino",
-    "onnxruntime",
-)
+ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
+AUTO = (*ON_GPU, "openvino", "onnxruntime")
 
 
 def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: int = 0) -> Backend:

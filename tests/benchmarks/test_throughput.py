@@ -34,6 +34,23 @@ def test_each_way_reads_every_frame(in_empty_folder, monkeypatch, capsys):
     assert "| joules a frame, a sensor |" in printed
 
 
+def test_the_energy_of_a_gpu_is_not_given_to_a_loop_on_the_processor(in_empty_folder, monkeypatch):
+    asked = []
+    meter = Meter("a GPU", iter(range(1000)).__next__, counts=True)
+    find = lambda on_gpu: asked.append(on_gpu) or meter
+    monkeypatch.setattr("benchmarks.measuring.energy.find_meter", find)
+    ways = {"one after the other": lambda: 3, throughput.PLAIN: lambda: 3}
+    monkeypatch.setattr(throughput, "_ways", lambda *_: ways)
+    arguments = ["--backend", "tensorrt", "--count", "1", "--rounds", "1", "--frames", "3"]
+    assert throughput.main([*arguments, "--out", "rows.jsonl"]) == 0
+    assert asked == [True]
+    first, plain = read_rows(in_empty_folder / "rows.jsonl")
+    assert "joules_per_frame" in first.figures
+    assert "joules_per_frame" not in plain.figures
+    with pytest.raises(SystemExit, match="2"):
+        throughput.main(["--backend", "auto"])  # whose energy would be measured is open
+
+
 def test_a_way_that_reads_less_is_an_error():
     with pytest.raises(SourceError, match="a: 6, b: 5"):
         throughput._require_same_frames({"a": 6, "b": 5})

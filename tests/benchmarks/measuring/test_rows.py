@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measuring.rows import Row, RowsError, append_rows, command_line, commit, read_rows
+from benchmarks.measuring import rows
+from benchmarks.measuring.rows import (
+    Origin,
+    Row,
+    RowsError,
+    append_rows,
+    command_line,
+    commit,
+    invocation,
+    read_rows,
+)
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 MACHINE = {"processor": "a", "cores": 2, "load_average_1min": 0, "python": "3", "packages": {}}
@@ -70,6 +80,15 @@ def test_a_command_is_kept_without_credentials():
     assert shown.startswith("python -m benchmarks.peers frames --source ")
     assert shown.endswith("'a b'")
     assert "secret" not in shown
+
+
+def test_the_commit_of_a_row_is_that_of_the_beginning(monkeypatch):
+    monkeypatch.setattr(rows, "commit", lambda: "before")
+    begun = invocation("benchmarks.peers", ["frames"])
+    monkeypatch.setattr(rows, "commit", lambda: "after")
+    (row,) = Origin(begun, "a", "8x8", "fp32").rows({"ours": {}}, MACHINE, {})
+    assert (row.commit, row.benchmark) == ("before", "peers")
+    assert row.command == "python -m benchmarks.peers frames"
 
 
 def test_a_commit_is_that_of_the_checkout(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measuring.rows import Origin
+from benchmarks.measuring.rows import Invocation, Origin
 from benchmarks.pareto.front import Point, front
 from benchmarks.pareto.table import csv_lines, points_of, table
 
@@ -39,7 +39,7 @@ def test_faster_and_as_good_wins(miou):
 def test_two_runs_of_one_network_are_two_points():
     machine = {"processor": "a", "cores": 2, "load_average_1min": 0, "python": "3"}
     machine |= {"packages": {}, "measured": "2026-11-30"}
-    origin = Origin("pareto", "command", "network", "8x8", precision="fp32")
+    origin = Origin(Invocation("pareto", "command", None), "network", "8x8", "fp32")
     rows = []
     for run, p50_ms, miou in (("good", 10, 60), ("bad", 12, 50)):
         figures = {"p50_ms": p50_ms, "p99_ms": 20, "miou": miou, "agreement_with_torch": 1}

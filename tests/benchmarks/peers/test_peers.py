@@ -92,6 +92,15 @@ def test_what_cannot_be_measured_is_exit_code_2(in_empty_folder, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["frames", "--rounds", "2"], ["video", "--camera-fps", "9"], []]
+)
+def test_a_flag_of_the_other_part_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        peers.main(arguments)
+    assert "error: " in capsys.readouterr().err
+
+
 def test_a_loop_that_reads_less_than_ours_has_no_rate(tmp_path, monkeypatch):
     loops = {videos.OURS: lambda _task: 6, "a library": lambda _task: 5}
     monkeypatch.setattr(videos, "LOOPS", loops)

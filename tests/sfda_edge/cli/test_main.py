@@ -211,6 +211,11 @@ def test_the_home_model_is_scored_at_home(in_empty_folder, caplog):
     assert 100 * at_home.miou == pytest.approx(own, abs=1e-3)
     with pytest.raises(SfdaEdgeError, match="give --images of the source domain"):
         export.export("run/home.safetensors", out_dir="bundle")
+    (in_empty_folder / "run" / "home.safetensors").rename(
+        in_empty_folder / "run" / "day.safetensors"
+    )
+    with pytest.raises(SfdaEdgeError, match="give --images of the source domain"):
+        export.export("run/day.safetensors", out_dir="bundle")
 
 
 def test_the_home_model_has_the_adapted_weights_and_the_sources_statistics(in_empty_folder):
