@@ -81,3 +81,10 @@ def test_a_slow_way_does_not_wait_for_a_fast_one_without_end(clock):
     found = measure_in_turn(calls_of(clock, log, fast=[1], slow=[1000]), effort)
     # Ten seconds of warm-up at most, then rounds of 6 s until two times five are over.
     assert found["slow"].latency.count == found["fast"].latency.count == 8
+
+
+def test_it_is_the_first_calls_of_a_turn_that_are_not_counted(clock):
+    log = []
+    times = [10] * 8 + [70, 50, 10, 10, 10, 10]  # the warm-up, then a turn
+    found = measure_in_turn(calls_of(clock, log, a=times), Effort(4, min_seconds=0, per_turn=4))
+    assert found["a"].latency.max_ms == 10

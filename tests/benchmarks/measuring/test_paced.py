@@ -41,3 +41,10 @@ def test_every_frame_is_answered_or_dropped(times_ms):
     assert found.frames == found.age.count + found.dropped == len(times_ms)
     assert 0 <= found.late <= found.age.count
     assert found.missed == found.dropped + found.late
+
+
+def test_an_answer_after_the_next_frame_has_arrived_is_late():
+    found = paced([0.15, 0.02, 0.02, 0.02], 10)
+    # Frame 1 arrived at 0.1 s and is answered from 0.15 s on.
+    assert (found.dropped, found.late, found.missed) == (0, 1, 1)
+    assert found.age.max_ms == pytest.approx(150)

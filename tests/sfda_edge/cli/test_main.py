@@ -249,6 +249,19 @@ def test_the_source_model_that_is_returned_has_no_other_statistics(in_empty_fold
     assert not (in_empty_folder / "run" / "home.safetensors").exists()
 
 
+def test_home_weights_of_a_killed_attempt_do_not_stay(in_empty_folder):
+    begun = ["adapt", *SMALL, "--method", "bn", "--out", "run", "--set", "num_images=8"]
+    assert cli.main(begun) == 0
+    facts, stale = (
+        in_empty_folder / "run" / "run.json",
+        in_empty_folder / "run" / "home.safetensors",
+    )
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"state": "running"}))
+    stale.write_bytes(b"of another attempt")
+    assert cli.main([*begun, "--resume"]) == 0
+    assert not stale.exists()
+
+
 @pytest.mark.slow
 def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
     begun = ["adapt", *SMALL, "--method", "bn", "--out", "run", "--set", "num_images=8"]

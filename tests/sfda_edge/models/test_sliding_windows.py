@@ -73,6 +73,16 @@ def test_the_sides_of_a_panorama_are_seen_together():
     assert not any(39 in columns and 0 in columns for columns in seen)
 
 
+def test_a_window_counts_most_in_its_middle():
+    answers = iter([0.0, 1.0])  # the left window's, the right one's
+    image = np.zeros((9, 15, 3), np.uint8)
+    found = SlidingWindows().mean(lambda _: torch.full((1, 9, 9), next(answers)), image, (9, 9))
+    overlap = found[0, 4, 6:9]  # columns 6 to 8 are in both
+    assert overlap.tolist() == sorted(overlap.tolist())
+    assert overlap[0] < 0.3
+    assert overlap[-1] > 0.7
+
+
 @pytest.mark.parametrize("shift", [10, 20])
 def test_turning_a_panorama_turns_its_labels(shift):
     """Whole steps of the windows: each then sees the same columns again."""
