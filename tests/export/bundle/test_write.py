@@ -16,6 +16,7 @@ from export.bundle.write import export_bundle
 from export.errors import ExportError, ParityError
 from export.gate.layer_diff import first_diverging
 from export.graph.deploy import DeployModel, Outputs
+from export.graph.ort_session import median_ms
 from export.request import ExportRequest
 from export.thresholds import Thresholds
 from runtime.backends import open_backend
@@ -155,13 +156,23 @@ def test_what_coarse_labels_cost_is_said_and_is_no_fault_of_the_graph(tmp_path, 
     assert f"{result.scores.asked:.2f} with coarse labels" in result.scores.line()
 
 
-def test_int8_is_calibrated_searched_and_timed(tmp_path, request_, frames, calibration):
+def test_int8_is_calibrated_searched_and_timed(
+    tmp_path, request_, frames, calibration, monkeypatch
+):
+    timed = []
+
+    def times_of(graphs, images):
+        timed.extend({node.op_type for node in graph.graph.node} for graph in graphs)
+        return median_ms(graphs, images)
+
+    monkeypatch.setattr("export.precision.int8.median_ms", times_of)
     asked = replace(request_, precision="int8", calibration=calibration)
     result = export_bundle(asked, tmp_path / "bundle")
     assert result.parity.label_agreement >= 0.985
     assert result.int8.num_quantised > len(result.int8.kept)
     times_ms = result.int8.int8_ms, result.int8.fp16_ms, result.int8.fp32_ms
     assert min(times_ms) > 0
+    assert ["QuantizeLinear" in operators for operators in timed] == [True, False, False]
     graph = onnx.load(tmp_path / "bundle" / "model.onnx").graph
     assert "QuantizeLinear" in {node.op_type for node in graph.node}
     card = (tmp_path / "bundle" / "card.md").read_text()
