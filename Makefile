@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast coverage lint typecheck docs format hooks clean
-.PHONY: test-python310 test-arm test-camera soak
+.PHONY: test-python310 test-arm test-camera test-viewers soak
 
 demo: $(VENV)/user.stamp
 	$(BIN)/sfda-edge demo --out demo
@@ -52,6 +52,14 @@ test-arm: $(VENV)/dev.stamp
 test-camera: $(VENV)/dev.stamp
 	tests/machines/camera.sh
 
+# Rerun is too large for every run, so that it has an environment of its own.
+test-viewers:
+	$(PYTHON) -m venv .venv-viewers
+	.venv-viewers/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[runtime-cpu,opencv-headless,video,record]' \
+	  rerun-sdk foxglove-sdk pytest pytest-timeout
+	.venv-viewers/bin/python -m pytest tests/machines/test_viewers.py
+
 soak: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.soak file --out soak-file.json
 	$(BIN)/python -m benchmarks.soak rtsp --out soak-rtsp.json
@@ -80,4 +88,4 @@ $(VENV)/dev.stamp: $(VENV)/user.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-310 demo-310
+	rm -rf $(VENV) .venv-310 .venv-viewers demo-310
