@@ -17,11 +17,17 @@ class LazyImage:
     Args:
         convert: makes the (H, W, 3) uint8 RGB image; called once.
         sample: makes a grid of its brightness, (h, w) uint8, where that needs no conversion.
+        nbytes: what it takes in memory, converted.
     """
 
     def __init__(
-        self, convert: Callable[[], np.ndarray], sample: Callable[[], np.ndarray] | None = None
+        self,
+        convert: Callable[[], np.ndarray],
+        sample: Callable[[], np.ndarray] | None = None,
+        *,
+        nbytes: int,
     ) -> None:
+        self.nbytes = nbytes
         self._convert: Callable[[], np.ndarray] | None = convert
         self._sample = sample
         self._image: np.ndarray | None = None
@@ -74,6 +80,11 @@ class Frame:
     def sample(self) -> np.ndarray:
         """Every eighth pixel, (h, w) or (h, w, 3) uint8."""
         return self.picture.sample() if isinstance(self.picture, LazyImage) else grid(self.picture)
+
+    @property
+    def nbytes(self) -> int:
+        """What the picture takes in memory."""
+        return self.picture.nbytes
 
     @property
     def age_ms(self) -> float:

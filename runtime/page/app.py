@@ -98,7 +98,7 @@ async def _live(of: Chosen, socket: WebSocket) -> None:
     try:
         while await asking:
             asking = _asked(socket)  # heard meanwhile: whether the viewer is still there
-            while await asyncio.to_thread(view.wait, seen, _WAIT_S) == seen:
+            while await view.wait(seen, _WAIT_S) == seen:
                 if asking.done():
                     return
             seen, message = await asyncio.to_thread(view.message)
@@ -131,7 +131,7 @@ async def _mjpeg(of: Chosen, request: Request) -> StreamingResponse:
     async def parts() -> AsyncIterator[bytes]:
         seen = 0
         while not await request.is_disconnected():
-            number = await asyncio.to_thread(view.wait, seen, _WAIT_S)
+            number = await view.wait(seen, _WAIT_S)
             if number == seen:
                 await asyncio.sleep(0.05)
                 continue

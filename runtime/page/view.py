@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import struct
 import threading
@@ -54,7 +56,8 @@ class LiveView:
         self.name, self.source, self.label_space = name, source, overlay.label_space
         self._overlay, self._backend = overlay, backend
         self._figures, self._metrics = snapshot, metrics
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiting: set[Callable[[], None]] = set()
         self.result: Segmentation | None = None
         self._number = 0
         self._pictures: tuple[int, bytes, bytes] = (0, b"", b"")
@@ -70,16 +73,22 @@ class LiveView:
     def write(self, result: Segmentation) -> None:
         """Take one result; what viewers have not seen of earlier ones is lost to them."""
         self._metrics.add(self.name, result)
-        with self._changed:
+        with self._lock:
             self.result = result
             self._number += 1
-            self._changed.notify_all()
+        self._wake()
 
     def close(self) -> None:
         """Let viewers that wait go."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, set()
+        for call in waiting:
+            call()
 
     def facts(self) -> dict[str, Any]:
         """What does not change while a stream runs."""
@@ -110,11 +119,28 @@ class LiveView:
         result = self.result
         return result is not None and not result.repeated and result.frame.age_ms < _READY_AGE_MS
 
-    def wait(self, seen: int, timeout_s: float) -> int:
-        """Wait for a result after number ``seen``; the newest number, which may still be that."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._number > seen or self._closed, timeout_s)
-            return self._number
+    async def wait(self, seen: int, timeout_s: float) -> int:
+        """Wait for a result after number ``seen``; the newest number, which may still be that.
+
+        No thread waits: a process has few of them for its viewers, and they encode pictures.
+        """
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):  # the page's loop has ended
+                loop.call_soon_threadsafe(arrived.set)
+
+        with self._lock:
+            if self._number > seen or self._closed:
+                return self._number
+            self._waiting.add(call)
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(arrived.wait(), timeout_s)
+        finally:
+            with self._lock:
+                self._waiting.discard(call)
+        return self._number
 
     def message(self) -> tuple[int, bytes]:
         """The newest result for the page: its number, and header, JPEG and label PNG in one.
@@ -123,7 +149,7 @@ class LiveView:
         endian.
         """
         with self._encoding:
-            with self._changed:
+            with self._lock:
                 number, result = self._number, self.result
             if result is None:
                 return 0, b""
@@ -136,7 +162,7 @@ class LiveView:
     def picture(self) -> bytes:
         """The newest overlay as JPEG; empty before the first result."""
         with self._encoding:
-            with self._changed:
+            with self._lock:
                 number, result = self._number, self.result
             if result is None:
                 return b""

@@ -126,7 +126,7 @@ class AvSource(ImageSource):
         if not self.live:
             return _converted(frame)
         sample = partial(_brightness, frame) if frame.format.name in _WITH_LUMA else None
-        return LazyImage(partial(_converted, frame), sample)
+        return LazyImage(partial(_converted, frame), sample, nbytes=3 * frame.height * frame.width)
 
     def _release(self) -> None:
         # The generator holds the decoder, and this object in a circle: Python would find it so late

@@ -51,7 +51,9 @@ class CaptureSource(ImageSource):
                 self.damaged += missed
                 self._time_s = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000
                 in_rgb = partial(self._cv2.cvtColor, image, self._cv2.COLOR_BGR2RGB)
-                return LazyImage(in_rgb, partial(grid, image)) if self.live else in_rgb()
+                if not self.live:
+                    return in_rgb()
+                return LazyImage(in_rgb, partial(grid, image), nbytes=image.nbytes)
             if self.live or self._count + self.damaged + missed >= (self.promised or 0):
                 break
         if self.live:

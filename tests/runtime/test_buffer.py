@@ -27,6 +27,19 @@ def test_a_dropping_buffer_keeps_the_newest_in_order(operations, capacity):
     assert list(rest) == model
 
 
+@given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 20))
+def test_the_sizes_of_what_waits_fit_and_one_that_is_too_large_waits_alone(sizes, capacity):
+    buffer, model = Buffer(capacity, drop_oldest=True, size=lambda size: size), []
+    for size in sizes:
+        buffer.put(size)
+        model.append(size)
+        while len(model) > 1 and sum(model) > capacity:
+            model.pop(0)
+    assert buffer.dropped == len(sizes) - len(model)
+    buffer.close()
+    assert list(iter(buffer.get, None)) == model
+
+
 def test_a_waiting_buffer_loses_nothing():
     buffer = Buffer(2, drop_oldest=False)
 

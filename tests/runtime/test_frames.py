@@ -18,7 +18,9 @@ av = pytest.importorskip("av")
 def test_an_image_is_converted_once_and_only_when_it_is_used():
     calls = []
     image = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
-    lazy = LazyImage(lambda: calls.append(1) or image, lambda: image[::8, ::8, 0])
+    lazy = LazyImage(
+        lambda: calls.append(1) or image, lambda: image[::8, ::8, 0], nbytes=image.nbytes
+    )
     frame = Frame(0, lazy, 0)
     assert frame.sample().shape == (3, 4)
     assert not calls
@@ -39,7 +41,7 @@ class Fast(ImageSource):
 
     def _next_image(self):
         time.sleep(0.005)
-        return LazyImage(self._convert)
+        return LazyImage(self._convert, nbytes=1)
 
     def _convert(self):
         self.converted += 1

@@ -111,7 +111,7 @@ def encoded(image_format, mode):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP", "GIF"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_damage_gives_an_image_or_an_error_with_its_name(tmp_path_factory, image_format, data):
     content = bytearray(encoded(image_format, data.draw(st.sampled_from(["RGB", "L"]))))
@@ -132,7 +132,7 @@ def test_any_damage_gives_an_image_or_an_error_with_its_name(tmp_path_factory, i
         assert "damaged.png" in message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_rejected(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "random.jpg"
@@ -147,7 +147,6 @@ NAMES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(NAMES, st.sampled_from(["*", "*_left.*", "[ab]*", "nothing"]), st.booleans())
 def test_images_are_listed_as_glob_would_without_what_is_hidden(
     tmp_path_factory, names, pattern, deep

@@ -123,9 +123,7 @@ def test_a_kill_loses_less_than_a_second(tmp_path):
     assert replayed >= written - 3
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_gives_frames_or_an_error_with_the_files_name(recording, tmp_path, data):
     content = bytearray(recording.read_bytes())

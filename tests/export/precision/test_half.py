@@ -57,7 +57,7 @@ def half(values):
         return np.asarray(values, np.float32).astype(np.float16).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=4, max_size=4),
     st.floats(-300, 300, width=32),

@@ -136,7 +136,7 @@ json_values = st.recursive(
 KEYS = [*Manifest.__dataclass_fields__, "other"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(KEYS), json_values), json_values)
 def test_no_content_gets_past_the_checks_or_crashes_them(tmp_path, fields, anything):
     for content in ({**fields, "schema": 2}, anything):

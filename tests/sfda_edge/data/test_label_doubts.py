@@ -42,7 +42,7 @@ def test_labels_that_are_upside_down_are_suspected():
     assert "turned upside down" in doubt(turned, found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 0.6), st.integers(0, 99))
 def test_right_labels_are_not_suspected_however_bad_the_predictions_are(share_wrong, seed):
     rng = np.random.default_rng(seed)

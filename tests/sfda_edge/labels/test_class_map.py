@@ -112,7 +112,7 @@ VALUES = st.recursive(
 KEYS = ("names", "palette", "ignore_index", "target", "map", "groups", "classes", "other")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4), table=st.booleans())
 def test_any_toml_is_a_map_or_space_or_an_error_with_its_name(tmp_path_factory, content, table):
     lines = [f"{key} = {toml_value(value)}" for key, value in content.items()]
@@ -129,7 +129,7 @@ def test_any_toml_is_a_map_or_space_or_an_error_with_its_name(tmp_path_factory, 
         assert "drawn.toml" in message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=120))
 def test_any_bytes_are_no_map(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "random.toml"

@@ -19,7 +19,7 @@ def tree(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=st.lists(PARTS, min_size=1, max_size=3), text=st.text(max_size=20))
 def test_any_path_is_written_whole_or_named_in_an_error(tmp_path_factory, parts, text):
     folder = tmp_path_factory.mktemp("out")

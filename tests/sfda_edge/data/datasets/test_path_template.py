@@ -60,7 +60,7 @@ def test_what_is_no_path_below_a_folder_is_rejected(text):
         PathTemplate(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=5, unique=True))
 def test_what_is_filled_in_is_found_again(tmp_path_factory, pairs):
     """Whatever the names are, also those that mean something in a regular expression."""
@@ -74,7 +74,7 @@ def test_what_is_filled_in_is_found_again(tmp_path_factory, pairs):
     assert list(found) == sorted(found, key=lambda path: path.split("/"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("ab/.{}\\*_\0", max_size=12))
 def test_any_text_is_a_template_or_an_error_and_never_leaves_its_folder(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("any") / "a" / "b"
