@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
+import pickle
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +35,86 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs the real data: set SFDA_EDGE_REAL_DATA to the folder that holds it")
     return Path(folder)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def check_types(tmp_path_factory):
+    """``check_types(path, settings, *stubs)``: what mypy says of a file, as one text.
+
+    It has the project's settings, and ``settings`` of the file's own. It begins with the cache that
+    ``make typecheck`` left: torch alone takes half a minute.
+    """
+    folder = tmp_path_factory.mktemp("mypy")
+    if (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", folder / "cache")
+
+    def check(path: Path, settings: str = "", *stubs: Path) -> str:
+        config = folder / "mypy.cfg"
+        config.write_text(f"{(ROOT / 'setup.cfg').read_text()}\n[mypy-{path.stem}]\n{settings}\n")
+        command = [sys.executable, "-m", "mypy", "--config-file", config]
+        command += ["--cache-dir", folder / "cache", path]
+        environment = os.environ | {"MYPYPATH": os.pathsep.join(map(str, [*stubs, ROOT]))}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert "Found" in done.stdout or "Success" in done.stdout, done.stdout + done.stderr
+        return done.stdout
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory, worker_id):
+    """torch's exporter takes ten seconds: graphs that it made before come from a folder.
+
+    What is the same is decided by the pickled network: classes, attributes and weights. One that
+    cannot be pickled is exported each time.
+    """
+    import onnx
+
+    from export.graph import to_onnx
+
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared if worker_id == "master" else shared.parent) / "exported"
+    folder.mkdir(exist_ok=True)
+    export = to_onnx._torch_export
+
+    def exported(model, example, dynamic_shapes, options):
+        table = options["custom_translation_table"]
+        named = {str(operator): table[operator].__name__ for operator in table}
+        settings = {**options, "custom_translation_table": named}
+        try:
+            key = _digest(model, example.shape, str(example.dtype), repr(dynamic_shapes), settings)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return export(model, example, dynamic_shapes, options)
+        kept = folder / f"{key}.onnx"
+        if not kept.exists():
+            made = export(model, example, dynamic_shapes, options).model_proto
+            unfinished = kept.with_suffix(f".{worker_id}")
+            unfinished.write_bytes(made.SerializeToString())
+            unfinished.replace(kept)
+        return SimpleNamespace(model_proto=onnx.load(kept))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "_torch_export", exported)
+        yield
+
+
+def _digest(*found):
+    """Of what was pickled; of tensors their values, as torch pickles addresses, too."""
+    import torch
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, found):
+            if isinstance(found, torch.Tensor):
+                values = found.numpy(force=True)
+                return tuple, ((values.tobytes(), str(values.dtype), values.shape),)
+            return NotImplemented
+
+    file = io.BytesIO()
+    Pickler(file).dump(found)
+    return hashlib.sha256(file.getvalue()).hexdigest()
 
 
 @pytest.fixture

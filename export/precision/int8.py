@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -173,23 +174,25 @@ def to_int8(
     }
     order = [node.name for node in quantisable]
 
-    def made(rule: str, kept: Sequence[str]) -> onnx.ModelProto:
+    # The same graph is compared, timed, searched and returned; ONNX Runtime takes seconds for it.
+    @functools.lru_cache(maxsize=len(RULES) + 1)
+    def made(rule: str, kept: tuple[str, ...] = ()) -> onnx.ModelProto:
         return quantised_graph(graph, limits[rule], kept, int32_bias)
 
-    reports = {rule: compare(made(rule, ())) for rule in RULES}
+    reports = {rule: compare(made(rule)) for rule in RULES}
     best = max(RULES, key=lambda rule: reports[rule].rank_key)
-    before_search(made(best, ()))
+    before_search(made(best))
     kept, report = nodes_to_keep(
         order,
         (),
-        compare=lambda some: compare(made(best, some)),
-        quick_compare=lambda some: quick_compare(made(best, some)),
+        compare=lambda some: compare(made(best, tuple(some))),
+        quick_compare=lambda some: quick_compare(made(best, tuple(some))),
         progress=progress,
     )
     quantised = tuple(name for name in order if name not in set(kept))
     multiplying = [node.name for node in graph.graph.node if node.op_type in _MULTIPLYING]
     return Quantised(
-        graph=made(best, kept),
+        graph=made(best, tuple(kept)),
         source=graph,
         rule=best,
         tried={rule: one.label_agreement for rule, one in reports.items()},

@@ -5,6 +5,11 @@ import pytest
 from benchmarks.measuring.closed_loop import Effort
 
 
+@pytest.fixture(scope="session", autouse=True)
+def each_graph_is_exported_once(exported_once):
+    """torch's exporter takes ten seconds."""
+
+
 @pytest.fixture
 def little_effort(monkeypatch):
     """Ten calls of each way, whatever was asked for."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from export.gate.report import ParityReport
-from export.graph import simplify
 from export.graph import to_onnx as onnx_graph
 from export.graph.deploy import DeployModel
 from export.request import ExportRequest
@@ -19,6 +18,11 @@ from runtime.images import resize_image
 from sfda_edge.data import open_images
 from sfda_edge.data.loading import read_all
 from sfda_edge.models.source_model import ModelRequest, load_source
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_graph_is_exported_once(exported_once):
+    """torch's exporter takes ten seconds."""
 
 
 @pytest.fixture(scope="session")
@@ -47,28 +51,6 @@ def graph(packaged) -> onnx.ModelProto:
     deploy = DeployModel(packaged.network, packaged.spec).eval()
     example = torch.zeros((1, *packaged.spec.input_hw, 3), dtype=torch.uint8)
     return onnx_graph.export_graph(deploy, example)
-
-
-@pytest.fixture(autouse=True)
-def exported_once(monkeypatch, exports):
-    """torch's exporter and onnxslim take seconds: the same graph is made by them but once."""
-
-    def export_graph(deploy, example, **settings):
-        key = (id(deploy.network.network), deploy.outputs, *settings.values(), example.shape)
-        if key not in exports:
-            made = onnx_graph.export_graph(deploy, example, **settings)
-            exports[key] = deploy, simplify.simplified(made)  # the id stays taken
-        graph = onnx.ModelProto()
-        graph.CopyFrom(exports[key][1])
-        return graph
-
-    monkeypatch.setattr("export.precision.pipeline.export_graph", export_graph)
-    monkeypatch.setattr("export.precision.pipeline.simplified", lambda graph: graph)
-
-
-@pytest.fixture(scope="session")
-def exports():
-    return {}
 
 
 @pytest.fixture(scope="session")

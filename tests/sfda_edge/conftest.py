@@ -22,6 +22,11 @@ from sfda_edge.task import AdaptationTask
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def each_graph_is_exported_once(exported_once):
+    """torch's exporter takes ten seconds."""
+
+
 @pytest.fixture
 def tiny_spec(three_classes) -> ModelSpec:
     return ModelSpec("user_network:build", three_classes, (32, 64))

@@ -1,10 +1,7 @@
 """TensorRT itself needs a GPU: its calls are checked against NVIDIA's published type stubs."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -47,26 +44,26 @@ def stubs(tmp_path_factory):
     return tree, folder
 
 
-def complaints(folder, source):
+@pytest.fixture
+def complaints(stubs, check_types, tmp_path):
     """What mypy says of a file that is given as text; the stubs' own faults are not ours."""
-    path = folder / "engine_build_checked.py"
-    path.write_text(source)
-    command = [sys.executable, "-m", "mypy", "--config-file=", "--ignore-missing-imports"]
-    command += ["--check-untyped-defs", "--cache-dir", str(folder / "cache"), str(path)]
-    environment = os.environ | {"MYPYPATH": f"{folder}:{ROOT}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "Found" in done.stdout or "Success" in done.stdout, done.stdout + done.stderr
-    return [line for line in done.stdout.splitlines() if path.name in line and "error:" in line]
+
+    def of(source):
+        path = tmp_path / "engine_build_checked.py"
+        path.write_text(source)
+        told = check_types(path, "", stubs[1])
+        return [line for line in told.splitlines() if path.name in line and "error:" in line]
+
+    return of
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_every_call_of_builder_network_and_engine_is_tensorrts(stubs, path):
-    _, folder = stubs
+def test_every_call_of_builder_network_and_engine_is_tensorrts(complaints, path):
     source, call = path.read_text(), SOURCES[path]
-    assert complaints(folder, source) == []
+    assert complaints(source) == []
     assert call in source
-    broken = complaints(folder, source.replace(call, f"{call}_of_old"))
+    broken = complaints(source.replace(call, f"{call}_of_old"))
     assert "has no attribute" in broken[0]
 
 
