@@ -17,6 +17,7 @@ from sfda_edge.adaptation.request import Run
 from sfda_edge.api import ModelSource, load_model
 from sfda_edge.data import ImageSource
 from sfda_edge.data.validation import Validation
+from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.recipes.recipe import toml_value
 
 
@@ -39,6 +40,7 @@ def export(
     model: ModelSource,
     *,
     images: ImageSource | None = None,
+    windows: SlidingWindows | None = None,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
     out_dir: str | Path = "bundle",
     profile: str = "cpu",
@@ -59,6 +61,8 @@ def export(
     Args:
         model: a run of ``sfda_edge.adapt``, or what ``sfda_edge.load_model`` takes.
         images: target frames that the bundle is compared on; None for those of the run.
+        windows: cut images, those of ``validation`` too, into windows of the input size; None for
+            whole images, or the windows of the run.
         precision: compute precision.
         out_dir: the bundle; an earlier bundle there is replaced.
         profile: where it will run: ``cpu``, ``x86-cuda12``, ``x86-cuda13``, ``jetpack6``,
@@ -89,6 +93,7 @@ def export(
         profile=profile,
         dynamic_batch=dynamic_batch,
         images=images,
+        windows=windows,
         validation=None
         if validation is None
         else Validation(validation, labels, validation_classes),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from export.bundle.provenance import for_source_domain, provenance, recorded_run, unadapted
@@ -26,7 +27,9 @@ from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.target import TargetImages, image_bytes, listed_name
 from sfda_edge.data.validation import Validation
+from sfda_edge.data.windows import windows_of
 from sfda_edge.errors import DataError
+from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
 
@@ -43,6 +46,8 @@ class ExportFlags:
         profile: a name in ``PROFILES``.
         dynamic_batch: whether the graph takes any number of images.
         images: what to compare on; None for the images that the model was adapted to.
+        windows: cut images, those of ``validation`` too, into windows of the input size; None for
+            what the run did, where its images are used, and else for whole images.
         validation: labelled images on which the mIoU must not drop; None for none.
         thresholds: by name or file.
         overrides: ``KEY=VALUE`` of the thresholds.
@@ -55,6 +60,7 @@ class ExportFlags:
     profile: str = "cpu"
     dynamic_batch: bool = False
     images: ImageSource | None = None
+    windows: SlidingWindows | None = None
     validation: Validation | None = None
     thresholds: str = "export"
     overrides: tuple[str, ...] = ()
@@ -107,7 +113,9 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
         model=source.network,
         spec=source.spec,
         images=gate,
-        validation=_labelled(source, flags.validation) if flags.validation else (),
+        validation=_labelled(source, flags.validation, flags.windows or _recorded_windows(run))
+        if flags.validation
+        else (),
         calibration=calibration,
         precision=flags.precision,
         outputs=flags.outputs,
@@ -131,8 +139,9 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     Raises:
         ExportError: there are none, or they are not those of the run.
     """
+    size_hw = source.spec.input_hw
     if flags.images is not None:
-        return open_images(flags.images)
+        return windows_of(open_images(flags.images), flags.windows, size_hw)
     inputs = run.get("inputs", {})
     if for_source_domain(source, run):
         raise ExportError(
@@ -142,7 +151,8 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     if not isinstance(inputs.get("images"), str):
         raise ExportError("these weights have no run beside them; give --images to compare on")
     try:
-        images = open_images(inputs["images"])
+        windows = flags.windows or _recorded_windows(run)
+        images = windows_of(open_images(inputs["images"]), windows, size_hw)
     except DataError as error:
         raise ExportError(f"the gate needs target images: {error}; give --images") from None
     if source.path is None or not _are_recorded(images, source.path.parent, inputs):
@@ -150,6 +160,21 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
             f"{inputs['images']} does not hold the images that the run recorded; give --images"
         )
     return images
+
+
+def _recorded_windows(run: dict[str, Any]) -> SlidingWindows | None:
+    """How the run cut its images; None where it did not.
+
+    Raises:
+        ExportError: the record is damaged.
+    """
+    found = run.get("inputs", {}).get("windows")
+    if found is None:
+        return None
+    try:
+        return msgspec.convert(found, SlidingWindows)
+    except (msgspec.ValidationError, DataError) as error:
+        raise ExportError(f"run.json: inputs.windows: {error}") from None
 
 
 def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bool:
@@ -229,15 +254,17 @@ def _read(source: LoadedModel, images: ImageSet, numbers: np.ndarray) -> list[np
     ]
 
 
-def _labelled(source: LoadedModel, validation: Validation) -> list[tuple[np.ndarray, np.ndarray]]:
+def _labelled(
+    source: LoadedModel, validation: Validation, windows: SlidingWindows | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and label maps at the input size; damaged ones are left out with a warning.
 
     Raises:
         DataError: they cannot be scored.
     """
     space = source.spec.output_space
-    images = validation.open(space)
     size_hw = source.spec.input_hw
+    images = windows_of(validation.open(space), windows, size_hw)
     pictures, labels = load_labelled(images, space, size_hw, skip_bad=True)
     if not (labels != space.ignore_index).any():
         raise DataError(f"{images.title}: no pixel has a label that the model knows")

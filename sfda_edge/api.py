@@ -105,6 +105,7 @@ def adapt(
     model: ModelSource = None,
     images: ImageSource | None = None,
     *,
+    windows: SlidingWindows | None = None,
     method: str | None = None,
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -128,6 +129,8 @@ def adapt(
         model: as ``load_model`` takes it; a network of the caller's is copied and stays as it is.
         images: a folder, a video file, ``name:where``, or arrays (H, W, 3) uint8 RGB; None for the
             packaged ones.
+        windows: cut large images into windows of the input size, as ``evaluate`` can; None to
+            resize them to it.
         method: ``multiview``, ``sfda``, ``bn``, ``tent``, ``maxsquare`` or ``selftrain``; None for
             the recipe's, or ``multiview``.
         recipe: a recipe's name or TOML file; None for the method's own.
@@ -156,6 +159,7 @@ def adapt(
         AdaptRequest(
             model=loaded,
             images=images,
+            windows=windows,
             method=method,
             recipe=recipe,
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),

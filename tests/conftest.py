@@ -118,6 +118,16 @@ def _digest(*found):
 
 
 @pytest.fixture
+def few_views(monkeypatch):
+    """Three sizes and four images to find views with, for tests of something else."""
+    from sfda_edge.selection.config import SelectionConfig
+
+    defaults = SelectionConfig.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "scales", (0.75, 1.0, 1.25))
+    monkeypatch.setitem(defaults, "probe_images", 4)
+
+
+@pytest.fixture
 def in_empty_folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path

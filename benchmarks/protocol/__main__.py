@@ -18,6 +18,7 @@ from benchmarks.records import write_record
 from runtime.arguments import size_hw
 from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_error, print_result, start_log, start_output
+from sfda_edge.cli.options import add_windows_flags, windows
 from sfda_edge.data.datasets import DATASETS
 from sfda_edge.data.datasets.opening import find_split, missing_labels_text
 from sfda_edge.errors import DataError, SfdaEdgeError
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", type=size_hw, metavar="WxH", help="input size of adaptation and scoring"
     )
+    add_windows_flags(parser)
     parser.add_argument("--method", metavar="NAME", help="another method, with its own recipe")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument(
@@ -92,6 +94,7 @@ def _run(args: argparse.Namespace) -> int:
         raise DataError(
             "--source-only trains a source model, and --weights is one: give one of both"
         )
+    windows(args)  # flags that do not fit, before the work
     protocol = load_protocol(args.name)
     specs = {split: _spec(split, args) for split in _splits(protocol, args)}
     if args.dry_run:

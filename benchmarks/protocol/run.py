@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.protocol.file import Protocol
 from benchmarks.protocol.server_export import write_server_labels
 from benchmarks.protocol.source import source_settings
@@ -16,6 +18,7 @@ from runtime.bundle.manifest import file_sha256
 from runtime.files import read_text
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.adaptation.run import run_adaptation
+from sfda_edge.cli.options import windows
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RecipeError
 from sfda_edge.models.source_model import ModelRequest, describes_itself
@@ -58,6 +61,7 @@ def run_protocol(
         "images": specs[protocol.target],
         "scored": specs[protocol.scored],
         "size": args.size,
+        "windows": msgspec.to_builtins(windows(args)),
         "set": args.overrides,
         "precision": args.precision,
     }
@@ -67,6 +71,7 @@ def run_protocol(
             AdaptRequest(
                 model=model,
                 images=specs[protocol.target],
+                windows=windows(args),
                 method=args.method,
                 recipe=None if args.method else protocol.recipe_name,
                 overrides=tuple(args.overrides),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sfda_edge.cli.options import windows
 from sfda_edge.data import open_images
 from sfda_edge.data.datasets.cityscapes import LABEL_IDS
 from sfda_edge.data.loading import read_all
@@ -30,10 +31,11 @@ def write_server_labels(
         run: the run directory of an adapted model of the 19 classes.
         images_spec: as ``open_images`` takes it.
         out_dir: for the label maps.
-        args: of the command line: device, and whether damaged images are left out.
+        args: of the command line: device, windows, and whether damaged images are left out.
     """
     source = load_source(ModelRequest(run))
-    predictor = Predictor(source.network, source.spec, choose_device(args.device))
+    device = choose_device(args.device)
+    predictor = Predictor(source.network, source.spec, device, windows=windows(args))
     images = open_images(images_spec)
     out_dir.mkdir(parents=True, exist_ok=True)
     to_ids = np.array(LABEL_IDS, np.uint8)

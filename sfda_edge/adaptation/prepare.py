@@ -14,6 +14,7 @@ from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.data.validation import Validation
+from sfda_edge.data.windows import windows_of
 from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.methods import load_method_recipe
@@ -70,6 +71,8 @@ def prepare(request: AdaptRequest) -> Prepared:
     )
     image_source = PACKAGED_IMAGES if request.images is None else request.images
     images = open_images(image_source)
+    bar = progress_bar("measure images", len(images))
+    images = windows_of(images, request.windows, source.spec.input_hw, progress=bar)
     bar = progress_bar("read images", len(images))
     return Prepared(
         request=request,

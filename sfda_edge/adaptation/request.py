@@ -9,6 +9,7 @@ from typing import Any
 from sfda_edge.data import ImageSet, ImageSource
 from sfda_edge.data.validation import Validation
 from sfda_edge.evaluation import Evaluation
+from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.models.source_model import LoadedModel, ModelRequest
 from sfda_edge.runs.fabric import Precision
 from sfda_edge.selection.config import SelectionConfig
@@ -21,6 +22,7 @@ class AdaptRequest:
     Attributes:
         model: the source model, or which it is.
         images: the target images; None for the packaged ones.
+        windows: cut target images into windows of the input size; None to resize them to it.
         method: a name in ``METHODS``; None for the recipe's.
         recipe: a recipe's name or file; None for the method's own, or the default.
         overrides: ``KEY=VALUE`` settings.
@@ -39,6 +41,7 @@ class AdaptRequest:
 
     model: ModelRequest | LoadedModel
     images: ImageSource | None = None
+    windows: SlidingWindows | None = None
     method: str | None = None
     recipe: str | None = None
     overrides: tuple[str, ...] = ()

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from runtime.bundle.manifest import file_sha256
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.home import home_network
 from sfda_edge.adaptation.loop import Adaptation, adapt, checkpoint_path
+from sfda_edge.adaptation.measure import Measured, measure
 from sfda_edge.adaptation.outcome import outcome_record, outcome_text, rejection_text
 from sfda_edge.adaptation.prepare import Prepared, prepare
 from sfda_edge.adaptation.request import AdaptRequest, Run
-from sfda_edge.data import ImageSet, recorded_spec
-from sfda_edge.evaluation import Evaluation, Predictor, evaluate
+from sfda_edge.data import recorded_spec
 from sfda_edge.methods import METHODS
-from sfda_edge.methods.illustrations import Illustration
 from sfda_edge.models.checkpoint import save_model
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import recipe_toml
@@ -33,7 +31,6 @@ from sfda_edge.report.adaptation import (
     forgetting_text,
     scores_text,
 )
-from sfda_edge.report.comparison import Comparison, compare
 from sfda_edge.report.page import write_page
 from sfda_edge.report.tensorboard import with_tensorboard
 from sfda_edge.runs.directory import ADAPTED_FILE, HOME_FILE, RunDirectory, locked
@@ -41,7 +38,6 @@ from sfda_edge.runs.distributed import rank, wait_for_all
 from sfda_edge.runs.files import write_text
 from sfda_edge.runs.metrics import read_metrics
 from sfda_edge.runs.progress import progress_bar
-from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble
 from sfda_edge.task import AdaptationTask
 
 logger = logging.getLogger(__name__)
@@ -98,6 +94,7 @@ def _inputs(prepared: Prepared) -> dict[str, Any]:
         "spec": msgspec.to_builtins(source.spec),
         "size": f"{width}x{height}",
         "images": recorded_spec(prepared.image_source),
+        **({"windows": msgspec.to_builtins(request.windows)} if request.windows else {}),
         "precision": request.precision,
         "device": str(prepared.fabric.device),
         "target_sha256": prepared.target.sha256,
@@ -142,64 +139,13 @@ def _train(prepared: Prepared, adaptation: Adaptation) -> None:
     adapt(adaptation, prepared.out_dir, bar)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Measured:
-    """What the report shows of the adapted model beside the source.
-
-    Attributes:
-        scores: on the validation images before and after; None without any.
-        source_scores: the same on those of the source domain.
-        home_score: on those, of the network of ``HOME_FILE``, where there is one.
-        illustrations: of the method's own parts.
-        comparison: predictions before and after on a few target images.
-    """
-
-    scores: tuple[Evaluation, Evaluation] | None
-    source_scores: tuple[Evaluation, Evaluation] | None
-    home_score: Evaluation | None
-    illustrations: list[Illustration]
-    comparison: Comparison
-
-
-def _measured(prepared: Prepared, adaptation: Adaptation, home: nn.Module | None) -> _Measured:
-    """In all processes: each scores its share, and networks may share batches."""
-    task, views = adaptation.task, adaptation.views
-    before = Predictor(adaptation.original, task.spec, task.device, allow_nonfinite=True)
-    after = Predictor(adaptation.method.model.eval(), task.spec, task.device)
-    scores, source_scores = (
-        _scores(before, after, images, skip_bad=prepared.request.skip_bad)
-        for images in (prepared.validation, prepared.source_validation)
-    )
-    home_score = _home_score(prepared, adaptation, home)
-    illustrations = adaptation.method.illustrations()
-    ensemble = TestTimeEnsemble(task, adaptation.source, views.kept, views.statistics)
-    return _Measured(
-        scores=scores,
-        source_scores=source_scores,
-        home_score=home_score,
-        illustrations=illustrations,
-        comparison=compare(task, before, after, ensemble),
-    )
-
-
-def _home_score(
-    prepared: Prepared, adaptation: Adaptation, home: nn.Module | None
-) -> Evaluation | None:
-    images, task = prepared.source_validation, adaptation.task
-    if images is None or home is None:
-        return None
-    predictor = Predictor(home, task.spec, task.device, allow_nonfinite=True)
-    bar = progress_bar("score", len(images))
-    return evaluate(predictor, images, skip_bad=prepared.request.skip_bad, progress=bar)
-
-
 def _finished(prepared: Prepared, adaptation: Adaptation, directory: RunDirectory | None) -> Run:
     """Write the weights; measure the adapted model; write result and report, in this order."""
     task, out_dir, path = adaptation.task, prepared.out_dir, prepared.out_dir / ADAPTED_FILE
     network, home = adaptation.method.model.eval(), home_network(adaptation)
     if directory is not None:
         _save_weights(out_dir, task, network, home)
-    measured = _measured(prepared, adaptation, home)
+    measured = measure(prepared, adaptation, home)
     clean = adaptation.original.cpu().eval()  # without the hooks that a method may have set
     clean.load_state_dict(network.state_dict())
     prepared.fabric.barrier()
@@ -249,20 +195,8 @@ def _save_weights(
         save_model(out_dir / HOME_FILE, home, task.spec)
 
 
-def _scores(
-    before: Predictor, after: Predictor, images: ImageSet | None, *, skip_bad: bool
-) -> tuple[Evaluation, Evaluation] | None:
-    if images is None:
-        return None
-    bar = progress_bar("score", len(images))
-    return (
-        evaluate(before, images, skip_bad=skip_bad, progress=bar),
-        evaluate(after, images, skip_bad=skip_bad, progress=bar),
-    )
-
-
 def _write_report(
-    directory: RunDirectory, adaptation: Adaptation, measured: _Measured
+    directory: RunDirectory, adaptation: Adaptation, measured: Measured
 ) -> Path | None:
     """Log the outcome and write the page; a failure is a warning, since the run is complete."""
     logger.info(outcome_text(adaptation))

@@ -35,6 +35,7 @@ def add(commands: Any) -> None:
         metavar="IMAGES",
         help=f"target images: {options.IMAGES} (default: packaged dusk frames)",
     )
+    options.add_windows_flags(parser)
     parser.add_argument(
         "--method",
         metavar="NAME",
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
     request = AdaptRequest(
         model=options.model_request(args),
         images=args.images,
+        windows=options.windows(args),
         method=args.method,
         recipe=args.recipe,
         overrides=tuple(args.overrides),

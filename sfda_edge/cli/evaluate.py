@@ -6,15 +6,11 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result
 from sfda_edge.cli import options
-from sfda_edge.errors import DataError
-
-if TYPE_CHECKING:
-    from sfda_edge.models.sliding_windows import SlidingWindows
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +34,7 @@ def add(commands: Any) -> None:
         metavar="NAME|FILE",
         help="what the labels mean (default: the model's classes)",
     )
-    parser.add_argument(
-        "--windows",
-        type=float,
-        metavar="SCALE",
-        help="resize images by SCALE and cut them into windows of the input size, for large images",
-    )
-    parser.add_argument(
-        "--wrap", action="store_true", help="with --windows: panoramas of 360°, the sides joined"
-    )
+    options.add_windows_flags(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -67,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     weights = default_weights(request.weights, else_packaged=True)
     if args.images is None:
         logger.info("images: the packaged StreetSynth dusk clip (--images for yours)")
-    windows = _windows(args)
+    windows = options.windows(args)
     evaluation = evaluate(
         load_source(replace(request, weights=weights)),
         args.images,
@@ -79,18 +67,3 @@ def run(args: argparse.Namespace) -> None:
         skip_bad=args.skip_bad,
     )
     print_result(evaluation.text())
-
-
-def _windows(args: argparse.Namespace) -> SlidingWindows | None:
-    """As asked for; None where images are resized to the input size.
-
-    Raises:
-        DataError: ``--wrap`` without windows, or an impossible scale.
-    """
-    from sfda_edge.models.sliding_windows import SlidingWindows
-
-    if args.windows is None:
-        if args.wrap:
-            raise DataError("--wrap joins the sides of windows; give --windows SCALE, too")
-        return None
-    return SlidingWindows(args.windows, wrap=args.wrap)

@@ -67,6 +67,7 @@ def _add_comparison_flags(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="frames to compare on (default: those it was adapted to)",
     )
+    options.add_windows_flags(parser)
     parser.add_argument(
         "--no-pictures",
         action="store_false",
@@ -117,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
         profile=args.profile,
         dynamic_batch=args.dynamic_batch,
         images=args.images,
+        windows=options.windows(args),
         validation=options.validation(args),
         thresholds=args.thresholds,
         overrides=tuple(args.overrides),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.arguments import size_hw
-from sfda_edge.errors import SfdaEdgeError
+from sfda_edge.errors import DataError, SfdaEdgeError
 
 if TYPE_CHECKING:
     from sfda_edge.data.validation import Validation
+    from sfda_edge.models.sliding_windows import SlidingWindows
     from sfda_edge.models.source_model import ModelRequest
 
 IMAGES = (
@@ -99,6 +100,34 @@ def _add_normalisation(group: argparse._ArgumentGroup) -> None:
             help="normalisation of values in [0, 1]: three for red, green and blue, or one for a "
             "network with grey input (default: the network's own)",
         )
+
+
+def add_windows_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags ``--windows`` and ``--wrap``."""
+    parser.add_argument(
+        "--windows",
+        type=float,
+        metavar="SCALE",
+        help="resize images by SCALE and cut them into windows of the input size, for large images",
+    )
+    parser.add_argument(
+        "--wrap", action="store_true", help="with --windows: panoramas of 360°, the sides joined"
+    )
+
+
+def windows(args: argparse.Namespace) -> SlidingWindows | None:
+    """What the command line says of windows; None where images are resized to the input size.
+
+    Raises:
+        DataError: ``--wrap`` without windows, or an impossible scale.
+    """
+    from sfda_edge.models.sliding_windows import SlidingWindows
+
+    if args.windows is None:
+        if args.wrap:
+            raise DataError("--wrap joins the sides of windows; give --windows SCALE, too")
+        return None
+    return SlidingWindows(args.windows, wrap=args.wrap)
 
 
 def add_set_flag(parser: argparse.ArgumentParser, of: str = "recipe") -> None:

@@ -193,6 +193,20 @@ def test_given_weights_need_no_source_images(data, tmp_path, capsys):
     assert "cityscapes:" in capsys.readouterr().err
 
 
+def test_a_panorama_is_cut_into_windows_whose_sides_are_joined(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["stanford2d3d", "--data", str(data), "--out", str(out), *QUICK, *TINY]
+    assert protocol.main([*arguments, "--wrap"]) == 2
+    assert "--windows SCALE" in capsys.readouterr().err
+    assert protocol.main([*arguments, "--windows", "2", "--wrap"]) == 0
+    run = json.loads((out / "sfda" / "run.json").read_text())
+    assert run["inputs"]["windows"] == {"scale": 2.0, "wrap": True}
+    cut = (out / "sfda" / "target.sha256").read_text().splitlines()
+    assert len(cut) == 5 * 3 * 3
+    assert protocol.main(arguments) == 2
+    assert "was made with another windows" in capsys.readouterr().err
+
+
 def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_path):
     out = tmp_path / "out"
     arguments = ["gta5-cityscapes-segnet", "--data", str(data), "--out", str(out), *QUICK, *TINY]

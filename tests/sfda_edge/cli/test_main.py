@@ -1,6 +1,7 @@
 """The command line, from an empty folder as a new user has it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.packaged import MODEL_DIR, TARGET_DIR
 from sfda_edge.selection.config import SelectionConfig
+
+pytestmark = pytest.mark.usefixtures("few_views")
 
 # The packaged network takes less than a second a step at this size.
 SMALL = ("--size", "96x48")
@@ -278,7 +281,10 @@ def test_resuming_with_other_threads_is_said(in_empty_folder, caplog):
 
 @pytest.mark.slow
 def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
-    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", *SMALL]
+    (in_empty_folder / "few").mkdir()
+    for image in sorted((TARGET_DIR / "images").iterdir())[:4]:
+        shutil.copy(image, in_empty_folder / "few")
+    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", *SMALL, "--images", "few"]
     for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
         command += ["--set", setting]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
