@@ -170,6 +170,7 @@ def workspace(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_views", "exported_once")
 def test_the_commands_run_one_after_the_other(workspace, monkeypatch, capfd):
     """As a reader would type them, page by page; each ends with exit code 0."""
     monkeypatch.chdir(workspace)

@@ -27,13 +27,17 @@ def each_graph_is_exported_once(exported_once):
     """torch's exporter takes ten seconds."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_spec(three_classes) -> ModelSpec:
     return ModelSpec("user_network:build", three_classes, (32, 64))
 
 
 @pytest.fixture
 def tiny_model(tiny_spec):
+    return warm_model(tiny_spec)
+
+
+def warm_model(tiny_spec):
     """Not trained, but with statistics of the images that it will see, as a trained one has."""
     torch.manual_seed(0)
     model = build_model(tiny_spec).train()

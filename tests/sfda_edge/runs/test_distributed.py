@@ -24,11 +24,16 @@ from sfda_edge.runs.metrics import read_metrics
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[1]
+METHODS = ["multiview", "sfda", "selftrain", "tent", "maxsquare", "bn"]
 RUN = """
 import sys
 sys.path.insert(0, {here!r})
 from sfda_edge.cli.main import main
-sys.exit(main({arguments!r}))
+from sfda_edge.runs import distributed
+leave, distributed.leave_group = distributed.leave_group, lambda: None  # one group for all runs
+for arguments in {runs!r}:
+    assert main(arguments) == 0, arguments
+leave()
 """
 
 
@@ -47,66 +52,68 @@ def test_the_weighted_mean_is_numpys():
     torch.testing.assert_close(mean_over(values, weights), expected)
 
 
-def adapt(out, source, method, processes, settings):
-    """Run the command as ``torchrun`` would, or alone in this process."""
+def arguments_of(method, source, out):
     arguments = ["adapt", "--method", method, "--device", "cpu", "--out", str(out)]
-    arguments += [
-        "--weights",
-        str(source / "model.safetensors"),
-        "--images",
-        str(source / "images"),
-    ]
-    arguments += ["--model", "user_network:build"]
-    arguments += [part for setting in settings for part in ("--set", setting)]
-    if processes == 1:
-        assert cli.main(arguments) == 0
-        return load_file(out / "adapted.safetensors")
-    script = out.with_suffix(".py")
-    script.write_text(RUN.format(here=str(HERE), arguments=arguments))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={processes}", str(script)]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=100, cwd=out.parent
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("adapted:") == 1
-    assert done.stderr.count("INFO  run:") == 1  # one speaks for all
-    return load_file(out / "adapted.safetensors")
-
-
-@pytest.fixture
-def source(tmp_path, tiny_model, tiny_spec):
-    from PIL import Image
-
-    from sfda_edge.models.checkpoint import save_model
-
-    from conftest import drawn_images  # isort: skip
-
-    folder = tmp_path / "source"
-    (folder / "images").mkdir(parents=True)
-    for sample in drawn_images(9).samples:
-        Image.fromarray(sample.image()).save(folder / "images" / f"{sample.name}.png")
-    save_model(folder / "model.safetensors", tiny_model, tiny_spec)
-    return folder
-
-
-@pytest.mark.parametrize("method", ["multiview", "sfda", "selftrain", "tent", "maxsquare", "bn"])
-def test_two_processes_give_what_one_gives(method, source, tmp_path):
+    arguments += ["--weights", str(source / "model.safetensors")]
+    arguments += ["--images", str(source / "images"), "--model", "user_network:build"]
     settings = ["steps=3", "batch_size=4", "learning_rate=1e-3"]
     if method == "bn":
         settings = ["num_images=12", "batch_size=4", "target_share=1.0"]
     if method == "sfda":
         settings += ["fake_hw=[16, 32]", "noise_size=8"]
-    alone = adapt(tmp_path / "alone", source, method, 1, settings)
-    shared = adapt(tmp_path / "shared", source, method, 2, settings)
+    return arguments + [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def shared_runs(source, tmp_path_factory):
+    """A run of each method by two processes, as ``torchrun`` starts them; once for all methods."""
+    folder = tmp_path_factory.mktemp("shared")
+    runs = [arguments_of(method, source, folder / method) for method in METHODS]
+    script = folder / "runs.py"
+    script.write_text(RUN.format(here=str(HERE), runs=runs))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*command, "--nproc_per_node=2", str(script)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapted:") == len(METHODS)
+    assert done.stderr.count("INFO  run:") == len(METHODS)  # one speaks for all
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, tiny_spec):
+    from PIL import Image
+
+    from sfda_edge.models.checkpoint import save_model
+
+    from conftest import drawn_images, warm_model  # isort: skip
+
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "images").mkdir()
+    for sample in drawn_images(9).samples:
+        Image.fromarray(sample.image()).save(folder / "images" / f"{sample.name}.png")
+    save_model(folder / "model.safetensors", warm_model(tiny_spec), tiny_spec)
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_give_what_one_gives(method, source, shared_runs, tmp_path):
+    assert cli.main(arguments_of(method, source, tmp_path / "alone")) == 0
+    folders = (tmp_path / "alone", shared_runs / method)
+    alone, shared = (load_file(folder / "adapted.safetensors") for folder in folders)
     assert alone.keys() == shared.keys()
     for key, expected in alone.items():
         torch.testing.assert_close(shared[key], expected, rtol=0, atol=1e-4)
-    results = [json.loads((tmp_path / n / "run.json").read_text()) for n in ("alone", "shared")]
+    results = [json.loads((folder / "run.json").read_text()) for folder in folders]
     assert results[0]["result"]["returned"] == results[1]["result"]["returned"]
     # What is returned may be the model of before the first step: the losses tell of the others.
-    logged = [read_metrics(tmp_path / name) for name in ("alone", "shared")]
+    logged = [read_metrics(folder) for folder in folders]
     assert [line["step"] for line in logged[1]] == [0, 1, 2, 3]
     for expected, found in zip(*logged, strict=True):
         assert found == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
