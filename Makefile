@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two processes of one thread each: most tests are too small to share a computation. In the order of
 # the folders: by default files with few tests come last, and the slowest test is alone in its file.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A test that crashes its process ends the run: started again, processes waited for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+  --max-worker-restart=0
 
 .PHONY: demo test test-fast coverage lint typecheck docs format hooks clean
 .PHONY: test-python310 test-arm test-camera test-viewers soak
@@ -57,7 +59,7 @@ test-viewers:
 	$(PYTHON) -m venv .venv-viewers
 	.venv-viewers/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[runtime-cpu,opencv-headless,video,record]' \
-	  rerun-sdk foxglove-sdk pytest pytest-timeout
+	  rerun-sdk foxglove-sdk pytest pytest-timeout hypothesis
 	.venv-viewers/bin/python -m pytest tests/machines/test_viewers.py
 
 soak: $(VENV)/dev.stamp

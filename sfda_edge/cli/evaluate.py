@@ -50,14 +50,19 @@ def run(args: argparse.Namespace) -> None:
     keep_freed_memory()
     from sfda_edge.api import evaluate
     from sfda_edge.models.source_model import default_weights, load_source
+    from sfda_edge.runs.directory import read_run
 
     request = options.model_request(args)
     weights = default_weights(request.weights, else_packaged=True)
     if args.images is None:
         logger.info("images: the packaged StreetSynth dusk clip (--images for yours)")
     windows = options.windows(args)
+    model = load_source(replace(request, weights=weights))
+    run = read_run(model.path.parent) if model.path else {}
+    if windows is None and "windows" in run.get("inputs", {}):
+        logger.warning("the model was adapted to windows, and is scored without (--windows)")
     evaluation = evaluate(
-        load_source(replace(request, weights=weights)),
+        model,
         args.images,
         labels=args.labels,
         label_classes=args.label_classes,

@@ -118,7 +118,7 @@ def panoramas(in_empty_folder):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_views")
-def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys):
+def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys, caplog):
     cut = ["--windows", "0.5", "--wrap"]
     begun = ["adapt", "--method", "bn", "--images", str(panoramas), "--size", "96x48", *cut]
     assert cli.main([*begun, "--set", "num_images=8", "--out", "run"]) == 0
@@ -126,6 +126,8 @@ def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys)
     assert run["inputs"]["windows"] == {"scale": 0.5, "wrap": True}
     hashes = (panoramas.parent / "run" / "target.sha256").read_text().splitlines()
     assert len(hashes) == 3 * 3 * 6  # three rows, and six columns around
+    assert cli.main(["evaluate", "run", "--images", "streetsynth:source"]) == 0
+    assert "adapted to windows, and is scored without" in caplog.text
     loose = ["--set", "fp16.class_iou=0.5", "--set", "gate_images=4"]
     assert cli.main(["export", "run", *loose]) == 0, "the gate cuts the run's images as the run did"
     assert read_manifest(panoramas.parent / "bundle").input_hw == (48, 96)
