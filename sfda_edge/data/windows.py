@@ -98,7 +98,9 @@ def _boxes(
     """What each window covers of an image, from top left to bottom right."""
     height, width = image_hw
     scaled_h, scaled_w = windows.scaled_hw(image_hw, window_hw)
-    rows, columns = round(window_hw[0] * height / scaled_h), round(window_hw[1] * width / scaled_w)
+    # Rounded up, so that no row is left over between the last window and the border.
+    rows = -(-window_hw[0] * height // scaled_h)
+    columns = -(-window_hw[1] * width // scaled_w)
     boxes = []
     for scaled_top in window_starts(scaled_h, window_hw[0], wrap=False):
         top = min(round(scaled_top * height / scaled_h), height - rows)
