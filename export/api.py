@@ -62,7 +62,7 @@ def export(
         model: a run of ``sfda_edge.adapt``, or what ``sfda_edge.load_model`` takes.
         images: target frames that the bundle is compared on; None for those of the run.
         windows: cut images, those of ``validation`` too, into windows of the input size; None for
-            whole images, or the windows of the run.
+            whole images, or where the run's images are used for what the run did.
         precision: compute precision.
         out_dir: the bundle; an earlier bundle there is replaced.
         profile: where it will run: ``cpu``, ``x86-cuda12``, ``x86-cuda13``, ``jetpack6``,
@@ -85,7 +85,7 @@ def export(
     """
     loaded = load_model(model, **model_options)
     if images is None and isinstance(model, Run):
-        images = model.images
+        images, windows = model.images, windows or model.windows
     labels = None if validation_labels is None else Path(validation_labels)
     flags = ExportFlags(
         precision=precision,

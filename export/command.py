@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from export.bundle.provenance import for_source_domain, provenance, recorded_run, unadapted
@@ -27,7 +26,7 @@ from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.loading import load_labelled, read_all
 from sfda_edge.data.target import TargetImages, image_bytes, listed_name
 from sfda_edge.data.validation import Validation
-from sfda_edge.data.windows import windows_of
+from sfda_edge.data.windows import recorded_windows, whole_name, windows_of
 from sfda_edge.errors import DataError
 from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
@@ -47,7 +46,7 @@ class ExportFlags:
         dynamic_batch: whether the graph takes any number of images.
         images: what to compare on; None for the images that the model was adapted to.
         windows: cut images, those of ``validation`` too, into windows of the input size; None for
-            what the run did, where its images are used, and else for whole images.
+            whole images, or where the run's images are used for what the run did.
         validation: labelled images on which the mIoU must not drop; None for none.
         thresholds: by name or file.
         overrides: ``KEY=VALUE`` of the thresholds.
@@ -102,7 +101,8 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
     profile = find_profile(flags.profile)
     thresholds = load_recipe(flags.thresholds, Thresholds, flags.overrides)
     run = recorded_run(source)
-    images = _gate_images(source, run, flags)
+    windows = _windows(source, run, flags)
+    images = windows_of(_gate_images(source, run, flags), windows, source.spec.input_hw)
     gate, calibration = _frames(source, images, thresholds, flags.precision == "int8")
     others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
     logger.info("precision: %s%s", flags.precision, others)
@@ -113,9 +113,7 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
         model=source.network,
         spec=source.spec,
         images=gate,
-        validation=_labelled(source, flags.validation, flags.windows or _recorded_windows(run))
-        if flags.validation
-        else (),
+        validation=_labelled(source, flags.validation, windows) if flags.validation else (),
         calibration=calibration,
         precision=flags.precision,
         outputs=flags.outputs,
@@ -139,9 +137,8 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     Raises:
         ExportError: there are none, or they are not those of the run.
     """
-    size_hw = source.spec.input_hw
     if flags.images is not None:
-        return windows_of(open_images(flags.images), flags.windows, size_hw)
+        return open_images(flags.images)
     inputs = run.get("inputs", {})
     if for_source_domain(source, run):
         raise ExportError(
@@ -151,8 +148,7 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     if not isinstance(inputs.get("images"), str):
         raise ExportError("these weights have no run beside them; give --images to compare on")
     try:
-        windows = flags.windows or _recorded_windows(run)
-        images = windows_of(open_images(inputs["images"]), windows, size_hw)
+        images = open_images(inputs["images"])
     except DataError as error:
         raise ExportError(f"the gate needs target images: {error}; give --images") from None
     if source.path is None or not _are_recorded(images, source.path.parent, inputs):
@@ -162,19 +158,22 @@ def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -
     return images
 
 
-def _recorded_windows(run: dict[str, Any]) -> SlidingWindows | None:
-    """How the run cut its images; None where it did not.
+def _windows(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -> SlidingWindows | None:
+    """How images are cut: as asked for, else as the run cut its images, where they are used.
 
     Raises:
-        ExportError: the record is damaged.
+        DataError: the run's record is damaged.
     """
-    found = run.get("inputs", {}).get("windows")
-    if found is None:
-        return None
-    try:
-        return msgspec.convert(found, SlidingWindows)
-    except (msgspec.ValidationError, DataError) as error:
-        raise ExportError(f"run.json: inputs.windows: {error}") from None
+    if flags.windows is not None or flags.images is not None or for_source_domain(source, run):
+        return flags.windows
+    windows = recorded_windows(run.get("inputs", {}))
+    if windows is not None:
+        logger.warning(
+            "gate: windows of images at scale %g, as the run saw them; a device resizes whole "
+            "frames: crop or scale them alike",
+            windows.scale,
+        )
+    return windows
 
 
 def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bool:
@@ -187,16 +186,22 @@ def _are_recorded(images: ImageSet, run_dir: Path, inputs: dict[str, Any]) -> bo
     size_hw = (int(size_hw[0]), int(size_hw[1]))
     hashes = _recorded_hashes(run_dir)
     if hashes is None:
-        target = TargetImages(images, size_hw, skip_bad=True, memory_bytes=0)
+        cut = windows_of(images, recorded_windows(inputs), size_hw)
+        target = TargetImages(cut, size_hw, skip_bad=True, memory_bytes=0)
         return target.matches(recorded)
     whole = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
+    windows = recorded_windows(inputs)
     listed = {listed_name(sample.name): sample for sample in images.samples}
-    by_name = {name: listed[name] for name in hashes if name in listed}
-    if whole != recorded or len(by_name) != len(hashes):
+    of_image = {name: whole_name(name) if windows else name for name in hashes}
+    if whole != recorded or not listed.keys() >= set(of_image.values()):
         return False
-    shown = _spread(np.arange(len(hashes)), _HASHED)
-    chosen = [list(hashes)[number] for number in shown]
-    subset = replace(images, samples=tuple(by_name[name] for name in chosen))
+    shown = [list(hashes)[number] for number in _spread(np.arange(len(hashes)), _HASHED)]
+    chosen = tuple(listed[name] for name in dict.fromkeys(of_image[name] for name in shown))
+    cut = windows_of(replace(images, samples=chosen), windows, size_hw)
+    by_name = {listed_name(sample.name): sample for sample in cut.samples}
+    if not by_name.keys() >= set(shown):
+        return False
+    subset = replace(images, samples=tuple(by_name[name] for name in shown))
     return all(
         hashlib.sha256(image_bytes(resize_image(loaded.image, size_hw))).hexdigest()
         == hashes[listed_name(loaded.name)]

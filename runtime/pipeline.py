@@ -23,8 +23,8 @@ from runtime.stats import Snapshot, StreamStats
 
 # Decoded ahead of the model, and waiting behind it: enough to even out jitter.
 FILE_BUFFER, RESULT_BUFFER = 4, 2
-# What waits of a live source when every frame is wanted: 97 frames in 720p, 10 in 4K.
-LIVE_BUFFER_BYTES = 256 << 20
+# Frames of a live source that wait when every one is wanted: two seconds, in 4K the 10 that fit.
+LIVE_BUFFER, LIVE_BUFFER_BYTES = 64, 256 << 20
 _POLL_S = 0.1
 _JOIN_S = _STOP_S = 1.5
 WARM_UP_RUNS = 3
@@ -45,8 +45,8 @@ class Pipeline:
         stop: ends the stream when it is set.
         loss: what comes out while a live source gives no frame; None for nothing.
         buffer_policy: which frames of a live source the model gets: the ``newest``; ``every`` one,
-            as long as they fit in 256 MiB; or ``every-with-deadline``, without those that are late
-            before the model begins. A file waits for the model, whatever the policy.
+            while at most 64 wait, in 256 MiB; or ``every-with-deadline``, without those that are
+            late before the model begins. A file waits for the model, whatever the policy.
         deadline_ms: results that are done later than this after capture are counted.
         trace: takes every stage of every frame, as ``TraceFile.span`` does; None for no trace.
 
@@ -294,4 +294,5 @@ def _frame_buffer(live: bool, policy: str) -> Buffer[tuple[Frame, float]]:
         return Buffer(FILE_BUFFER, drop_oldest=False)
     if policy == "newest":
         return Buffer(1, drop_oldest=True)
-    return Buffer(LIVE_BUFFER_BYTES, drop_oldest=True, size=lambda waiting: waiting[0].nbytes)
+    least = LIVE_BUFFER_BYTES // LIVE_BUFFER
+    return Buffer(LIVE_BUFFER_BYTES, drop_oldest=True, size=lambda item: max(least, item[0].nbytes))

@@ -129,8 +129,8 @@ def adapt(
         model: as ``load_model`` takes it; a network of the caller's is copied and stays as it is.
         images: a folder, a video file, ``name:where``, or arrays (H, W, 3) uint8 RGB; None for the
             packaged ones.
-        windows: cut large images into windows of the input size, as ``evaluate`` can; None to
-            resize them to it.
+        windows: cut target images, and score ``validation``, in windows of the input size; None to
+            resize images to it, as those of ``source_validation`` always are.
         method: ``multiview``, ``sfda``, ``bn``, ``tent``, ``maxsquare`` or ``selftrain``; None for
             the recipe's, or ``multiview``.
         recipe: a recipe's name or TOML file; None for the method's own.

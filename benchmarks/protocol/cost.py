@@ -57,7 +57,8 @@ def cost_text(
     lines += [
         f"{method:<13} {_duration(adapt_s)}: {steps} x {batch} images",
         f"memory        {memory_bytes / 1e9:.1f} GB with one image; features grow with the batch",
-        f"disk          {disk / 1e9:.1f} GB",
+        f"disk          {disk / 1e9:.1f} GB"
+        + ", times the windows of an image" * bool(args.windows),
     ]
     return "\n".join(lines), all(there[split] >= _official(split) for split in there)
 

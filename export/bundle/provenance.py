@@ -71,6 +71,7 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
         "target_images": images_name(inputs["images"]),
         "target_num_images": result["num_images"],
         "target_sha256": inputs["target_sha256"],
+        **({"windows": inputs["windows"]} if inputs.get("windows") else {}),
         "returned": result["returned"],
     }
     # Scores are of what the run knew: another size or class map would have others.

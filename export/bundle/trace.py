@@ -25,6 +25,7 @@ from runtime.bundle.manifest import MANIFEST_FILE, Manifest, check_file, parse_m
 from runtime.errors import BackendUnavailable, ManifestError
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
+from sfda_edge.data.windows import recorded_windows, windows_of
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.runs.directory import (
     ADAPTED_FILE,
@@ -177,9 +178,9 @@ def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
     if "images" not in inputs:
         return Link(what, name, expected, NOT_HERE)
     try:
-        images = open_images(inputs["images"])
+        images, size_hw = open_images(inputs["images"]), tuple(inputs["spec"]["input_hw"])
+        images = windows_of(images, recorded_windows(inputs), size_hw)
         bar = progress_bar("read images", len(images))
-        size_hw = tuple(inputs["spec"]["input_hw"])
         target = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0)
         found = expected if target.matches(expected) else target.sha256
     except SfdaEdgeError as error:

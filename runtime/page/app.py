@@ -99,7 +99,7 @@ async def _live(of: Chosen, socket: WebSocket) -> None:
         while await asking:
             asking = _asked(socket)  # heard meanwhile: whether the viewer is still there
             while await view.wait(seen, _WAIT_S) == seen:
-                if asking.done():
+                if asking.done() or view.closed:
                     return
             seen, message = await asyncio.to_thread(view.message)
             await socket.send_bytes(message)
@@ -130,7 +130,7 @@ async def _mjpeg(of: Chosen, request: Request) -> StreamingResponse:
 
     async def parts() -> AsyncIterator[bytes]:
         seen = 0
-        while not await request.is_disconnected():
+        while not view.closed and not await request.is_disconnected():
             number = await view.wait(seen, _WAIT_S)
             if number == seen:
                 await asyncio.sleep(0.05)

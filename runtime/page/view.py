@@ -114,6 +114,11 @@ class LiveView:
         }
 
     @property
+    def closed(self) -> bool:
+        """Whether there will be no more results."""
+        return self._closed
+
+    @property
     def ready(self) -> bool:
         """Whether there are results, the source gives frames, and the model keeps up."""
         result = self.result

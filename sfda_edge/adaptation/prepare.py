@@ -72,8 +72,8 @@ def prepare(request: AdaptRequest) -> Prepared:
     image_source = PACKAGED_IMAGES if request.images is None else request.images
     images = open_images(image_source)
     bar = progress_bar("measure images", len(images))
-    images = windows_of(images, request.windows, source.spec.input_hw, progress=bar)
-    bar = progress_bar("read images", len(images))
+    shown = windows_of(images, request.windows, source.spec.input_hw, progress=bar)
+    bar = progress_bar("read images", len(shown))
     return Prepared(
         request=request,
         method=method,
@@ -83,7 +83,7 @@ def prepare(request: AdaptRequest) -> Prepared:
         out_dir=out_dir,
         image_source=image_source,
         images=images,
-        target=TargetImages(images, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
+        target=TargetImages(shown, source.spec.input_hw, skip_bad=request.skip_bad, progress=bar),
         validation=validation,
         source_validation=source_validation,
     )

@@ -22,7 +22,8 @@ class AdaptRequest:
     Attributes:
         model: the source model, or which it is.
         images: the target images; None for the packaged ones.
-        windows: cut target images into windows of the input size; None to resize them to it.
+        windows: cut target images, and score ``validation``, in windows of the input size; None to
+            resize images to it, as those of ``source_validation`` always are.
         method: a name in ``METHODS``; None for the recipe's.
         recipe: a recipe's name or file; None for the method's own, or the default.
         overrides: ``KEY=VALUE`` settings.
@@ -68,6 +69,7 @@ class Run:
         home_model: the same weights with the source model's BatchNorm statistics, for images of
             the source domain; None where that would be no other model.
         images: the target images.
+        windows: how they were cut; None where they were not.
         selected_step: the step of the model that was selected; None for the unchanged source.
         scores: on the validation images before and after; None without any.
         source_scores: the same on those of the source domain.
@@ -79,6 +81,7 @@ class Run:
     model: LoadedModel
     home_model: LoadedModel | None
     images: ImageSet
+    windows: SlidingWindows | None
     selected_step: int | None
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None

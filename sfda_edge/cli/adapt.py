@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         metavar="IMAGES",
         help=f"target images: {options.IMAGES} (default: packaged dusk frames)",
     )
-    options.add_windows_flags(parser)
+    options.add_windows_flags(parser, "--images and --validation")
     parser.add_argument(
         "--method",
         metavar="NAME",

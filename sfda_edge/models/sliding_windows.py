@@ -15,6 +15,7 @@ from sfda_edge.errors import DataError
 # A window's step, as a share of its size: an overlap of a third, as mmsegmentation's ``slide``.
 _STEP = 2 / 3
 _MOST_PIXELS = 2**27
+_MOST_SCALE = 16  # more shows nothing, and a record of somebody else may hold any number
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,17 @@ class SlidingWindows:
         wrap: the left and right border are neighbours, as in a panorama of 360°.
 
     Raises:
-        DataError: the scale is not above 0.
+        DataError: the scale is not above 0, or above 16.
     """
 
     scale: float = 1.0
     wrap: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise DataError(f"the scale of windows must be above 0, got {self.scale:g}")
+        if not 0 < self.scale <= _MOST_SCALE:
+            raise DataError(
+                f"the scale of windows must be above 0, {_MOST_SCALE} at most, got {self.scale:g}"
+            )
 
     def scaled_hw(self, image_hw: tuple[int, int], window_hw: tuple[int, int]) -> tuple[int, int]:
         """The size to which an image is resized before it is cut.

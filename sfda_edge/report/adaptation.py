@@ -113,11 +113,19 @@ def run_section(run: dict[str, Any]) -> Section:
         ("settings", settings),
         ("model", f"{inputs['model']} at {inputs['size']}, {inputs['precision']}"),
         ("weights", f"{inputs['weights']} (sha256 {inputs['weights_sha256'][:12]}…)"),
-        ("target images", inputs["images"]),
+        ("target images", inputs["images"] + _windows_text(inputs)),
         ("started", f"{run['started']}, {inputs['device']}, {run['threads']} threads"),
         ("with", versions),
     ]
     return Section("The run", table=[("", ""), *rows])
+
+
+def _windows_text(inputs: dict[str, Any]) -> str:
+    windows = inputs.get("windows")
+    if not windows:
+        return ""
+    wrapped = ", sides joined" if windows["wrap"] else ""
+    return f", in windows of the input size at scale {windows['scale']:g}{wrapped}"
 
 
 def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:

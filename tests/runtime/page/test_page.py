@@ -66,6 +66,11 @@ def until(page, script, arg=None, limit_s=30):
 
 def reads(page, selector, text):
     """Wait for this text: what the page shows comes from several requests, in any order."""
+    script = "([selector, text]) => document.querySelector(selector)?.textContent === text"
+    until(page, script, [selector, text])
+
+
+def mentions(page, selector, text):
     script = "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)"
     until(page, script, [selector, text])
 
@@ -82,7 +87,7 @@ def shows(page, x, y, colour):
 def test_the_picture_the_legend_and_the_facts(page):
     reads(page, "#state", "live")
     reads(page, "#source", "rtsp://…@camera/1")
-    reads(page, "#backend", "fp32, golden frame 99.87 %")
+    mentions(page, "#backend", "fp32, golden frame 99.87 %")
     names = page.locator("#classes li span:nth-of-type(1)").all_text_contents()
     assert names == ["sky", "road", "car"]
     reads(page, "#share-2", "75.0 %")
@@ -119,7 +124,7 @@ def test_record_saves_a_video(page):
 
 def test_a_lost_source_is_shown_with_its_age(page, stream):
     stream.changes = {"repeated": True, "state": "lost", "timing": {}}
-    reads(page, "#note", "no new frame")
+    mentions(page, "#note", "no new frame")
 
 
 def test_a_device_that_goes_away_is_shown(page, stream):

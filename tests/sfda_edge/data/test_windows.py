@@ -9,12 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest
 from runtime.images import ImageError, resize_image
 from sfda_edge.cli import main as cli
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet, Sample, images_in_memory
-from sfda_edge.data.windows import windows_of
+from sfda_edge.data.loading import read_all
+from sfda_edge.data.windows import recorded_windows, windows_of
 from sfda_edge.errors import DataError
 from sfda_edge.models.sliding_windows import SlidingWindows
 
@@ -99,9 +101,40 @@ def test_a_damaged_image_is_found_damaged_by_who_reads_it():
 
 
 def test_what_becomes_too_large_is_named():
-    images = images_in_memory([np.zeros((100, 100, 3), np.uint8)])
+    images = images_in_memory([np.zeros((1500, 1500, 3), np.uint8)])
     with pytest.raises(DataError, match="choose a smaller scale"):
-        windows_of(images, SlidingWindows(1000.0), WINDOW_HW)
+        windows_of(images, SlidingWindows(16.0), WINDOW_HW)
+
+
+@pytest.mark.parametrize("labels_hw", [(80, 120), (20, 30)])
+def test_label_maps_of_another_size_are_refused_as_those_of_whole_images(labels_hw):
+    whole = Sample("street", lambda: coordinates(40, 60), lambda: np.zeros(labels_hw, np.uint8))
+    cut = windows_of(ImageSet("streets", (whole,)), SlidingWindows(), WINDOW_HW)
+    space = LabelSpace(("road", "car"), ((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(DataError, match="street: expected 60x40"):
+        list(read_all(cut, space))
+
+
+def test_an_image_is_decoded_once_for_its_size_and_once_for_its_windows():
+    decoded = []
+
+    def image():
+        decoded.append(1)
+        return coordinates(60, 200)
+
+    cut = windows_of(ImageSet("streets", (Sample("street", image),)), SlidingWindows(), WINDOW_HW)
+    assert len(list(read_all(cut, None))) == len(cut) > 20, "by two threads"
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"scale": -1.0}, {"scale": 1e308}, {"scale": 60}, {"scale": "x"}, [0.5], {"wrap": 3}, 7],
+)
+def test_a_damaged_record_of_windows_is_an_error(record):
+    with pytest.raises(DataError, match=r"inputs\.windows"):
+        recorded_windows({"windows": record})
+    assert recorded_windows({}) is recorded_windows({"windows": None}) is None
 
 
 @pytest.fixture
@@ -128,17 +161,21 @@ def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys,
     hashes = (panoramas.parent / "run" / "target.sha256").read_text().splitlines()
     assert len(hashes) == 3 * 3 * 6  # three rows, and six columns around
     assert cli.main(["evaluate", "run", "--images", "streetsynth:source"]) == 0
-    assert "adapted to windows, and is scored without" in caplog.text
+    assert "is scored without them" in caplog.text
     loose = ["--set", "fp16.class_iou=0.5", "--set", "gate_images=4"]
     assert cli.main(["export", "run", *loose]) == 0, "the gate cuts the run's images as the run did"
     assert read_manifest(panoramas.parent / "bundle").input_hw == (48, 96)
+    provenance = read_manifest(panoramas.parent / "bundle").provenance
+    assert provenance["windows"] == {"scale": 0.5, "wrap": True}
+    assert cli.main(["trace", "bundle"]) == 0, "the target images are those of the run"
+    smaller = ["--size", "64x32", "--out", "smaller"]
+    assert cli.main(["export", "run", *smaller, *loose]) == 0, "of other windows of the same images"
+    assert "scale 0.5, sides joined" in (panoramas.parent / "run" / "report.html").read_text()
     record = panoramas.parent / "run" / "run.json"
-    for damaged in ({"scale": -1.0}, {"scale": "x"}, [0.5], {"wrap": 3}):
-        changed = run | {"inputs": run["inputs"] | {"windows": damaged}}
-        record.write_text(json.dumps(changed))
-        capsys.readouterr()
-        assert cli.main(["export", "run", *loose]) == 2
-        assert "inputs.windows" in capsys.readouterr().err
+    record.write_text(json.dumps(run | {"inputs": run["inputs"] | {"windows": {"scale": -1}}}))
+    capsys.readouterr()
+    assert cli.main(["export", "run", *loose]) == 2
+    assert "inputs.windows" in capsys.readouterr().err
 
 
 def test_sides_are_joined_only_with_windows(panoramas, capsys):

@@ -152,7 +152,7 @@ def test_evaluate_cuts_images_and_says_so(frames, in_empty_folder, capsys):
     assert cli.main(["evaluate", *given, "--wrap"]) == 2
     assert "give --windows SCALE" in capsys.readouterr().err
     assert cli.main(["evaluate", *given, "--windows", "-1"]) == 2
-    assert "must be above 0, got -1" in capsys.readouterr().err
+    assert "must be above 0, 16 at most, got -1" in capsys.readouterr().err
 
 
 def test_one_window_of_the_whole_image_is_the_resized_image():
