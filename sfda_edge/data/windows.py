@@ -182,5 +182,5 @@ def _boxes(
         for scaled_left in window_starts(scaled_w, window_hw[1], wrap=windows.wrap):
             left = round(scaled_left * width / scaled_w)
             left = left if windows.wrap else min(left, width - columns)
-            boxes.append(_Box(image_hw, top, left, rows, columns))
+            boxes.append(_Box(image_hw, top=top, left=left, rows=rows, columns=columns))
     return boxes

@@ -19,7 +19,7 @@ def test_what_the_data_set_ignores_is_not_scored_whatever_the_model_calls_it(tmp
     for name, picture in (("images", np.zeros((8, 8, 3), np.uint8)), ("labels", labels)):
         (tmp_path / "val" / name).mkdir(parents=True)
         Image.fromarray(picture).save(tmp_path / "val" / name / "0.png")
-    ((image, found),) = _labelled(source, Validation(f"camvid:{tmp_path}/val"))
+    ((image, found),) = _labelled(source, Validation(f"camvid:{tmp_path}/val"), None)
     assert image.shape == (8, 8, 3)
     assert (found[:2] == 255).all()
     assert (found[2:] == 3).all()
