@@ -23,6 +23,7 @@ from sfda_edge.runs.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 _READERS = 2
+_MARK = "-window"
 
 
 class _Box(NamedTuple):
@@ -108,9 +109,6 @@ def windows_of(
     logger.info("windows: %d of %d images", len(samples), len(images))
     title = f"{len(samples)} windows of {images.title}"
     return replace(images, title=title, samples=tuple(samples))
-
-
-_MARK = "-window"
 
 
 def whole_name(name: str) -> str:
