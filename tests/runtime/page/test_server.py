@@ -148,6 +148,7 @@ def test_a_page_that_closes_lets_its_waiting_viewers_go(stream):
         while not stream.view._waiting:
             time.sleep(0.02)
         stream.server.close()
+        stream.server._thread.join(30)
         assert not stream.server._thread.is_alive()
 
 
