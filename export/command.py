@@ -31,6 +31,7 @@ from sfda_edge.errors import DataError
 from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
+from sfda_edge.runs.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,9 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
     thresholds = load_recipe(flags.thresholds, Thresholds, flags.overrides)
     run = recorded_run(source)
     windows = _windows(source, run, flags)
-    images = windows_of(_gate_images(source, run, flags), windows, source.spec.input_hw)
+    images = _gate_images(source, run, flags)
+    bar = progress_bar("measure images", len(images))
+    images = windows_of(images, windows, source.spec.input_hw, progress=bar)
     gate, calibration = _frames(source, images, thresholds, flags.precision == "int8")
     others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
     logger.info("precision: %s%s", flags.precision, others)
@@ -169,9 +172,9 @@ def _windows(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -> Sl
     windows = recorded_windows(run.get("inputs", {}))
     if windows is not None:
         logger.warning(
-            "gate: windows of images at scale %g, as the run saw them; a device resizes whole "
-            "frames: crop or scale them alike",
-            windows.scale,
+            "gate: windows %s, as the run saw them; a device resizes whole frames: crop or scale "
+            "them alike",
+            windows.text(),
         )
     return windows
 

@@ -226,8 +226,7 @@ def evaluate(
     if out_dir is not None:
         about = {"weights": str(loaded.path or loaded.spec.architecture), "images": found.title}
         if windows is not None:
-            wrapped = ", the sides joined" if windows.wrap else ""
-            about["windows"] = f"of the input size, images at scale {windows.scale:g}{wrapped}"
+            about["windows"] = windows.text()
         write_evaluation(Path(out_dir), evaluation, sheet, about)
     return evaluation
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.precision.int8 import timing_text
+from sfda_edge.data.windows import recorded_windows
 from sfda_edge.models import ModelSpec
 
 _OUTPUTS = {
@@ -133,7 +134,16 @@ def _agreement(parity: dict[str, Any]) -> str:
 
 def _training(provenance: dict[str, Any]) -> str:
     if "method" in provenance:
-        return f"It was adapted without labels, by method {provenance['method']}."
+        windows = recorded_windows(provenance)
+        cut = (
+            ""
+            if windows is None
+            else (
+                f" It saw windows {windows.text()}, and was scored on such: whole frames that are "
+                "resized show smaller objects."
+            )
+        )
+        return f"It was adapted without labels, by method {provenance['method']}.{cut}"
     return "It is a source model, not adapted to the place where it will run."
 
 

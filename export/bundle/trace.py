@@ -179,7 +179,8 @@ def _target_images(facts: dict[str, Any], inputs: dict[str, Any]) -> Link:
         return Link(what, name, expected, NOT_HERE)
     try:
         images, size_hw = open_images(inputs["images"]), tuple(inputs["spec"]["input_hw"])
-        images = windows_of(images, recorded_windows(inputs), size_hw)
+        bar = progress_bar("measure images", len(images))
+        images = windows_of(images, recorded_windows(inputs), size_hw, progress=bar)
         bar = progress_bar("read images", len(images))
         target = TargetImages(images, size_hw, skip_bad=True, progress=bar, memory_bytes=0)
         found = expected if target.matches(expected) else target.sha256

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     run = read_run(model.path.parent) if model.path else {}
     adapted = made_weights(run.get("result", {})).get(ADAPTED_FILE) == model.sha256
     if adapted and (cut := recorded_windows(run.get("inputs", {}))) not in (None, windows):
-        logger.warning("the model was adapted to %s, and is scored without them", cut)
+        logger.warning("the model was adapted to windows %s, and is not scored so", cut.text())
     evaluation = evaluate(
         model,
         args.images,

@@ -67,7 +67,8 @@ def _add_comparison_flags(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="frames to compare on (default: those it was adapted to)",
     )
-    options.add_windows_flags(parser, "--images (the run's: as it did) and --validation")
+    of, default = "--images and --validation", " (default, without --images: as the run did)"
+    options.add_windows_flags(parser, of, default)
     parser.add_argument(
         "--no-pictures",
         action="store_false",

@@ -102,13 +102,16 @@ def _add_normalisation(group: argparse._ArgumentGroup) -> None:
         )
 
 
-def add_windows_flags(parser: argparse.ArgumentParser, of: str = "images") -> None:
+def add_windows_flags(
+    parser: argparse.ArgumentParser, of: str = "images", default: str = ""
+) -> None:
     """The flags ``--windows`` and ``--wrap``; ``of`` says what they cut."""
     parser.add_argument(
         "--windows",
         type=float,
         metavar="SCALE",
-        help=f"resize {of} by SCALE and cut them into windows of the input size, for large images",
+        help=f"resize {of} by SCALE and cut them into windows of the input size, for large images"
+        + default,
     )
     parser.add_argument(
         "--wrap", action="store_true", help="with --windows: panoramas of 360°, the sides joined"

@@ -120,7 +120,7 @@ def recorded_windows(inputs: dict[str, Any]) -> SlidingWindows | None:
     """How a run cut its images; None where it did not.
 
     Args:
-        inputs: of ``run.json``, which may be of somebody else.
+        inputs: of ``run.json``, or what a bundle holds of them; both may be of somebody else.
 
     Raises:
         DataError: they are damaged.
@@ -128,7 +128,7 @@ def recorded_windows(inputs: dict[str, Any]) -> SlidingWindows | None:
     try:
         return msgspec.convert(inputs.get("windows"), SlidingWindows | None)
     except (msgspec.ValidationError, DataError) as error:
-        raise DataError(f"run.json: inputs.windows: {error}") from None
+        raise DataError(f"the record of a run: inputs.windows: {error}") from None
 
 
 def _sizes_hw(images: ImageSet, progress: Progress) -> list[tuple[int, int] | None]:

@@ -40,6 +40,11 @@ class SlidingWindows:
                 f"the scale of windows must be above 0, {_MOST_SCALE} at most, got {self.scale:g}"
             )
 
+    def text(self) -> str:
+        """What they are of, for people."""
+        wrapped = ", the sides joined" if self.wrap else ""
+        return f"of the input size, images at scale {self.scale:g}{wrapped}"
+
     def scaled_hw(self, image_hw: tuple[int, int], window_hw: tuple[int, int]) -> tuple[int, int]:
         """The size to which an image is resized before it is cut.
 

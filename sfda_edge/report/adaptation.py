@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.bundle.labels import LabelSpace
 from runtime.overlay import Overlay
+from sfda_edge.data.windows import recorded_windows
 from sfda_edge.evaluation import Evaluation
 from sfda_edge.methods.illustrations import Illustration
 from sfda_edge.report.comparison import Comparison
@@ -106,6 +107,7 @@ def _comparison_section(comparison: Comparison, space: LabelSpace, *, scored: bo
 def run_section(run: dict[str, Any]) -> Section:
     """Which run this is: ``run.json`` in short."""
     inputs = run["inputs"]
+    windows = recorded_windows(inputs)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     settings = ", ".join(f"{name} = {value}" for name, value in inputs["recipe"].items())
     rows = [
@@ -113,19 +115,11 @@ def run_section(run: dict[str, Any]) -> Section:
         ("settings", settings),
         ("model", f"{inputs['model']} at {inputs['size']}, {inputs['precision']}"),
         ("weights", f"{inputs['weights']} (sha256 {inputs['weights_sha256'][:12]}…)"),
-        ("target images", inputs["images"] + _windows_text(inputs)),
+        ("target images", inputs["images"] + (f", windows {windows.text()}" if windows else "")),
         ("started", f"{run['started']}, {inputs['device']}, {run['threads']} threads"),
         ("with", versions),
     ]
     return Section("The run", table=[("", ""), *rows])
-
-
-def _windows_text(inputs: dict[str, Any]) -> str:
-    windows = inputs.get("windows")
-    if not windows:
-        return ""
-    wrapped = ", sides joined" if windows["wrap"] else ""
-    return f", in windows of the input size at scale {windows['scale']:g}{wrapped}"
 
 
 def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:

@@ -197,7 +197,7 @@ def test_the_inspectors_json_is_read():
 
 
 def test_the_parser_lives_until_the_engine_is_built(trt, bundle, monkeypatch):
-    """It owns the weights that the network refers to: freed memory built wrong engines, or none."""
+    """It owns the weights that the network refers to."""
     parsers, monitored = [], engine_build._monitor
     lived = []
 

@@ -161,16 +161,18 @@ def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys,
     hashes = (panoramas.parent / "run" / "target.sha256").read_text().splitlines()
     assert len(hashes) == 3 * 3 * 6  # three rows, and six columns around
     assert cli.main(["evaluate", "run", "--images", "streetsynth:source"]) == 0
-    assert "is scored without them" in caplog.text
+    assert "is not scored so" in caplog.text
     loose = ["--set", "fp16.class_iou=0.5", "--set", "gate_images=4"]
     assert cli.main(["export", "run", *loose]) == 0, "the gate cuts the run's images as the run did"
     assert read_manifest(panoramas.parent / "bundle").input_hw == (48, 96)
     provenance = read_manifest(panoramas.parent / "bundle").provenance
     assert provenance["windows"] == {"scale": 0.5, "wrap": True}
+    card = (panoramas.parent / "bundle" / "card.md").read_text()
+    assert "It saw windows of the input size, images at scale 0.5, the sides joined" in card
     assert cli.main(["trace", "bundle"]) == 0, "the target images are those of the run"
     smaller = ["--size", "64x32", "--out", "smaller"]
     assert cli.main(["export", "run", *smaller, *loose]) == 0, "of other windows of the same images"
-    assert "scale 0.5, sides joined" in (panoramas.parent / "run" / "report.html").read_text()
+    assert "scale 0.5, the sides joined" in (panoramas.parent / "run" / "report.html").read_text()
     record = panoramas.parent / "run" / "run.json"
     record.write_text(json.dumps(run | {"inputs": run["inputs"] | {"windows": {"scale": -1}}}))
     capsys.readouterr()
