@@ -11,7 +11,7 @@ from PIL import Image
 
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import read_manifest
-from runtime.images import ImageError, resize_image
+from runtime.images import ImageError, resize_image, resize_label_map
 from sfda_edge.cli import main as cli
 from sfda_edge.data import open_images
 from sfda_edge.data.images import ImageSet, Sample, images_in_memory
@@ -139,15 +139,16 @@ def test_a_damaged_record_of_windows_is_an_error(record):
 
 @pytest.fixture
 def panoramas(in_empty_folder):
-    """Three packaged frames of 768x192, each joined to its mirror image."""
-    folder = in_empty_folder / "panoramas"
-    folder.mkdir()
-    for sample in open_images("streetsynth:target").samples[:3]:
+    """Three packaged frames of 768x192, each joined to its mirror image, and their labels."""
+    for name in ("panoramas", "labels"):
+        (in_empty_folder / name).mkdir()
+    for sample in open_images("streetsynth:source").samples[:3]:
         frame = resize_image(sample.image(), (192, 384))
-        Image.fromarray(np.concatenate([frame, frame[:, ::-1]], 1)).save(
-            folder / f"{sample.name}.png"
-        )
-    return folder
+        labels = resize_label_map(sample.label_map(), (192, 384))
+        for folder, picture in (("panoramas", frame), ("labels", labels)):
+            joined = np.concatenate([picture, picture[:, ::-1]], 1)
+            Image.fromarray(joined).save(in_empty_folder / folder / f"{sample.name}.png")
+    return in_empty_folder / "panoramas"
 
 
 @pytest.mark.slow
@@ -155,15 +156,23 @@ def panoramas(in_empty_folder):
 def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys, caplog):
     cut = ["--windows", "0.5", "--wrap"]
     begun = ["adapt", "--method", "bn", "--images", str(panoramas), "--size", "96x48", *cut]
-    assert cli.main([*begun, "--set", "num_images=8", "--out", "run"]) == 0
+    scored = ["--validation", str(panoramas), "--validation-labels", "labels"]
+    assert cli.main([*begun, *scored, "--set", "num_images=8", "--out", "run"]) == 0
     run = json.loads((panoramas.parent / "run" / "run.json").read_text())
     assert run["inputs"]["windows"] == {"scale": 0.5, "wrap": True}
     hashes = (panoramas.parent / "run" / "target.sha256").read_text().splitlines()
     assert len(hashes) == 3 * 3 * 6  # three rows, and six columns around
-    assert cli.main(["evaluate", "run", "--images", "streetsynth:source"]) == 0
+    labelled = ["evaluate", "run", "--images", str(panoramas), "--labels", "labels"]
+    assert cli.main([*labelled, *cut]) == 0
+    evaluated = json.loads((panoramas.parent / "evaluation" / "evaluation.json").read_text())
+    assert run["result"]["validation"][1]["miou"] == evaluated["miou"], "scored in windows, too"
+    assert "not scored so" not in caplog.text
+    assert cli.main(labelled) == 0
     assert "is not scored so" in caplog.text
     loose = ["--set", "fp16.class_iou=0.5", "--set", "gate_images=4"]
-    assert cli.main(["export", "run", *loose]) == 0, "the gate cuts the run's images as the run did"
+    caplog.set_level("INFO")
+    assert cli.main(["export", "run", *loose]) == 0
+    assert "gate: 4 frames of 54 windows of" in caplog.text, "as the run cut its images"
     assert read_manifest(panoramas.parent / "bundle").input_hw == (48, 96)
     provenance = read_manifest(panoramas.parent / "bundle").provenance
     assert provenance["windows"] == {"scale": 0.5, "wrap": True}
