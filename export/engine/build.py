@@ -112,7 +112,7 @@ def build(trt: Any, wanted: Build) -> Built:
         builder: tensorrt.Builder = trt.Builder(messages)
     except (TypeError, RuntimeError) as error:
         raise ExportError(f"{trt.__name__} does not start here: {messages.reason(error)}") from None
-    network, parser = _parsed(trt, builder, messages, wanted.onnx_path)
+    network = _parsed(trt, builder, messages, wanted.onnx_path)
     typed = typed_layers(network)
     require_precision(typed, wanted.precision, wanted.single)
     for level in _LEVELS:
@@ -130,7 +130,6 @@ def build(trt: Any, wanted: Build) -> Built:
             "of memory, try python -m export.engine BUNDLE with a smaller --workspace-mib; if the "
             "builder wants more, with a larger one"
         )
-    del parser  # only now: until here the network reads the weights that it owns
     timings = config.get_timing_cache() if wanted.timing_cache is not None else None
     cached = bytes(timings.serialize()) if timings is not None else b""
     engine = bytes(serialized)
@@ -177,8 +176,8 @@ def _log_to(trt: Any) -> Any:
 
 def _parsed(
     trt: Any, builder: tensorrt.Builder, messages: Any, onnx_path: Path
-) -> tuple[tensorrt.INetworkDefinition, tensorrt.OnnxParser]:
-    """The network, and the parser: the network refers to weights in the parser's memory."""
+) -> tensorrt.INetworkDefinition:
+    """The network; it keeps the parser, in whose memory its weights are."""
     # TensorRT 11 has strongly typed networks alone and takes the flag for nothing.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
@@ -186,7 +185,7 @@ def _parsed(
     if not parser.parse(onnx_path.read_bytes()):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ExportError(f"{trt.__name__} does not take {onnx_path.name}: {'; '.join(errors[:3])}")
-    return network, parser
+    return network
 
 
 def _configured(

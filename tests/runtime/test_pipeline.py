@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import SourceError, StreamError
+from runtime.frames import Frame, LazyImage
 from runtime.loss import LossPolicy
-from runtime.pipeline import Pipeline
+from runtime.pipeline import Pipeline, _frame_buffer
 from runtime.sources.base import ImageSource
 from runtime.sources.watchdog import State
 
@@ -273,3 +274,14 @@ def test_a_source_is_not_closed_while_it_is_read():
     reader.join()
     assert (source.released, source.released_inside) == (True, False)
     assert source.read() is None
+
+
+@pytest.mark.parametrize(("nbytes", "kept"), [(1, 64), (3 * 2160 * 3840, 10), (1 << 30, 1)])
+def test_waiting_frames_of_a_live_source_are_bounded_in_number_and_memory(nbytes, kept):
+    buffer = _frame_buffer(True, "every")
+    for index in range(70):
+        buffer.put((Frame(index, LazyImage(lambda: None, nbytes=nbytes), 0), 0.0))
+    buffer.close()
+    assert [frame.index for frame, _ in (buffer.get() for _ in range(kept))] == list(
+        range(70 - kept, 70)
+    )

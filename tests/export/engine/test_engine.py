@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import types
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -194,35 +193,6 @@ def test_the_inspectors_json_is_read():
     require_precision(found[1:], "fp16", ())
     with pytest.raises(ExportError, match=r"1 of 3 .* c1 \(INT8\)"):
         require_precision(found, "fp16", ("c1",))  # meant to be single, and is not
-
-
-def test_the_parser_lives_until_the_engine_is_built(trt, bundle, monkeypatch):
-    """It owns the weights that the network refers to."""
-    parsers, monitored = [], engine_build._monitor
-    lived = []
-
-    def parser(network, messages):
-        made = made_by(network, messages)
-        parsers.append(weakref.ref(made))
-        return made
-
-    def watching(trt):
-        monitor = monitored(trt)
-        finished = monitor.phase_finish
-
-        def phase_finish(name):
-            lived.append(parsers[0]() is not None)
-            finished(name)
-
-        monitor.phase_finish = phase_finish
-        return monitor
-
-    made_by = trt.OnnxParser
-    monkeypatch.setattr(trt, "OnnxParser", parser)
-    monkeypatch.setattr(engine_build, "_monitor", watching)
-    build_engine(bundle, RTX)
-    assert lived
-    assert all(lived)
 
 
 def test_ctrl_c_stops_the_build_and_nothing_is_written(bundle, monkeypatch):
