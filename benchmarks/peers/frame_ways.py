@@ -122,14 +122,14 @@ def _in_onnxruntime(subject: Subject, model: Path) -> Segment:
 
 
 def _in_openvino(subject: Subject, model: Path) -> Segment:
-    import openvino
+    from runtime.backends.openvino import compiled_apart
 
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": subject.num_threads,
     }
-    compiled = openvino.Core().compile_model(str(model), "CPU", settings)
+    compiled = compiled_apart(str(model), settings)
     return lambda batch: np.asarray(compiled([batch])[0])
 
 

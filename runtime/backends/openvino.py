@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,9 @@ class OpenVinoBackend(Backend):
         if num_threads:
             settings["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            core = openvino.Core()
-            model = core.read_model(model_path)
+            model = openvino.Core().read_model(model_path)
             model.reshape([1, *manifest.input_hw, 3])
-            compiled = core.compile_model(model, "CPU", settings)
+            compiled = compiled_apart(model, settings)
             self._outputs = {name: compiled.output(name) for name in manifest.outputs}
             self._request = compiled.create_infer_request()
         except Exception as error:  # its exceptions have no common base
@@ -60,6 +60,19 @@ class OpenVinoBackend(Backend):
     def close(self) -> None:
         """Free the model."""
         self.__dict__.pop("_request", None)
+
+
+def compiled_apart(
+    model: openvino.Model | str, settings: dict[str, Any]
+) -> openvino.CompiledModel:
+    """The model compiled for the CPU, by a thread that ends.
+
+    The CPU plugin gives the thread that loads it another stack for signals, and frees that stack
+    with itself: in another thread, the first one keeps the freed memory, and the next Ctrl-C that
+    Python's handler takes there is a crash.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(openvino.Core().compile_model, model, "CPU", settings).result()
 
 
 def _precision(compiled: openvino.CompiledModel) -> str:

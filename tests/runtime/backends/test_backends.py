@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,35 @@ def test_an_answer_outlives_the_next_frame(name):
         kept = first.copy()
         backend.infer(np.zeros_like(golden.image))
         np.testing.assert_array_equal(first, kept)
+
+
+CLOSED_ELSEWHERE_THEN_CTRL_C = """
+import faulthandler, gc, signal, sys, threading
+from runtime.backends import open_backend
+from runtime.bundle.manifest import read_manifest
+from runtime.packaged import BUNDLE_DIR
+
+faulthandler.enable()  # as pytest does: signals have a stack of their own
+backends = [open_backend(sys.argv[1], BUNDLE_DIR, read_manifest(BUNDLE_DIR), 1)]
+
+def close():
+    backends.pop().close()
+    gc.collect()
+
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+closing = threading.Thread(target=close)
+closing.start()
+closing.join()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("name", ON_THE_CPU)
+def test_ctrl_c_is_heard_after_a_backend_was_closed_by_another_thread(name):
+    pytest.importorskip({"opencv": "cv2"}.get(name, name))
+    command = [sys.executable, "-c", CLOSED_ELSEWHERE_THEN_CTRL_C, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_other_labels_than_exported_are_an_error_with_the_figure(bundle):
