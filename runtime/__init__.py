@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from runtime.no_telemetry import refuse_telemetry
+
 __all__ = [
     "Frame",
     "LoadedBundle",
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from runtime.errors import StreamError
     from runtime.frames import Frame, Segmentation
     from runtime.sources.settings import SourceSettings
+
+refuse_telemetry()
 
 _HOMES = {
     "Frame": "runtime.frames",

@@ -62,9 +62,7 @@ class OpenVinoBackend(Backend):
         self.__dict__.pop("_request", None)
 
 
-def compiled_apart(
-    model: openvino.Model | str, settings: dict[str, Any]
-) -> openvino.CompiledModel:
+def compiled_apart(model: openvino.Model | str, settings: dict[str, Any]) -> openvino.CompiledModel:
     """The model compiled for the CPU, by a thread that ends.
 
     The CPU plugin gives the thread that loads it another stack for signals, and frees that stack
