@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.machine import machine_line, machine_record
-from benchmarks.records import output_file, write_record
+from benchmarks.measuring.arguments import add_rows_file
+from benchmarks.measuring.machine import watch
+from benchmarks.measuring.program import keep_and_print
+from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
+from benchmarks.measuring.table import Table, number, table_of
 from runtime.arguments import positive, size_hw
 from runtime.output import start_output
 
@@ -35,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", default="streetsynth:target", help="(default: %(default)s)")
     parser.add_argument("--size", type=size_hw, metavar="WxH", help="input size (the model's own)")
     parser.add_argument("--no-cache", action="store_true", help="decode every image each time")
-    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
+    add_rows_file(parser)
     return parser
 
 
@@ -43,25 +46,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    rows = [_measure(args, int(count)) for count in args.processes.split(",")]
-    record = {
+    begun = invocation("benchmarks.data_parallel", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
+
+
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
+    with watch() as watched:
+        counts = [int(count) for count in args.processes.split(",")]
+        figures = {_way(count): _adapted_by(args, count) for count in counts}
+    first = figures[_way(counts[0])]
+    for found in figures.values():
+        found["speed_up"] = round(first["step_ms"] / found["step_ms"], 3)
+    height, width = first["size_hw"]
+    origin = Origin(begun, first["network"], f"{width}x{height}", "fp32")
+    conditions: dict[str, str | int | float] = {
         "method": args.method,
         "batch_size": args.batch_size,
         "steps": args.steps,
         "images": args.images,
-        "size_hw": rows[0]["size_hw"],
-        "cache": not args.no_cache,
-        "rows": rows,
-        "machine": machine_record(),
+        "kept": "no image" if args.no_cache else "images",
     }
-    if args.out is not None:
-        write_record(args.out, record)
-    print(table(record))
-    return 0
+    return origin.rows(figures, watched.machine, conditions)
 
 
-def _measure(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
-    """One row: the processes' own records, put together."""
+def _way(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def _adapted_by(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
+    """The processes' own records, put together."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc_per_node={num_processes}", "-m", "benchmarks.data_parallel_process"]
@@ -79,7 +92,7 @@ def _measure(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     return {
-        "processes": num_processes,
+        "network": records[0]["network"],
         "images": records[0]["images"],
         "size_hw": records[0]["size_hw"],
         "decoded_to_check": [record["decoded_to_check"] for record in records],
@@ -88,25 +101,27 @@ def _measure(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
     }
 
 
-def table(record: dict[str, Any]) -> str:
-    """The record in Markdown."""
-    first = record["rows"][0]["step_ms"]
-    lines = [
-        f"`{record['method']}`, global batch {record['batch_size']}, {record['images']}, "
-        f"{'images kept' if record['cache'] else 'no image kept'}",
-        "",
-        "| processes | images decoded by each, to check | in the steps | step p50 | speed-up |",
-        "|---|---|---|---|---|",
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    first = rows[0]
+    conditions = first.conditions
+    title = f"{first.network}, {first.size}, {conditions['method']}, global batch "
+    title += f"{conditions['batch_size']}, {conditions['images']}, {conditions['kept']} kept"
+    columns = ["", "images decoded by each, to check", "in the steps", "step p50, ms", "speed-up"]
+    return table_of(rows, title, columns, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    checked, trained = (
+        ", ".join(map(str, row.figures[key])) for key in ("decoded_to_check", "decoded_in_steps")
+    )
+    return [
+        row.way,
+        f"{checked} of {row.figures['images']}",
+        trained,
+        number(row.figures, "step_ms", 0),
+        number(row.figures, "speed_up", 2),
     ]
-    for row in record["rows"]:
-        checked, trained = (
-            ", ".join(map(str, row[key])) for key in ("decoded_to_check", "decoded_in_steps")
-        )
-        lines.append(
-            f"| {row['processes']} | {checked} of {row['images']} | {trained} "
-            f"| {row['step_ms']:.0f} ms | {first / row['step_ms']:.2f} x |"
-        )
-    return "\n".join([*lines, "", machine_line(record["machine"])])
 
 
 if __name__ == "__main__":

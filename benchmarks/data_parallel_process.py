@@ -54,6 +54,7 @@ def main() -> None:
     decoded_before = target.num_decoded
     times_ms = [time_call(run.step) for _ in range(settings["steps"])]
     record = {
+        "network": source.spec.architecture,
         "images": len(target),
         "size_hw": source.spec.input_hw,
         "decoded_to_check": decoded_to_check,

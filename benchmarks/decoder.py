@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from benchmarks.measuring.machine import machine_line
-from benchmarks.records import output_file, write_record
-from runtime.arguments import natural, positive
+from benchmarks.measuring.arguments import add_rows_file, add_threads
+from benchmarks.measuring.machine import watch
+from benchmarks.measuring.program import keep_and_print
+from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
+from benchmarks.measuring.table import Table, number, ratio_text, table_of
+from runtime.arguments import positive, size_hw
+from runtime.output import start_output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,33 +26,48 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=positive, default=8, help="of ten calls each, in turn (8)")
     parser.add_argument(
-        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
+        "--size", type=size_hw, default=(256, 512), metavar="WxH", help="of the input (512x256)"
     )
-    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
+    add_threads(parser)
+    add_rows_file(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    start_output()
     args = build_parser().parse_args(arguments)
+    begun = invocation("benchmarks.decoder", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
+
+
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     from benchmarks.light_decoders import measure
 
-    record = measure(args.rounds, args.threads)
-    print(text(record))
-    if args.out is not None:
-        write_record(args.out, record)
-    return 0
+    with watch() as watched:
+        figures = measure(args.rounds, args.threads, args.size)
+    height, width = args.size
+    origin = Origin(begun, "EfficientNet-Lite0", f"{width}x{height}", "fp32")
+    return origin.rows(figures, watched.machine, {"threads": args.threads})
 
 
-def text(record: dict[str, Any]) -> str:
-    """The record for a terminal."""
-    lines = [f"EfficientNet-Lite0, {record['size']}, fp32"]
-    for name, row in record["networks"].items():
-        lines.append(
-            f"{name:<18}{row['parameters'] / 1e6:6.2f} M parameters   p50 {row['p50_ms']:7.2f} ms"
-            f"   p99 {row['p99_ms']:7.2f} ms"
-        )
-    return "\n".join([*lines, machine_line(record["machine"])])
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    first = rows[0]
+    title = f"{first.network}, {first.size}, {first.precision}, threads: "
+    title += str(first.conditions["threads"])
+    columns = ["", "million parameters", "p50, ms", "p99, ms", "time, ratio to the first"]
+    cells = [
+        [
+            row.way,
+            number(row.figures, "parameters", 2, 1e-6),
+            number(row.figures, "p50_ms", 2),
+            number(row.figures, "p99_ms", 2),
+            ratio_text(row.figures),
+        ]
+        for row in rows
+    ]
+    return table_of(rows, title, columns, cells)
 
 
 if __name__ == "__main__":

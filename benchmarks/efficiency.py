@@ -36,17 +36,20 @@ from benchmarks.efficiency_parts import (
     count_decoded,
     write_video,
 )
+from benchmarks.measuring.arguments import add_rows_file, add_threads
 from benchmarks.measuring.closed_loop import time_call
 from benchmarks.measuring.distribution import paired_ratio
-from benchmarks.measuring.machine import machine_line, machine_record
+from benchmarks.measuring.machine import watch
+from benchmarks.measuring.program import keep_and_print
+from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
+from benchmarks.measuring.table import Table, number, share_text, table_of
 from benchmarks.peers.video_loops import VideoTask, frames_per_second, opencv
-from benchmarks.records import output_file, write_record
-from runtime.arguments import natural, positive
+from runtime.arguments import positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.errors import StreamError
 from runtime.images import resize_image
-from runtime.output import print_error, start_output
+from runtime.output import start_output
 from runtime.overlay import Overlay
 from runtime.packaged import BUNDLE_DIR
 from runtime.pipeline import Pipeline
@@ -56,6 +59,8 @@ from runtime.sources.grammar import open_source
 VIDEO_HW, VIDEO_FPS = (720, 1280), 30
 OTHERS = ("openvino", "opencv")
 _LIVE_SHARE = 0.8
+LIVE = "live, at 80 % of the stream's rate"
+PROCESSOR = "processor time, no model"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,8 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, default=BUNDLE_DIR, metavar="DIR")
     parser.add_argument("--frames", type=positive, default=150, help="of a round (%(default)s)")
     parser.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
-    parser.add_argument("--threads", type=natural, default=0, help="of one inference (automatic)")
-    parser.add_argument("--out", type=output_file, metavar="FILE.json", help="write a record")
+    add_threads(parser)
+    add_rows_file(parser)
     return parser
 
 
@@ -76,47 +81,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    try:
-        record = measure(args)
-    except StreamError as error:
-        print_error(error)
-        return 2
-    print(text(record))
-    if args.out is not None:
-        write_record(args.out, record)
-    return 0
+    begun = invocation("benchmarks.efficiency", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, then the live source and the processor time.
-
-    Raises:
-        StreamError: the bundle is damaged, or a library does not start.
-    """
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
+    """All rounds, then the live source and the processor time."""
     manifest = read_manifest(args.bundle)
-    machine = machine_record()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, watch() as watched:
         bench = _Bench(args, manifest, Path(name))
         try:
             rates = bench.rates(args.rounds)
-            live = bench.live(statistics.median(rates["stream"]))
-            processor = bench.processor_ms()
+            figures = _shares(rates)
+            figures[LIVE] = bench.live(statistics.median(rates["stream"]))
+            figures[PROCESSOR] = bench.processor_ms()
         finally:
             bench.close()
     height, width = manifest.input_hw
-    return {
-        "bundle": manifest.provenance.get("architecture", str(args.bundle)),
-        "size": f"{width}x{height}",
+    network = manifest.provenance.get("architecture", str(args.bundle))
+    origin = Origin(begun, network, f"{width}x{height}", manifest.precision)
+    conditions: dict[str, str | int | float] = {
         "video": f"{VIDEO_HW[1]}x{VIDEO_HW[0]}",
         "backend": bench.line,
         "frames_per_round": args.frames,
-        "per_second": {name: round(statistics.median(each), 2) for name, each in rates.items()},
-        "ratio_to_engine": {
-            name: paired_ratio(each, rates["engine"]).record() for name, each in rates.items()
-        },
-        "live": live,
-        "processor_ms_per_frame": processor,
-        "machine": machine,
+        "threads": args.threads,
+    }
+    return origin.rows(figures, watched.machine, conditions)
+
+
+def _shares(rates: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Of each way: its rate, and what share of the engine's that is in the same round."""
+    return {
+        way: {
+            "per_second": round(statistics.median(found), 2),
+            "share_of_engine": paired_ratio(found, rates["engine"]).record(),
+        }
+        for way, found in rates.items()
     }
 
 
@@ -161,11 +161,11 @@ class _Bench:
         for name, backend in self._others.items():
             rows[f"stream on {name}"] = partial(self._stream, backend)
         found: dict[str, list[float]] = {name: [] for name in rows}
-        for number in range(rounds):
+        for done in range(rounds):
             for name, row in rows.items():
                 found[name].append(row())
             shown = ", ".join(f"{name} {rates[-1]:.1f}" for name, rates in found.items())
-            print(f"round {number + 1} of {rounds}: {shown} frames/s", file=sys.stderr)
+            print(f"round {done + 1} of {rounds}: {shown} frames/s", file=sys.stderr)
         return found
 
     def _engine(self, run: Callable[[np.ndarray], Any]) -> float:
@@ -202,10 +202,10 @@ class _Bench:
         source.close()
         age_ms, engine_ms = pipeline.snapshot().stage_ms["age"][0], float(np.median(alone))
         return {
-            "frames_a_second": round(rate, 2),
+            "per_second": round(rate, 2),
             "engine_p50_ms": round(engine_ms, 3),
             "age_p50_ms": round(age_ms, 3),
-            "ratio": round(age_ms / engine_ms, 4),
+            "age_to_engine": round(age_ms / engine_ms, 4),
             "dropped": pipeline.frames_dropped,
         }
 
@@ -215,10 +215,10 @@ class _Bench:
         converting = _processor_ms(partial(count_decoded, self._video, convert=True))
         whole = _processor_ms(self._stream_without_model)
         return {
-            "decoding": round(decoding, 3),
-            "to RGB": round(converting - decoding, 3),
-            "resize, threads, queues": round(whole - converting, 3),
-            "outside model and decoding": round(whole - decoding, 3),
+            "decoding_ms": round(decoding, 3),
+            "to_rgb_ms": round(converting - decoding, 3),
+            "resize_threads_queues_ms": round(whole - converting, 3),
+            "outside_model_and_decoding_ms": round(whole - decoding, 3),
         }
 
     def _stream_without_model(self) -> int:
@@ -238,21 +238,27 @@ def _processor_ms(work: Callable[[], int], times: int = 5) -> float:
     return statistics.median(found)
 
 
-def text(record: dict[str, Any]) -> str:
-    """The record for a terminal."""
-    lines = [f"{record['bundle']}, {record['size']} from {record['video']}, {record['backend']}"]
-    for name, rate in record["per_second"].items():
-        ratio = record["ratio_to_engine"][name]
-        rounds = ", ".join(f"{100 * one:.1f}" for one in ratio["rounds"])
-        lines.append(f"{name:<23} {rate:7.1f} frames/s  {100 * ratio['median']:6.1f} % ({rounds})")
-    live = record["live"]
-    lines.append(
-        f"live at {live['frames_a_second']:.1f} frames/s: age p50 {live['age_p50_ms']:.1f} ms, "
-        f"engine {live['engine_p50_ms']:.1f} ms, ratio {live['ratio']:.2f}"
-    )
-    parts = record["processor_ms_per_frame"].items()
-    lines.append("processor, ms a frame: " + ", ".join(f"{n} {v:.2f}" for n, v in parts))
-    return "\n".join([*lines, machine_line(record["machine"])])
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    first = rows[0]
+    conditions = first.conditions
+    title = f"{first.network}, {first.size} from {conditions['video']}, {conditions['backend']}"
+    columns = ["", "frames/s", "share of the engine's rate, %", "frame age p50, ms (engines)"]
+    columns += ["processor a frame beside model and decoding, ms", "decoding, ms"]
+    return table_of(rows, title, columns, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    figures = row.figures
+    age = number(figures, "age_p50_ms", 1)
+    return [
+        row.way,
+        number(figures, "per_second", 1),
+        share_text(figures),
+        f"{age} ({number(figures, 'age_to_engine', 2)})" if age else "",
+        number(figures, "outside_model_and_decoding_ms", 2),
+        number(figures, "decoding_ms", 2),
+    ]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -11,17 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.machine import machine_line, machine_record
-from benchmarks.records import output_file, write_record
+from benchmarks.measuring.arguments import add_rows_file
+from benchmarks.measuring.machine import watch
+from benchmarks.measuring.program import keep_and_print
+from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
+from benchmarks.measuring.table import Table, number, table_of
 from export.engine.request import EngineRequest, build_engine
-from export.errors import ExportError
 from runtime.bundle.engine_file import LIBRARIES, engine_paths
 from runtime.bundle.engine_layers import multiplies
 from runtime.bundle.manifest import read_manifest
-from runtime.errors import StreamError
-from runtime.output import print_error
-
-RESULTS = Path("benchmarks/results/engines.json")
+from runtime.output import start_output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,51 +27,48 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.engines", description="Build and prove an engine of each bundle."
     )
-    parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
     parser.add_argument(
         "--library", choices=LIBRARIES, default="tensorrt-rtx", help="(%(default)s)"
     )
     parser.add_argument(
         "--compute-capability", metavar="X.Y", help="to build for; the GPU that is here by default"
     )
-    parser.add_argument(
-        "--out", type=output_file, default=str(RESULTS), metavar="FILE", help="(%(default)s)"
-    )
+    add_rows_file(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
-    if not args.bundles and not args.out.is_file():
-        parser.error(f"name bundles: {args.out} holds no rows yet")
+    start_output()
+    args = build_parser().parse_args(arguments)
+    begun = invocation("benchmarks.engines", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
+
+
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     request = EngineRequest(args.library, args.compute_capability)
-    try:
-        rows = [measure(bundle, request) for bundle in args.bundles]
-    except (ExportError, StreamError) as error:
-        print_error(error)
-        return 2
-    if rows:
-        record = {"rows": rows, "machine": machine_record()}
-        write_record(args.out, record)
-    print(text(json.loads(args.out.read_text(encoding="utf-8"))))
-    return 0
+    with watch() as watched:
+        built = [(read_manifest(bundle), _built(bundle, request)) for bundle in args.bundles]
+    rows = []
+    for manifest, figures in built:
+        height, width = manifest.input_hw
+        network = manifest.provenance["architecture"]
+        origin = Origin(begun, network, f"{width}x{height}", figures["precision"])
+        conditions = {"library": figures.pop("library")}
+        rows += origin.rows({"engine": figures}, watched.machine, conditions)
+    return rows
 
 
-def measure(bundle: Path, request: EngineRequest) -> dict[str, Any]:
+def _built(bundle: Path, request: EngineRequest) -> dict[str, Any]:
     """Build in a copy: bundles that are shipped are left as they are."""
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(bundle, Path(folder) / "bundle")
         record = build_engine(copy, request)
         size = engine_paths(copy, request.library)[0].stat().st_size
-    manifest = read_manifest(bundle)
-    height, width = manifest.input_hw
     return {
-        "network": manifest.provenance["architecture"],
-        "size": f"{width}x{height}",
-        "precision": record.precision,
         "library": f"{record.library} {record.library_version}",
+        "precision": record.precision,
         "compute_capability": record.compute_capability,
         "gpu": record.gpu,
         "proved_by": record.proved_by,
@@ -84,14 +79,23 @@ def measure(bundle: Path, request: EngineRequest) -> dict[str, Any]:
     }
 
 
-def text(record: dict[str, Any]) -> str:
-    """The rows for a terminal."""
-    lines = [f"{'':<36}{'MB':>6}{'build s':>9}  layers that multiply, by type"]
-    for row in record["rows"]:
-        name = f"{row['network']} {row['size']} {row['precision']}"
-        cells = f"{row['bytes'] / 1e6:>6.1f}{row['build_s']:>9.1f}"
-        lines.append(f"{name:<36}{cells}  {_multiplying(row['layer_types'])}")
-    return "\n".join([*lines, machine_line(record["machine"])])
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    first = rows[0]
+    title = f"{first.conditions['library']} for compute capability "
+    title += str(first.figures["compute_capability"])
+    columns = ["", "MB", "build, s", "layers that multiply, by type", "proved by"]
+    return table_of(rows, title, columns, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        " ".join(row.subject),
+        number(row.figures, "bytes", 1, 1e-6),
+        number(row.figures, "build_s", 1),
+        _multiplying(row.figures["layer_types"]),
+        row.figures["proved_by"],
+    ]
 
 
 def _multiplying(layer_types: dict[str, int]) -> str:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.measuring.closed_loop import Effort, measure_in_turn
-from benchmarks.measuring.machine import machine_record
 from export.graph.to_onnx import export_graph
 from runtime.backends.ort_session import open_session
 from sfda_edge.models.lite0_fpn import Encoder, Lite0FPN
@@ -55,11 +54,8 @@ class LiteReducedASPP(nn.Module):
         return functional.interpolate(logits, images.shape[-2:], mode="bilinear")
 
 
-def measure(
-    rounds: int, num_threads: int, input_hw: tuple[int, int] = (256, 512)
-) -> dict[str, Any]:
-    """Export all three with fresh weights and time them in turn."""
-    machine = machine_record()
+def measure(rounds: int, num_threads: int, input_hw: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    """Figures of all three, exported with fresh weights and timed in turn."""
     networks: dict[str, nn.Module] = {
         "encoder only": EncoderAlone(),
         "feature pyramid": Lite0FPN(NUM_CLASSES),
@@ -67,15 +63,13 @@ def measure(
     }
     runs = {name: _runner(network, input_hw, num_threads) for name, network in networks.items()}
     measured = measure_in_turn(runs, Effort(10 * rounds, min_seconds=0))
-    rows = {
+    return {
         name: {
             "parameters": sum(p.numel() for p in network.parameters()),
             **measured[name].record(),
         }
         for name, network in networks.items()
     }
-    height, width = input_hw
-    return {"size": f"{width}x{height}", "networks": rows, "machine": machine}
 
 
 def _runner(

@@ -8,6 +8,7 @@ threads and queues cost.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,18 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measuring.arguments import add_rows_file, add_threads
 from benchmarks.measuring.closed_loop import time_call
-from benchmarks.measuring.distribution import Distribution, distribution
-from benchmarks.measuring.machine import machine_line, machine_record
-from benchmarks.records import output_file, write_record
-from runtime.arguments import natural, positive
+from benchmarks.measuring.distribution import distribution, paired_ratio
+from benchmarks.measuring.machine import watch
+from benchmarks.measuring.program import keep_and_print
+from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
+from benchmarks.measuring.table import Table, number, share_text, table_of
+from runtime.arguments import positive
 from runtime.backends import Backend, open_backend
 from runtime.bundle.manifest import Manifest, read_manifest
 from runtime.credentials import without_credentials
 from runtime.errors import StreamError
 from runtime.frames import Frame, Segmentation
 from runtime.images import resize_image
-from runtime.output import print_error, start_output
+from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR, CLIP_DIR
 from runtime.pipeline import WARM_UP_RUNS, Pipeline
 from runtime.sinks.scoring import ScoringSink
@@ -37,6 +41,7 @@ from runtime.stats import Snapshot
 
 MAX_FRAMES = 300
 CLIP_IGNORE_INDEX = 11  # CamVid's
+ENGINE, STREAM = "engine only", "end to end"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +49,23 @@ class Round:
     """One measurement of both.
 
     Attributes:
-        engine: the backend's calls alone.
+        engine_ms: the backend's calls alone.
         pipeline: figures of the running pipeline.
         miou: in the stream, None without labels.
     """
 
-    engine: Distribution
+    engine_ms: Sequence[float]
     pipeline: Snapshot
     miou: float | None
 
     @property
-    def ratio(self) -> float:
-        """End-to-end throughput as a share of the engine's alone."""
-        return self.pipeline.fps / self.engine.per_second
+    def engine_rate(self) -> float:
+        """Calls a second of the engine alone."""
+        return 1000 / statistics.mean(self.engine_ms)
 
     def line(self) -> str:
         """Both rates, for people who wait."""
-        return f"engine {self.engine.per_second:.1f}, stream {self.pipeline.fps:.1f} frames/s"
+        return f"engine {self.engine_rate:.1f}, stream {self.pipeline.fps:.1f} frames/s"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,13 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="label that is not scored (default: the bundle's)",
     )
     parser.add_argument("--backend", default="onnxruntime", help="default: %(default)s")
-    parser.add_argument(
-        "--threads", type=natural, default=0, help="of one inference (0: automatic)"
-    )
+    add_threads(parser)
     parser.add_argument("--rounds", type=positive, default=3, help="of engine and pipeline (3)")
-    parser.add_argument(
-        "--out", type=output_file, metavar="STEM", help="write STEM.json and STEM.md"
-    )
+    add_rows_file(parser)
     return parser
 
 
@@ -103,49 +104,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
-    try:
-        record = measure(args)
-    except StreamError as error:
-        print_error(error)
-        return 2
-    print(text(record))
-    if args.out is not None:
-        write_record(Path(f"{args.out}.json"), record)
-        Path(f"{args.out}.md").write_text(markdown(record))
-    return 0
+    begun = invocation("benchmarks.stream", arguments)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out)
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all rounds and return the median one as a record."""
+def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     manifest = read_manifest(args.bundle)
     if args.source == "streetsynth" and args.labels is None:
         args.labels, args.ignore_index = CLIP_DIR / "labels", CLIP_IGNORE_INDEX
-    machine = machine_record()
-    with open_backend(args.backend, args.bundle, manifest, args.threads) as backend:
+    with (
+        open_backend(args.backend, args.bundle, manifest, args.threads) as backend,
+        watch() as watched,
+    ):
         images = _frames(args.source, manifest.input_hw)
         rounds: list[Round] = []
-        for number in range(1, args.rounds + 1):
+        for number_of in range(1, args.rounds + 1):
             rounds.append(_round(args, manifest, backend, images))
-            print(f"round {number} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
-        name = backend.line()
-    middle = sorted(rounds, key=lambda one: one.ratio)[len(rounds) // 2]
+            print(f"round {number_of} of {args.rounds}: {rounds[-1].line()}", file=sys.stderr)
+        conditions: dict[str, str | int | float] = {
+            "source": without_credentials(args.source),
+            "backend": backend.line(),
+            "frames": len(images),
+            "warm_up_calls": WARM_UP_RUNS,
+        }
     height, width = manifest.input_hw
-    return {
-        "source": without_credentials(args.source),
-        "bundle": manifest.provenance.get("architecture", str(args.bundle)),
-        "size": f"{width}x{height}",
-        "precision": manifest.precision,
-        "backend": name,
-        "warm_up_calls": WARM_UP_RUNS,
-        "rounds": args.rounds,
-        "frames": middle.pipeline.segmented,
-        "engine": middle.engine.record(),
-        "end_to_end": middle.pipeline.record(),
-        "ratio": round(middle.ratio, 4),
-        "ratios": [round(one.ratio, 4) for one in rounds],
-        "miou": None if middle.miou is None else round(middle.miou, 5),
-        "machine": machine,
+    network = manifest.provenance.get("architecture", str(args.bundle))
+    origin = Origin(begun, network, f"{width}x{height}", manifest.precision)
+    return origin.rows(_figures(rounds), watched.machine, conditions)
+
+
+def _figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
+    """Of both ways; the stages are those of the round whose share is the median."""
+    engine_rates = [one.engine_rate for one in rounds]
+    stream_rates = [one.pipeline.fps for one in rounds]
+    share = paired_ratio(stream_rates, engine_rates)
+    middle = sorted(rounds, key=lambda one: one.pipeline.fps / one.engine_rate)[len(rounds) // 2]
+    whole: dict[str, Any] = {
+        "per_second": round(statistics.median(stream_rates), 2),
+        "share_of_engine": share.record(),
+        "stage_ms": middle.pipeline.record()["stage_ms"],
     }
+    if middle.miou is not None:
+        whole["miou"] = round(middle.miou, 5)
+    engine = distribution(*(one.engine_ms for one in rounds)).record()
+    engine["per_second"] = round(statistics.median(engine_rates), 2)
+    return {ENGINE: engine, STREAM: whole}
 
 
 def _frames(source: str, input_hw: tuple[int, int]) -> list[np.ndarray]:
@@ -187,7 +190,7 @@ def _round(
         pipeline = Pipeline(source, backend, manifest.input_hw, max_frames=len(images))
         pipeline.run([kept])
     snapshot = pipeline.snapshot()
-    return Round(distribution(durations), snapshot, _miou(args, manifest, kept.results))
+    return Round(durations, snapshot, _miou(args, manifest, kept.results))
 
 
 def _miou(
@@ -203,52 +206,31 @@ def _miou(
     return scoring.confusion.scores().miou
 
 
-def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
-    engine, whole = record["engine"], record["end_to_end"]
-    age, infer = whole["stage_ms"]["age"], whole["stage_ms"]["infer"]
-    rows = [
-        (
-            "engine only",
-            f"{engine['per_second']:.1f} frames/s, p50 {engine['p50_ms']:.1f} ms, "
-            f"p99 {engine['p99_ms']:.1f} ms",
-        ),
-        (
-            "end to end",
-            f"{whole['fps']:.1f} frames/s, inference p50 {infer['p50']:.1f} ms, "
-            f"frame age p50 {age['p50']:.1f} ms, p99 {age['p99']:.1f} ms",
-        ),
-        (
-            "ratio",
-            f"{100 * record['ratio']:.1f} % (rounds: "
-            + ", ".join(f"{100 * r:.1f}" for r in record["ratios"])
-            + ")",
-        ),
-        (
-            "frames",
-            f"{record['frames']} of {record['source']}, {record['rounds']} rounds, "
-            f"{record['warm_up_calls']} warm-up calls",
-        ),
+def table(rows: Sequence[Row]) -> Table:
+    """All rows are of one run."""
+    first = rows[0]
+    title = f"{first.network}, {first.size}, {first.precision}, {first.conditions['backend']}: "
+    title += f"{first.conditions['frames']} frames of {first.conditions['source']}"
+    columns = ["", "frames/s", "share of the engine's rate, %", "inference p50, ms"]
+    columns += ["p99, ms", "frame age p50, ms", "p99, ms", "mIoU"]
+    return table_of(rows, title, columns, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    figures = row.figures
+    stages = figures.get("stage_ms", {})
+    infer, age = stages.get("infer", {}), stages.get("age", {})
+    engine = {"p50": figures.get("p50_ms"), "p99": figures.get("p99_ms")}
+    return [
+        row.way,
+        number(figures, "per_second", 1),
+        share_text(figures),
+        number(infer or engine, "p50", 1),
+        number(infer or engine, "p99", 1),
+        number(age, "p50", 1),
+        number(age, "p99", 1),
+        number(figures, "miou", 1, 100),
     ]
-    if record["miou"] is not None:
-        rows.insert(3, ("mIoU", f"{100 * record['miou']:.1f} on the same frames"))
-    return rows
-
-
-def _title(record: dict[str, Any]) -> str:
-    return f"{record['bundle']}, {record['size']}, {record['precision']}, {record['backend']}"
-
-
-def text(record: dict[str, Any]) -> str:
-    """The record for a terminal."""
-    rows = [f"{name:<14}{value}" for name, value in _rows(record)]
-    return "\n".join([_title(record), *rows, machine_line(record["machine"])])
-
-
-def markdown(record: dict[str, Any]) -> str:
-    """The record as a Markdown section."""
-    rows = [f"| {name} | {value} |" for name, value in _rows(record)]
-    head = [f"### {_title(record)}", "", "| | |", "|---|---|"]
-    return "\n".join([*head, *rows, "", machine_line(record["machine"]), ""])
 
 
 if __name__ == "__main__":

@@ -77,5 +77,14 @@ def ratio_text(figures: dict[str, object]) -> str:
     return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
+def share_text(figures: dict[str, object]) -> str:
+    """Median and interval of a rate as a share of the engine's, in per cent; or empty."""
+    share = figures.get("share_of_engine")
+    if not isinstance(share, dict):
+        return ""
+    median, low, high = (100 * share[name] for name in ("median", "low", "high"))
+    return f"{median:.1f} ({low:.1f} to {high:.1f})"
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import charts, throughput
+from benchmarks import charts, data_parallel, decoder, efficiency, engines, stream, throughput
 from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.rows import Row
 from benchmarks.measuring.table import Table
@@ -62,7 +62,13 @@ def sections(results: Path) -> list[Section]:
         Section("Up to the label map", _FRAMES, _blocks(_part(rows, "frames"), "peers", _frames)),
         Section("From video to video", _VIDEO, _blocks(_part(rows, "video"), "peers", _plain)),
         Section("Several files", _THROUGHPUT, _blocks(rows, "throughput", _files)),
+        Section("A whole stream", _STREAM, _streams(rows)),
         Section("Scale", _SCALE, _blocks(rows, "scale", _scale)),
+        Section(
+            "Several processes that adapt", _PARALLEL, _blocks(rows, "data_parallel", _parallel)
+        ),
+        Section("Engines", _ENGINES, _blocks(rows, "engines", _engines)),
+        Section("Decoders", _DECODERS, _blocks(rows, "decoder", _decoders)),
         Section("Over commits", _HISTORY, _history(rows)),
     ]
     found = [section for section in found if section.blocks]
@@ -84,7 +90,14 @@ _VIDEO = "Loops around the same model call: they differ in reading, resizing, co
 _THROUGHPUT = (
     "Frames per second of recordings. Energy stands there where a machine shows its power."
 )
+_STREAM = (
+    "From file to label map, and what is beside the model. Shares are of the engine's rate on "
+    "frames that are decoded and resized already, in the same rounds."
+)
 _SCALE = "How time and memory grow."
+_PARALLEL = "The same global batch, shared among processes of one thread each."
+_ENGINES = "Built by TensorRT; without a GPU the types are those of the network as it was typed."
+_DECODERS = "The light network's encoder alone, and with two decoders."
 _HISTORY = "Time relative to the first line of the same run, at each commit that was measured."
 
 
@@ -122,6 +135,25 @@ def _plain(run: Run) -> Block:
 
 def _files(run: Run) -> Block:
     return Block(throughput.table(run))
+
+
+def _streams(rows: Sequence[Row]) -> tuple[Block, ...]:
+    return (
+        *_blocks(rows, "stream", lambda run: Block(stream.table(run))),
+        *_blocks(rows, "efficiency", lambda run: Block(efficiency.table(run))),
+    )
+
+
+def _parallel(run: Run) -> Block:
+    return Block(data_parallel.table(run))
+
+
+def _engines(run: Run) -> Block:
+    return Block(engines.table(run))
+
+
+def _decoders(run: Run) -> Block:
+    return Block(decoder.table(run))
 
 
 # Of each axis: what is drawn over what.

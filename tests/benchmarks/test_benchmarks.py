@@ -3,6 +3,7 @@ import json
 import pytest
 
 from benchmarks import efficiency, soak, stream
+from benchmarks.measuring.rows import read_rows
 from benchmarks.rtsp_camera import NEEDED_PACKAGES, can_serve
 from runtime.packaged import BUNDLE_DIR
 
@@ -10,21 +11,22 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_bundle_is_measured_on_the_labelled_clip(in_empty_folder, capsys):
-    arguments = ["--rounds", "1"]
-    assert stream.main([*arguments, "--out", "result"]) == 0
-    record = json.loads((in_empty_folder / "result.json").read_text())
-    assert record["frames"] == 72
-    assert (
-        0
-        < record["ratio"]
-        == pytest.approx(record["end_to_end"]["fps"] / record["engine"]["per_second"], rel=1e-2)
+    arguments = ["--rounds", "2", "--threads", "1"]
+    assert stream.main([*arguments, "--out", "rows.jsonl"]) == 0
+    engine, whole = read_rows(in_empty_folder / "rows.jsonl")
+    assert whole.conditions["frames"] == 72
+    assert engine.figures["count"] == 2 * 72
+    assert (engine.way, whole.way) == (stream.ENGINE, stream.STREAM)
+    share = whole.figures["share_of_engine"]
+    assert 0 < share["low"] <= share["median"] <= share["high"]
+    assert share["median"] == pytest.approx(
+        whole.figures["per_second"] / engine.figures["per_second"], rel=0.2
     )
-    assert 0.2 < record["miou"] < 0.6
-    assert record["machine"]["cores"] >= 1
-    printed, table = capsys.readouterr().out, (in_empty_folder / "result.md").read_text()
-    for text in (printed, table):
-        assert "engine only" in text
-        assert "onnxruntime" in text
+    assert 0.2 < whole.figures["miou"] < 0.6
+    assert set(whole.figures["stage_ms"]) >= {"read", "infer", "age"}
+    printed = capsys.readouterr().out
+    assert f"| engine only | {engine.figures['per_second']:.1f} |" in printed
+    assert f"| {100 * whole.figures['miou']:.1f} |" in printed
 
 
 def test_what_cannot_be_measured_is_exit_code_2(capsys):
@@ -32,14 +34,16 @@ def test_what_cannot_be_measured_is_exit_code_2(capsys):
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_the_decoders_are_timed(capsys):
-    from benchmarks import decoder, light_decoders
+def test_the_decoders_are_timed(in_empty_folder, capsys):
+    from benchmarks import decoder
 
-    record = light_decoders.measure(rounds=1, num_threads=1, input_hw=(64, 128))
-    shown = decoder.text(record)
-    assert list(record["networks"]) == ["encoder only", "feature pyramid", "LR-ASPP"]
-    assert "64" in shown
-    assert all(row["count"] == 10 for row in record["networks"].values())
+    arguments = ["--rounds", "1", "--threads", "1", "--size", "128x64", "--out", "rows.jsonl"]
+    assert decoder.main(arguments) == 0
+    rows = read_rows(in_empty_folder / "rows.jsonl")
+    assert [row.way for row in rows] == ["encoder only", "feature pyramid", "LR-ASPP"]
+    assert all(row.size == "128x64" and row.figures["count"] == 10 for row in rows)
+    assert rows[0].figures["ratio"]["median"] == 1
+    assert "| LR-ASPP | " in capsys.readouterr().out
 
 
 def test_an_engine_of_a_bundle_has_its_row(tmp_path, capsys):
@@ -47,11 +51,16 @@ def test_an_engine_of_a_bundle_has_its_row(tmp_path, capsys):
     from benchmarks import engines
 
     files = sorted(path.name for path in BUNDLE_DIR.iterdir())
-    out = ["--out", str(tmp_path / "engines.json")]
+    out = ["--out", str(tmp_path / "rows.jsonl")]
     assert engines.main([str(BUNDLE_DIR), "--compute-capability", "8.9", *out]) == 0
     assert "34 CONVOLUTION FLOAT" in capsys.readouterr().out
-    (row,) = json.loads((tmp_path / "engines.json").read_text())["rows"]
-    assert row["io_types"] == {"image": "UINT8 1x192x384x3", "label_map": "UINT8 1x192x384"}
+    (row,) = read_rows(tmp_path / "rows.jsonl")
+    ports = {"image": "UINT8 1x192x384x3", "label_map": "UINT8 1x192x384"}
+    assert row.figures["io_types"] == ports
+    assert (row.subject, row.figures["proved_by"]) == (
+        ("lite0_fpn_tiny", "384x192", "fp32"),
+        "typed network definition",
+    )
     assert sorted(path.name for path in BUNDLE_DIR.iterdir()) == files
     assert engines.main([str(tmp_path), *out]) == 2
 
@@ -61,8 +70,10 @@ def test_each_process_reads_its_share(in_empty_folder, capsys):
 
     arguments = ["--processes", "1,2", "--method", "tent", "--batch-size", "4", "--steps", "2"]
     arguments += ["--size", "96x48"]
-    assert data_parallel.main([*arguments, "--no-cache", "--out", "result.json"]) == 0
-    one, two = json.loads((in_empty_folder / "result.json").read_text())["rows"]
+    assert data_parallel.main([*arguments, "--no-cache", "--out", "rows.jsonl"]) == 0
+    rows = read_rows(in_empty_folder / "rows.jsonl")
+    assert [row.way for row in rows] == ["1 process", "2 processes"]
+    one, two = (row.figures for row in rows)
     assert one["decoded_to_check"] == [one["images"]]
     assert sum(two["decoded_to_check"]) == one["images"]
     assert max(two["decoded_to_check"]) == -(-one["images"] // 2)
@@ -95,17 +106,20 @@ def test_a_device_is_checked_backend_by_backend(in_empty_folder, capsys, monkeyp
 
 
 def test_a_stream_is_measured_beside_a_plain_loop(in_empty_folder, capsys):
-    assert efficiency.main(["--frames", "6", "--rounds", "2", "--out", "out.json"]) == 0
-    record = json.loads((in_empty_folder / "out.json").read_text())
+    arguments = ["--frames", "6", "--rounds", "2", "--threads", "1", "--out", "rows.jsonl"]
+    assert efficiency.main(arguments) == 0
+    rows = {row.way: row.figures for row in read_rows(in_empty_folder / "rows.jsonl")}
     names = {"engine", "stream", "stream, video", "plain loop", "plain loop, video"}
-    assert names | {"stream, spinning", "stream, video, spinning"} <= set(record["per_second"])
-    assert all(rate > 0 for rate in record["per_second"].values())
-    assert record["ratio_to_engine"]["engine"]["rounds"] == [1.0, 1.0]
-    parts = record["processor_ms_per_frame"]
-    assert parts["outside model and decoding"] == pytest.approx(
-        parts["to RGB"] + parts["resize, threads, queues"], abs=2e-3
+    assert names | {"stream, spinning", "stream, video, spinning"} <= set(rows)
+    assert all(rows[name]["per_second"] > 0 for name in names)
+    assert rows["engine"]["share_of_engine"]["rounds"] == [1.0, 1.0]
+    live = rows[efficiency.LIVE]
+    assert live["per_second"] == pytest.approx(0.8 * rows["stream"]["per_second"], abs=0.02)
+    parts = rows[efficiency.PROCESSOR]
+    assert parts["outside_model_and_decoding_ms"] == pytest.approx(
+        parts["to_rgb_ms"] + parts["resize_threads_queues_ms"], abs=2e-3
     )
-    assert "stream, video, spinning" in capsys.readouterr().out
+    assert "| stream, video, spinning | " in capsys.readouterr().out
 
 
 def test_training_is_measured_in_both_precisions(monkeypatch):
