@@ -24,6 +24,8 @@ from benchmarks.measuring.table import Table, number, table_of
 from runtime.arguments import positive, size_hw
 from runtime.output import start_output
 
+_FIGURES = ("images", "decoded_to_check", "decoded_in_steps", "step_ms")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the program."""
@@ -53,12 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     with watch() as watched:
         counts = [int(count) for count in args.processes.split(",")]
-        figures = {_way(count): _adapted_by(args, count) for count in counts}
-    first = figures[_way(counts[0])]
-    for found in figures.values():
-        found["speed_up"] = round(first["step_ms"] / found["step_ms"], 3)
-    height, width = first["size_hw"]
-    origin = Origin(begun, first["network"], f"{width}x{height}", "fp32")
+        adapted = [_adapted_by(args, count) for count in counts]
+    network, (height, width) = adapted[0]["network"], adapted[0]["size_hw"]
+    origin = Origin(begun, network, f"{width}x{height}", "fp32")
+    figures = {}
+    for count, found in zip(counts, adapted, strict=True):
+        way = "1 process" if count == 1 else f"{count} processes"
+        speed_up = round(adapted[0]["step_ms"] / found["step_ms"], 3)
+        figures[way] = {name: found[name] for name in _FIGURES} | {"speed_up": speed_up}
     conditions: dict[str, str | int | float] = {
         "method": args.method,
         "batch_size": args.batch_size,
@@ -67,10 +71,6 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
         "kept": "no image" if args.no_cache else "images",
     }
     return origin.rows(figures, watched.machine, conditions)
-
-
-def _way(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _adapted_by(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:

@@ -252,6 +252,7 @@ def train(
     *,
     labels: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    initial_weights: str | Path | None = None,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
     validation_classes: str | LabelSpace | None = None,
@@ -266,6 +267,8 @@ def train(
         images: labelled.
         labels: folder of label images, for a plain folder.
         settings: of the recipe, by name.
+        initial_weights: a file that training begins with, such as torchvision's ResNet-50; None
+            for what the recipe says.
         validation: labelled images to score at the end.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
         validation_classes: what these labels mean; None for the recipe's classes.
@@ -282,6 +285,7 @@ def train(
             images=images,
             labels_dir=_optional_path(labels),
             validation=_validation(validation, validation_labels, validation_classes),
+            initial_weights=_optional_path(initial_weights),
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             out_dir=_optional_path(out_dir),
             device=device,

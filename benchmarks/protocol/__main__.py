@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="where one of them is instead",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a trained source model")
+    parser.add_argument(
+        "--initial-weights", type=Path, metavar="FILE", help="that the source model begins with"
+    )
     parser.add_argument("--weights-key", metavar="KEY", help="of a file of several sets of weights")
     parser.add_argument(
         "--size", type=size_hw, metavar="WxH", help="input size of adaptation and scoring"
@@ -93,6 +96,11 @@ def _run(args: argparse.Namespace) -> int:
     if args.source_only and args.weights is not None:
         raise DataError(
             "--source-only trains a source model, and --weights is one: give one of both"
+        )
+    if args.initial_weights is not None and args.weights is not None:
+        raise DataError(
+            "--initial-weights is for a source model that is trained here, and --weights is one: "
+            "give one of both"
         )
     windows(args)  # flags that do not fit, before the work
     protocol = load_protocol(args.name)

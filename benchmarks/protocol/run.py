@@ -142,7 +142,9 @@ def _source_model(
             weights_key=args.weights_key,
         )
     folder = out_dir / SOURCE_DIR
-    _require_same(folder, {"images": specs[protocol.source], "train_set": args.train_set})
+    begun = None if args.initial_weights is None else file_sha256(args.initial_weights)
+    asked = {"images": specs[protocol.source], "train_set": args.train_set}
+    _require_same(folder, asked | {"initial_weights": begun})
     if _state(folder) != "finished":
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RecipeError(
@@ -170,6 +172,7 @@ def _train_source(
         TrainRequest(
             recipe=str(recipe),
             images=specs[protocol.source],
+            initial_weights=args.initial_weights,
             overrides=tuple(args.train_set),
             out_dir=out_dir / SOURCE_DIR,
             device=args.device,

@@ -19,6 +19,9 @@ def add(commands: Any) -> None:
         "--images", required=True, metavar="IMAGES", help=f"labelled: {options.IMAGES}"
     )
     parser.add_argument("--labels", type=Path, metavar="DIR", help="for a plain folder of images")
+    parser.add_argument(
+        "--initial-weights", type=Path, metavar="FILE", help="to begin with; the recipe's otherwise"
+    )
     options.add_validation_flags(parser, "to score at the end")
     options.add_run_flags(parser, "continue the run in --out; with the same arguments")
 
@@ -35,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
             images=args.images,
             labels_dir=args.labels,
             validation=options.validation(args),
+            initial_weights=args.initial_weights,
             overrides=tuple(args.overrides),
             out_dir=args.out,
             device=args.device,

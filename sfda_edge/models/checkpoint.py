@@ -85,7 +85,7 @@ def load_weights(model: nn.Module, path: Path, what: str, *, key: str | None = N
     state = {**counters, **_by_other_names(expected, state), **state}
     if problem := _misfit(expected, state):
         raise CheckpointError(f"{path} does not fit {what}:\n{problem}")
-    _require_floating_point(path, expected, state)
+    require_floating_point(path, expected, state)
     model.load_state_dict(state)
 
 
@@ -100,7 +100,7 @@ def _by_other_names(expected: Mapping[str, Tensor], found: dict[str, Tensor]) ->
     return {key: found[names[place]] for key, place in places.items() if place in names}
 
 
-def _require_floating_point(
+def require_floating_point(
     path: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> None:
     """Reject numbers without their scale: torch would copy them as they are.

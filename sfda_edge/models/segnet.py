@@ -1,6 +1,6 @@
 """SegNet with a VGG-16 encoder (Badrinarayanan et al., TPAMI 2017), BatchNorm behind each layer.
 
-The encoder's convolutions are numbered as in ``torchvision.models.vgg16_bn``.
+The encoder has the layers of ``torchvision.models.vgg16_bn`` in their order.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from sfda_edge.errors import RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
-from sfda_edge.models.imagenet import load_imagenet_encoder
+from sfda_edge.models.initial_weights import load_imagenet_encoder, load_initial_weights
 from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.recipes.recipe import load_recipe, recipe_toml
 from sfda_edge.runs.device import choose_device
@@ -46,6 +46,8 @@ class TrainRequest:
         images: labelled, as ``open_images`` takes them.
         labels_dir: for a plain folder of images.
         validation: labelled images to score at the end, or None.
+        initial_weights: a file whose weights training begins with, see ``load_initial_weights``;
+            None for what the recipe says.
         overrides: ``KEY=VALUE`` settings.
         out_dir: None for a new folder in ``runs/``.
         device: as ``choose_device`` takes it.
@@ -57,6 +59,7 @@ class TrainRequest:
     images: ImageSource
     labels_dir: Path | None = None
     validation: Validation | None = None
+    initial_weights: Path | None = None
     overrides: tuple[str, ...] = ()
     out_dir: Path | None = None
     device: str = "auto"
@@ -97,12 +100,17 @@ def run_training(request: TrainRequest) -> TrainedModel:
     if request.validation is not None:
         bar = progress_bar("check the validation images", None)
         validation = request.validation.open_checked(space, skip_bad=request.skip_bad, progress=bar)
-    trainer = _trainer(recipe, spec, device)
+    trainer = _trainer(recipe, spec, device, request.initial_weights)
     bar = progress_bar("read images", len(images))
     training_images = TrainingImages(
         images, space, spec.input_hw, skip_bad=request.skip_bad, progress=bar
     )
-    inputs = {"recipe": msgspec.to_builtins(recipe), "images": recorded_spec(request.images)}
+    begun = request.initial_weights
+    inputs = {
+        "recipe": msgspec.to_builtins(recipe),
+        "images": recorded_spec(request.images),
+        "initial_weights_sha256": None if begun is None else file_sha256(begun),
+    }
     with locked(out_dir) as is_new:
         directory = RunDirectory(
             out_dir, inputs, recipe_toml(recipe), resume=request.resume, is_new=is_new
@@ -147,12 +155,16 @@ def _spec(recipe: TrainRecipe) -> ModelSpec:
     )
 
 
-def _trainer(recipe: TrainRecipe, spec: ModelSpec, device: torch.device) -> Trainer:
+def _trainer(
+    recipe: TrainRecipe, spec: ModelSpec, device: torch.device, initial_weights: Path | None
+) -> Trainer:
     torch.manual_seed(recipe.seed)
     model = build_model(spec)
     if spec.architecture not in MODELS:
         make_usable(model.eval(), spec)
-    if recipe.initial_weights == "imagenet":
+    if initial_weights is not None:
+        load_initial_weights(model, initial_weights)
+    elif recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)
 

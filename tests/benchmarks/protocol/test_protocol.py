@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
@@ -22,8 +23,10 @@ from benchmarks.protocol import __main__ as protocol
 from benchmarks.protocol import cost
 from benchmarks.protocol.file import Mean, Protocol, Published, load_protocol, protocol_names
 from benchmarks.protocol.table import mean_iou, protocol_table
+from runtime.bundle.manifest import file_sha256
 from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
+from sfda_edge.models import MODELS
 from sfda_edge.recipes.recipe import recipe_names
 
 # A step of everything, on images of 64x32.
@@ -182,7 +185,14 @@ def test_a_killed_protocol_continues_where_it_was(data, tmp_path):
 def test_given_weights_need_no_source_images(data, tmp_path, capsys):
     out = tmp_path / "out"
     base = ["cityscapes-rome", *QUICK, *TINY]
-    assert protocol.main([*base, "--data", str(data), "--out", str(out), "--source-only"]) == 0
+    begun = tmp_path / "encoder.pth"
+    torch.save(MODELS["lite0_fpn_tiny"].build(2).state_dict(), begun)
+    arguments = [*base, "--data", str(data), "--out", str(out), "--source-only"]
+    assert protocol.main([*arguments, "--initial-weights", str(begun)]) == 0
+    inputs = json.loads((out / "source" / "run.json").read_text())["inputs"]
+    assert inputs["initial_weights_sha256"] == file_sha256(begun)
+    assert protocol.main(arguments) == 2
+    assert "was made with another initial_weights" in capsys.readouterr().err
     without = tmp_path / "data"
     without.mkdir()
     (without / "cross-city").symlink_to(data / "cross-city")
@@ -256,8 +266,9 @@ def test_half_a_download_is_said_before_anything_is_trained(data, tmp_path, caps
 
 def test_arguments_that_contradict_each_other_are_refused(data, tmp_path, capsys):
     arguments = ["cityscapes-rome", "--data", str(data), "--out", str(tmp_path / "out")]
-    assert protocol.main([*arguments, "--source-only", "--weights", "nowhere.pth"]) == 2
-    assert "give one" in capsys.readouterr().err
+    for flags in (["--source-only"], ["--initial-weights", "encoder.pth"]):
+        assert protocol.main([*arguments, *flags, "--weights", "nowhere.pth"]) == 2
+        assert "give one" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         protocol.main([*arguments, "--data-set", "gta=/x"])
     assert "with a NAME of gta5" in capsys.readouterr().err
