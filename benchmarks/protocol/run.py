@@ -54,14 +54,14 @@ def run_protocol(
     model = _source_model(protocol, specs, args, out_dir)
     if args.source_only:
         return None
-    adapted = out_dir / (args.method or "sfda")
+    adapted, cut = out_dir / (args.method or "sfda"), windows(args)
     asked = {
         "source": _named_source(args, out_dir),
         "weights_key": args.weights_key,
         "images": specs[protocol.target],
         "scored": specs[protocol.scored],
         "size": args.size,
-        "windows": msgspec.to_builtins(windows(args)),
+        "windows": msgspec.to_builtins(cut),
         "set": args.overrides,
         "precision": args.precision,
     }
@@ -71,7 +71,7 @@ def run_protocol(
             AdaptRequest(
                 model=model,
                 images=specs[protocol.target],
-                windows=windows(args),
+                windows=cut,
                 method=args.method,
                 recipe=None if args.method else protocol.recipe_name,
                 overrides=tuple(args.overrides),
