@@ -16,6 +16,7 @@ from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data import ImageSource, open_images
 from sfda_edge.data.relabel import with_label_classes
 from sfda_edge.data.validation import Validation
+from sfda_edge.data.windows import warn_of_other_windows
 from sfda_edge.errors import CheckpointError
 from sfda_edge.evaluation import Evaluation, Predictor
 from sfda_edge.evaluation import evaluate as evaluate_predictor
@@ -209,6 +210,7 @@ def evaluate(
         SfdaEdgeError: something that the caller has to change.
     """
     loaded = load_model(model, **model_options)
+    warn_of_other_windows(loaded, windows)
     found = open_images(PACKAGED_CLIP if images is None else images, _optional_path(labels))
     if label_classes is not None:
         found = with_label_classes(found, label_classes)

@@ -49,9 +49,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     keep_freed_memory()
     from sfda_edge.api import evaluate
-    from sfda_edge.data.windows import recorded_windows
     from sfda_edge.models.source_model import default_weights, load_source
-    from sfda_edge.runs.directory import ADAPTED_FILE, made_weights, read_run
 
     request = options.model_request(args)
     weights = default_weights(request.weights, else_packaged=True)
@@ -59,10 +57,6 @@ def run(args: argparse.Namespace) -> None:
         logger.info("images: the packaged StreetSynth dusk clip (--images for yours)")
     windows = options.windows(args)
     model = load_source(replace(request, weights=weights))
-    run = read_run(model.path.parent) if model.path else {}
-    adapted = made_weights(run.get("result", {})).get(ADAPTED_FILE) == model.sha256
-    if adapted and (cut := recorded_windows(run.get("inputs", {}))) not in (None, windows):
-        logger.warning("the model was adapted to windows %s, and is not scored so", cut.text())
     evaluation = evaluate(
         model,
         args.images,

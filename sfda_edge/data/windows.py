@@ -18,6 +18,8 @@ from runtime.images import ImageError
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 from sfda_edge.models.sliding_windows import SlidingWindows, window_starts
+from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.runs.directory import ADAPTED_FILE, made_weights, read_run
 from sfda_edge.runs.distributed import all_objects, local_share
 from sfda_edge.runs.progress import Progress, silent
 
@@ -182,3 +184,11 @@ def _boxes(
             left = left if windows.wrap else min(left, width - columns)
             boxes.append(_Box(image_hw, top=top, left=left, rows=rows, columns=columns))
     return boxes
+
+
+def warn_of_other_windows(model: LoadedModel, windows: SlidingWindows | None) -> None:
+    """Log that a model's images were cut when it was adapted, where they will not be cut so."""
+    run = read_run(model.path.parent) if model.path is not None else {}
+    adapted = made_weights(run.get("result", {})).get(ADAPTED_FILE) == model.sha256
+    if adapted and (cut := recorded_windows(run.get("inputs", {}))) not in (None, windows):
+        logger.warning("the model was adapted to windows %s, and is not scored so", cut.text())
