@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     with watch() as watched:
-        counts = [int(count) for count in args.processes.split(",")]
+        counts = list(dict.fromkeys(int(count) for count in args.processes.split(",")))
         adapted = [_adapted_by(args, count) for count in counts]
     network, (height, width) = adapted[0]["network"], adapted[0]["size_hw"]
     origin = Origin(begun, network, f"{width}x{height}", "fp32")
@@ -67,6 +67,7 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
         "method": args.method,
         "batch_size": args.batch_size,
         "steps": args.steps,
+        "threads": 1,
         "images": args.images,
         "kept": "no image" if args.no_cache else "images",
     }
@@ -107,7 +108,8 @@ def table(rows: Sequence[Row]) -> Table:
     conditions = first.conditions
     title = f"{first.network}, {first.size}, {conditions['method']}, global batch "
     title += f"{conditions['batch_size']}, {conditions['images']}, {conditions['kept']} kept"
-    columns = ["", "images decoded by each, to check", "in the steps", "step p50, ms", "speed-up"]
+    columns = ["", "images decoded by each, to check", f"in {conditions['steps']} steps"]
+    columns += ["step p50, ms", "times the first's speed"]
     return table_of(rows, title, columns, [_cells(row) for row in rows])
 
 

@@ -42,6 +42,8 @@ from runtime.stats import Snapshot
 MAX_FRAMES = 300
 CLIP_IGNORE_INDEX = 11  # CamVid's
 ENGINE, STREAM = "engine only", "end to end"
+# Of the round whose share is the median.
+_MIDDLE = ("frames_read", "frames_segmented", "frames_dropped", "stage_ms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +127,7 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
             "source": without_credentials(args.source),
             "backend": backend.line(),
             "frames": len(images),
+            "threads": args.threads,
             "warm_up_calls": WARM_UP_RUNS,
         }
     height, width = manifest.input_hw
@@ -134,7 +137,7 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
 
 
 def _figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
-    """Of both ways; the stages are those of the round whose share is the median."""
+    """Of both ways."""
     engine_rates = [one.engine_rate for one in rounds]
     stream_rates = [one.pipeline.fps for one in rounds]
     share = paired_ratio(stream_rates, engine_rates)
@@ -142,7 +145,7 @@ def _figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     whole: dict[str, Any] = {
         "per_second": round(statistics.median(stream_rates), 2),
         "share_of_engine": share.record(),
-        "stage_ms": middle.pipeline.record()["stage_ms"],
+        **{name: value for name, value in middle.pipeline.record().items() if name in _MIDDLE},
     }
     if middle.miou is not None:
         whole["miou"] = round(middle.miou, 5)

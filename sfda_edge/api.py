@@ -255,6 +255,7 @@ def train(
     labels: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     initial_weights: str | Path | None = None,
+    weights_key: str | None = None,
     validation: ImageSource | None = None,
     validation_labels: str | Path | None = None,
     validation_classes: str | LabelSpace | None = None,
@@ -271,6 +272,7 @@ def train(
         settings: of the recipe, by name.
         initial_weights: a file that training begins with, such as torchvision's ResNet-50; None
             for what the recipe says.
+        weights_key: which state dict of it to take where it holds several.
         validation: labelled images to score at the end.
         validation_labels: folder of label images, for a plain folder or video of ``validation``.
         validation_classes: what these labels mean; None for the recipe's classes.
@@ -288,6 +290,7 @@ def train(
             labels_dir=_optional_path(labels),
             validation=_validation(validation, validation_labels, validation_classes),
             initial_weights=_optional_path(initial_weights),
+            weights_key=weights_key,
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             out_dir=_optional_path(out_dir),
             device=device,

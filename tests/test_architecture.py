@@ -33,6 +33,9 @@ PROGRAMS = [
     "benchmarks.throughput",
     "benchmarks.decoder",
     "benchmarks.before_after",
+    "benchmarks.efficiency",
+    "benchmarks.data_parallel",
+    "benchmarks.report.__main__",
 ]
 
 

@@ -44,7 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a trained source model")
     parser.add_argument(
-        "--initial-weights", type=Path, metavar="FILE", help="that the source model begins with"
+        "--initial-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights that training of the source begins with",
     )
     parser.add_argument("--weights-key", metavar="KEY", help="of a file of several sets of weights")
     parser.add_argument(
@@ -102,6 +105,8 @@ def _run(args: argparse.Namespace) -> int:
             "--initial-weights is for a source model that is trained here, and --weights is one: "
             "give one of both"
         )
+    if args.initial_weights is not None and not args.initial_weights.is_file():
+        raise DataError(f"--initial-weights {args.initial_weights} does not exist")
     windows(args)  # flags that do not fit, before the work
     protocol = load_protocol(args.name)
     specs = {split: _spec(split, args) for split in _splits(protocol, args)}

@@ -142,9 +142,12 @@ def _source_model(
             weights_key=args.weights_key,
         )
     folder = out_dir / SOURCE_DIR
-    begun = None if args.initial_weights is None else file_sha256(args.initial_weights)
     asked = {"images": specs[protocol.source], "train_set": args.train_set}
-    _require_same(folder, asked | {"initial_weights": begun})
+    begun = args.initial_weights
+    if begun is not None or _state(folder) != "finished":  # which need not be named again
+        asked["initial_weights"] = None if begun is None else file_sha256(begun)
+        asked["weights_key"] = args.weights_key
+    _require_same(folder, asked)
     if _state(folder) != "finished":
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RecipeError(
@@ -173,6 +176,7 @@ def _train_source(
             recipe=str(recipe),
             images=specs[protocol.source],
             initial_weights=args.initial_weights,
+            weights_key=args.weights_key,
             overrides=tuple(args.train_set),
             out_dir=out_dir / SOURCE_DIR,
             device=args.device,

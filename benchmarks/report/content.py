@@ -96,7 +96,7 @@ _STREAM = (
 )
 _SCALE = "How time and memory grow."
 _PARALLEL = "The same global batch, shared among processes of one thread each."
-_ENGINES = "Built by TensorRT; without a GPU the types are those of the network as it was typed."
+_ENGINES = "Built by TensorRT; without a GPU the types are those that the network declares."
 _DECODERS = "The light network's encoder alone, and with two decoders."
 _HISTORY = "Time relative to the first line of the same run, at each commit that was measured."
 
@@ -176,7 +176,7 @@ def _scale(run: Run) -> Block:
 def _history(rows: Sequence[Row]) -> tuple[Block, ...]:
     return tuple(
         Block(_commits(runs))
-        for benchmark in ("peers", "pareto", "throughput", "scale")
+        for benchmark in ("peers", "pareto", "throughput", "scale", "decoder")
         for runs in over_commits(runs_of(rows, benchmark))
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,18 @@ def compiled_apart(model: openvino.Model | str, settings: dict[str, Any]) -> ope
     with itself: in another thread, the first one keeps the freed memory, and the next Ctrl-C that
     Python's handler takes there is a crash.
     """
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(openvino.Core().compile_model, model, "CPU", settings).result()
+    compiled: Future[openvino.CompiledModel] = Future()
+
+    def compile_model() -> None:
+        try:
+            compiled.set_result(openvino.Core().compile_model(model, "CPU", settings))
+        except Exception as error:  # its exceptions have no common base
+            compiled.set_exception(error)
+
+    thread = threading.Thread(target=compile_model)
+    thread.start()
+    thread.join()
+    return compiled.result()
 
 
 def _precision(compiled: openvino.CompiledModel) -> str:

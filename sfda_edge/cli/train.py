@@ -20,8 +20,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--labels", type=Path, metavar="DIR", help="for a plain folder of images")
     parser.add_argument(
-        "--initial-weights", type=Path, metavar="FILE", help="to begin with; the recipe's otherwise"
+        "--initial-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights to begin with, of an encoder or a whole network (default: the recipe's)",
     )
+    parser.add_argument("--weights-key", metavar="KEY", help="of a file of several sets of weights")
     options.add_validation_flags(parser, "to score at the end")
     options.add_run_flags(parser, "continue the run in --out; with the same arguments")
 
@@ -39,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
             labels_dir=args.labels,
             validation=options.validation(args),
             initial_weights=args.initial_weights,
+            weights_key=args.weights_key,
             overrides=tuple(args.overrides),
             out_dir=args.out,
             device=args.device,

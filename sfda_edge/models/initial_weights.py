@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from itertools import accumulate
+from collections.abc import Collection, Mapping
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from sfda_edge.errors import CheckpointError
 from sfda_edge.models.checkpoint import require_floating_point
 from sfda_edge.models.lite0_fpn import Lite0FPN
 from sfda_edge.models.segnet import STAGES, SegNet
-from sfda_edge.models.weights_file import read_weights
+from sfda_edge.models.weights_file import State, read_part, read_weights
 
 logger = logging.getLogger(__name__)
-_OF_A_LAYER = 3  # convolution, BatchNorm, ReLU
+_LAYERS_OF_A_CONVOLUTION = 3  # itself, BatchNorm, ReLU
+_COUNTER = "num_batches_tracked"  # files of PyTorch before 0.4.1 lack it; it begins at 0 anyhow
 
 
 def load_imagenet_encoder(model: nn.Module) -> None:
@@ -42,66 +43,95 @@ def load_imagenet_encoder(model: nn.Module) -> None:
     model.encoder.load_state_dict({key: state[key] for key in encoder})
 
 
-def load_initial_weights(model: nn.Module, path: Path) -> None:
+def load_initial_weights(
+    model: nn.Module, path: Path, key: str | None = None, *, of_other_classes: nn.Module
+) -> None:
     """Fill what a file has of the network, in place; the rest stays as it is and is logged.
 
-    Files of torchvision's ResNet-50 and 101 and VGG-16 with BatchNorm fit, of SegFormer's encoders,
-    and of the whole network with another number of classes: its classifier then stays.
+    Takes encoders under the names of torchvision (ResNet, VGG-16 with BatchNorm) and of SegFormer's
+    authors, and the whole network with another number of classes, whose classifier then stays.
+    ``deeplabv2_resnet101`` has Caffe's form of ResNet-101, with blue first and other strides: what
+    AdaptSegNet begins with fits, torchvision's file fits by name alone.
+
+    Args:
+        model: the network.
+        path: safetensors, or what ``torch.save`` wrote.
+        key: which state dict to read where the file holds several.
+        of_other_classes: the same network with another number of classes: layers that have another
+            shape there may have any shape in the file, and then stay as they are.
 
     Raises:
-        CheckpointError: the file cannot be read, has nothing of this network, or is of one with
-            other layers.
+        CheckpointError: the file cannot be read, has nothing of this network, has layers of other
+            shapes, or fewer or more layers of one of its parts.
     """
     own = model.state_dict()
-    names = _names_in_files(model, own)
-    found = read_weights(path, names)
-    state = {names[name]: tensor for name, tensor in found.items() if name in names}
-    for name in [name for name in state if _has_other_outputs(state[name], own[name])]:
-        del state[name]
-    if not state:
+    state = _by_own_names(model, path, key)
+    used = {name: tensor for name, tensor in state.items() if name in own}
+    if not used:
         raise CheckpointError(
             f"{path} has nothing of {type(model).__name__}: it holds "
-            f"{', '.join(list(found)[:3])} …, the network begins with {', '.join(list(own)[:3])} …"
+            f"{', '.join(list(state)[:3])} …, the network begins with {', '.join(list(own)[:3])} …"
         )
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
+    _require_whole_parts(path, state, own)
+    reference = of_other_classes.state_dict()
+    filled = {name: used[name] for name in used if used[name].shape == own[name].shape}
+    for name in used.keys() - filled.keys():
+        if own[name].shape == reference[name].shape:
             raise CheckpointError(
-                f"{path} is of another network: {name} is {tuple(tensor.shape)}, that of "
+                f"{path} is of another network: {name} is {tuple(used[name].shape)}, that of "
                 f"{type(model).__name__} is {tuple(own[name].shape)}"
             )
-    require_floating_point(path, {name: own[name] for name in state}, state)
-    model.load_state_dict({**own, **state})
-    # Files of PyTorch before 0.4.1 lack the counters of BatchNorm, which begin at 0 anyhow.
-    fresh = Counter(
-        ".".join(name.split(".")[:2])
-        for name in own
-        if name not in state and not name.endswith("num_batches_tracked")
-    )
+    require_floating_point(path, {name: own[name] for name in filled}, filled)
+    model.load_state_dict({**own, **filled})
+    fresh = Counter(_part(name) for name in own if name not in filled and _COUNTER not in name)
     logger.info(
-        "initial weights: %d of %d tensors from %s; not in it: %s",
-        len(state),
+        "initial weights: %d of %d tensors from %s; the others are new: %s",
+        len(filled),
         len(own),
         path,
         ", ".join(f"{part} ({count})" for part, count in fresh.items()) or "none",
     )
 
 
-def _has_other_outputs(found: Tensor, own: Tensor) -> bool:
-    """Whether two tensors differ in their first axis alone, as those of a classifier do."""
-    return found.shape != own.shape and found.shape[1:] == own.shape[1:]
+def _by_own_names(model: nn.Module, path: Path, key: str | None) -> State:
+    """All tensors of the file, under the network's names where it has them."""
+    own = model.state_dict()
+    found = read_part(path, own, key)
+    if isinstance(model, SegNet) and not found.keys() & own.keys():
+        names = _vgg_names(own)
+        found = read_part(path, names, key)
+        return {names.get(name, name): tensor for name, tensor in found.items()}
+    return found
 
 
-def _names_in_files(model: nn.Module, own: Mapping[str, Tensor]) -> dict[str, str]:
-    """The network's names by those that files have."""
-    if not isinstance(model, SegNet):
-        return {name: name for name in own}
-    # torchvision numbers all layers of vgg16_bn in one list, with a pooling behind each stage.
-    begins = accumulate((_OF_A_LAYER * len(widths) + 1 for widths in STAGES), initial=0)
-    first = dict(enumerate(begins))
+def _require_whole_parts(path: Path, found: Collection[str], own: Collection[str]) -> None:
+    """Reject a part of the network, such as a stage, of which a file has fewer or more layers.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    begun = {_part(name) for name in found if name in own}
+    missing = [name for name in own if name not in found and _COUNTER not in name]
+    further = [name for name in found if name not in own and _COUNTER not in name]
+    for names, what in ((missing, "lacks"), (further, "has further layers, such as")):
+        if others := [name for name in names if _part(name) in begun]:
+            raise CheckpointError(
+                f"{path} is of another size of this network: it {what} {others[0]}"
+            )
+
+
+def _part(name: str) -> str:
+    """What a tensor belongs to: the modules around it, up to a numbered one."""
+    return ".".join(takewhile(lambda part: not part.isdecimal(), name.split(".")[:-1]))
+
+
+def _vgg_names(own: Mapping[str, Tensor]) -> dict[str, str]:
+    """SegNet's names by torchvision's, which numbers all layers of vgg16_bn in one list."""
+    stages = (_LAYERS_OF_A_CONVOLUTION * len(widths) + 1 for widths in STAGES)  # and a pooling
+    first = list(accumulate(stages, initial=0))
     names = {}
     for name in own:
-        part, stage, layer, *rest = [*name.split("."), "", ""]
-        if part == "encoder":
-            name_there = ".".join(("features", str(first[int(stage)] + int(layer)), rest[0]))
-            names[name_there] = name
+        if name.startswith("encoder."):
+            stage, layer, what = name.split(".")[1:]
+            names[f"features.{first[int(stage)] + int(layer)}.{what}"] = name
     return names

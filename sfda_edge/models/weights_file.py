@@ -60,6 +60,14 @@ class _Match:
         """The file's key for a key of the network."""
         return self.removed + key[len(self.added) :] if key.startswith(self.added) else ""
 
+    def names(self) -> State:
+        """All tensors of the state dict, under what would be the network's keys."""
+        return {
+            self.added + name.removeprefix(self.removed): tensor
+            for name, tensor in self.state.items()
+            if name.startswith(self.removed)
+        }
+
 
 def read_weights(path: Path, expected: Collection[str] = (), key: str | None = None) -> State:
     """The tensors of a checkpoint under a network's own names.
@@ -76,13 +84,54 @@ def read_weights(path: Path, expected: Collection[str] = (), key: str | None = N
     Raises:
         CheckpointError: the file is missing or damaged, or holds no usable tensors.
     """
+    if not expected:
+        return max(_states(path).values(), key=len)
+    best = _best_match(path, expected, key, enough=len(expected))
+    used = {name: source for name in expected if (source := best.source(name)) in best.state}
+    if used:
+        _log_left_out(path, [name for name in best.state if name not in set(used.values())])
+    else:  # another network's: the caller says which keys differ
+        used = {name: name for name in best.state}
+    return {name: _dense(path, source, best.state[source]) for name, source in used.items()}
+
+
+def read_part(path: Path, expected: Collection[str], key: str | None = None) -> State:
+    """As ``read_weights``, with what the network has no use for, under names like its own.
+
+    Raises:
+        CheckpointError: as ``read_weights``.
+    """
+    found = _best_match(path, expected, key, enough=1).names()
+    return {name: _dense(path, name, tensor) for name, tensor in found.items()}
+
+
+def _states(path: Path) -> dict[str, State]:
+    """The state dicts of a file by their places.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds none.
+    """
     states = dict(_state_dicts(_content(path)))
     if not states:
         raise CheckpointError(
             f"{path} holds no state dict: a dictionary of names and tensors is needed"
         )
-    if not expected:
-        return max(states.values(), key=len)
+    return states
+
+
+def _best_match(path: Path, expected: Collection[str], key: str | None, *, enough: int) -> _Match:
+    """The state dict, and the prefixes, under which most of the network's keys are found.
+
+    Args:
+        path: of the file.
+        expected: the network's keys.
+        key: the name of a state dict; None for the best.
+        enough: keys of the network that others must have, too, to be worth a warning.
+
+    Raises:
+        CheckpointError: the file cannot be read, or none is called ``key``.
+    """
+    states = _states(path)
     matches = [match for place in states for match in _matches(place, states[place], expected)]
     found = [match for match in matches if key in (None, match.name, match.place)]
     if not found:
@@ -90,13 +139,8 @@ def read_weights(path: Path, expected: Collection[str] = (), key: str | None = N
         raise CheckpointError(f"{path} holds no state dict '{key}'; it holds {names or 'one'}")
     best = max(found, key=lambda match: match.count)
     if key is None:
-        _warn_of_others(path, best, found, len(expected))
-    used = {name: source for name in expected if (source := best.source(name)) in best.state}
-    if used:
-        _log_left_out(path, [name for name in best.state if name not in set(used.values())])
-    else:  # another network's: the caller says which keys differ
-        used = {name: name for name in best.state}
-    return {name: _dense(path, source, best.state[source]) for name, source in used.items()}
+        _warn_of_others(path, best, found, enough)
+    return best
 
 
 def _content(path: Path) -> Any:
@@ -182,11 +226,12 @@ def _renamed(state: State, expected: Collection[str]) -> State:
     return renamed
 
 
-def _warn_of_others(path: Path, best: _Match, found: list[_Match], complete: int) -> None:
-    names = dict.fromkeys(match.name for match in found if match.count == best.count == complete)
+def _warn_of_others(path: Path, best: _Match, found: list[_Match], enough: int) -> None:
+    most = max(best.count, enough)
+    names = dict.fromkeys(match.name for match in found if match.count == most)
     if len(names) > 1:
         logger.warning(
-            "%s holds %d complete sets of weights (%s); '%s' is used, --weights-key NAME takes "
+            "%s holds %d sets of weights that fit (%s); '%s' is used, --weights-key NAME takes "
             "another",
             path,
             len(names),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
 from sfda_edge.data.relabel import in_classes_of
 from sfda_edge.data.training_images import TrainingImages
 from sfda_edge.data.validation import Validation
-from sfda_edge.errors import RecipeError
+from sfda_edge.errors import CheckpointError, RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
@@ -48,6 +48,7 @@ class TrainRequest:
         validation: labelled images to score at the end, or None.
         initial_weights: a file whose weights training begins with, see ``load_initial_weights``;
             None for what the recipe says.
+        weights_key: which state dict of it to take where it holds several.
         overrides: ``KEY=VALUE`` settings.
         out_dir: None for a new folder in ``runs/``.
         device: as ``choose_device`` takes it.
@@ -60,6 +61,7 @@ class TrainRequest:
     labels_dir: Path | None = None
     validation: Validation | None = None
     initial_weights: Path | None = None
+    weights_key: str | None = None
     overrides: tuple[str, ...] = ()
     out_dir: Path | None = None
     device: str = "auto"
@@ -89,27 +91,29 @@ def run_training(request: TrainRequest) -> TrainedModel:
         SfdaEdgeError: something that the user has to change.
     """
     recipe = load_recipe(request.recipe, TrainRecipe, request.overrides)
+    if request.initial_weights is not None:
+        recipe = replace(recipe, initial_weights="none")
     _require_confirmed(recipe, request.overrides)
     device = choose_device(request.device)
     out_dir = request.out_dir or default_run_dir("train")
     logger.info("run: %s (--out DIR for another); device: %s (--device)", out_dir, device)
     spec = _spec(recipe)
     space = spec.label_space
+    begun_with = _initial_weights(request)
+    trainer = _trainer(recipe, spec, device, request)
     images = in_classes_of(open_images(request.images, request.labels_dir), space)
     validation = None
     if request.validation is not None:
         bar = progress_bar("check the validation images", None)
         validation = request.validation.open_checked(space, skip_bad=request.skip_bad, progress=bar)
-    trainer = _trainer(recipe, spec, device, request.initial_weights)
     bar = progress_bar("read images", len(images))
     training_images = TrainingImages(
         images, space, spec.input_hw, skip_bad=request.skip_bad, progress=bar
     )
-    begun = request.initial_weights
     inputs = {
         "recipe": msgspec.to_builtins(recipe),
         "images": recorded_spec(request.images),
-        "initial_weights_sha256": None if begun is None else file_sha256(begun),
+        **begun_with,
     }
     with locked(out_dir) as is_new:
         directory = RunDirectory(
@@ -155,15 +159,34 @@ def _spec(recipe: TrainRecipe) -> ModelSpec:
     )
 
 
+def _initial_weights(request: TrainRequest) -> dict[str, str | None]:
+    """What a run records of them.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = request.initial_weights
+    try:
+        sha256 = None if path is None else file_sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    return {"initial_weights_sha256": sha256, "weights_key": request.weights_key}
+
+
 def _trainer(
-    recipe: TrainRecipe, spec: ModelSpec, device: torch.device, initial_weights: Path | None
+    recipe: TrainRecipe, spec: ModelSpec, device: torch.device, request: TrainRequest
 ) -> Trainer:
     torch.manual_seed(recipe.seed)
     model = build_model(spec)
     if spec.architecture not in MODELS:
         make_usable(model.eval(), spec)
-    if initial_weights is not None:
-        load_initial_weights(model, initial_weights)
+    if request.initial_weights is not None:
+        with torch.random.fork_rng():
+            more_classes = spec.label_space.num_classes + 1
+            other = architecture(spec.architecture).build(more_classes)
+        load_initial_weights(
+            model, request.initial_weights, request.weights_key, of_other_classes=other
+        )
     elif recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)

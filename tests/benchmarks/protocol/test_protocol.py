@@ -191,7 +191,9 @@ def test_given_weights_need_no_source_images(data, tmp_path, capsys):
     assert protocol.main([*arguments, "--initial-weights", str(begun)]) == 0
     inputs = json.loads((out / "source" / "run.json").read_text())["inputs"]
     assert inputs["initial_weights_sha256"] == file_sha256(begun)
-    assert protocol.main(arguments) == 2
+    assert protocol.main(arguments) == 0, "a finished source need not be named again"
+    torch.save(MODELS["lite0_fpn_tiny"].build(2).state_dict(), begun)
+    assert protocol.main([*arguments, "--initial-weights", str(begun)]) == 2
     assert "was made with another initial_weights" in capsys.readouterr().err
     without = tmp_path / "data"
     without.mkdir()
@@ -269,6 +271,8 @@ def test_arguments_that_contradict_each_other_are_refused(data, tmp_path, capsys
     for flags in (["--source-only"], ["--initial-weights", "encoder.pth"]):
         assert protocol.main([*arguments, *flags, "--weights", "nowhere.pth"]) == 2
         assert "give one" in capsys.readouterr().err
+    assert protocol.main([*arguments, "--initial-weights", "nowhere.pth"]) == 2
+    assert "nowhere.pth does not exist" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         protocol.main([*arguments, "--data-set", "gta=/x"])
     assert "with a NAME of gta5" in capsys.readouterr().err

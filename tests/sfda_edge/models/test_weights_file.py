@@ -100,10 +100,10 @@ def test_of_two_sets_of_weights_one_is_named_and_either_can_be_taken(
 ):
     first, second = names or ("state_dict.model", "state_dict.ema_model")
     assert equal(loads(tmp_path / "a.pt", content))
-    assert f"2 complete sets of weights ({first}, {second}); '{first}' is used" in caplog.text
+    assert f"2 sets of weights that fit ({first}, {second}); '{first}' is used" in caplog.text
     caplog.clear()
     assert equal(loads(tmp_path / "a.pt", content, second), OTHER)
-    assert "complete sets" not in caplog.text
+    assert "sets of weights" not in caplog.text
     with pytest.raises(CheckpointError, match=f"no state dict 'best'; it holds {first}"):
         loads(tmp_path / "a.pt", content, "best")
 
