@@ -73,10 +73,10 @@ def load_initial_weights(
             f"{', '.join(list(state)[:3])} …, the network begins with {', '.join(list(own)[:3])} …"
         )
     _require_whole_parts(path, state, own)
-    reference = of_other_classes.state_dict()
+    other = {name: tensor.shape for name, tensor in of_other_classes.state_dict().items()}
     filled = {name: used[name] for name in used if used[name].shape == own[name].shape}
     for name in used.keys() - filled.keys():
-        if own[name].shape == reference[name].shape:
+        if own[name].shape == other.get(name):
             raise CheckpointError(
                 f"{path} is of another network: {name} is {tuple(used[name].shape)}, that of "
                 f"{type(model).__name__} is {tuple(own[name].shape)}"
