@@ -1,7 +1,8 @@
 """python -m benchmarks.report: all results as one page, and the README's figures.
 
 The page is one HTML file without scripts: accuracy, time against accuracy, peers, throughput,
-scale, and what changed over commits. ``--readme`` writes the measured tables of a README again.
+streams, scale, engines, and what changed over commits. ``--readme`` writes the measured tables of a
+README again.
 """
 
 from __future__ import annotations

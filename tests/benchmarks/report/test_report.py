@@ -70,6 +70,29 @@ def accuracy_row(task, recipe, seed, returned, overrides=()):
     }
 
 
+def rows_of_other_programs():
+    share = {"per_second": 9.2, "share_of_engine": RATIO | {"median": 0.973}}
+    stages = {"stage_ms": {"infer": {"p50": 1.0, "p99": 2.0}, "age": {"p50": 3.0, "p99": 4.0}}}
+    processes = {"images": 40, "decoded_to_check": [20, 20], "decoded_in_steps": [8, 8]}
+    adapted = {"method": "bn", "batch_size": 8, "steps": 2, "images": "x", "kept": "images"}
+    engine = {"compute_capability": "8.9", "bytes": 2e6, "build_s": 1.5, "proved_by": "inspector"}
+    source = {"backend": "a backend", "frames": 72, "source": "clip"}
+    return [
+        row("stream", "end to end", source, share | stages),
+        row("efficiency", "stream", {"video": "720p"}, share | {"backend": "a library"}),
+        row("data_parallel", "2 processes", adapted, processes | {"step_ms": 9, "speed_up": 1.9}),
+        row(
+            "engines",
+            "engine",
+            {"library": "rtx 1"},
+            engine | {"layer_types": {"CONVOLUTION HALF": 34}},
+        ),
+        row(
+            "decoder", "LR-ASPP", {"threads": 1}, {**TIMES, "parameters": 3_040_000, "ratio": RATIO}
+        ),
+    ]
+
+
 @pytest.fixture
 def results(tmp_path):
     folder = tmp_path / "results"
@@ -95,6 +118,7 @@ def results(tmp_path):
         folder / "throughput.jsonl",
         [row("throughput", "one by one", files, {"frames_per_second": 30.0, "ratio": RATIO})],
     )
+    append_rows(folder / "others.jsonl", rows_of_other_programs())
     axes = {
         "sizes": {**TIMES, "megapixels": 0.1, "ms_per_megapixel": 100.0},
         "images": {"images": 100, "seconds": 9.0, "ms_per_image": 90.0, "peak_memory_gib": 1.0},
@@ -168,9 +192,12 @@ def test_the_page_holds_every_result_and_fetches_nothing(results, in_empty_folde
     assert "    python -m benchmarks.throughput\n" in (in_empty_folder / "tables.md").read_text()
     printed = (in_empty_folder / "tables.md").read_text()
     titles = ["Accuracy", "Time against accuracy", "Up to the label map", "From video to video"]
-    titles += ["Several files", "Scale"]
+    titles += ["Several files", "A whole stream", "Scale", "Several processes that adapt"]
+    titles += ["Engines", "Decoders"]
     assert [line[3:] for line in printed.splitlines() if line.startswith("## ")] == titles
     assert "did not run: it \\| is" in printed
+    for cell in ("97.3 (90.0 to 110.0)", "20, 20 of 40", "34 CONVOLUTION HALF", "3.04"):
+        assert cell in outline.cells, cell
 
 
 def test_what_is_over_commits_is_shown_relative_to_its_first_line(results, in_empty_folder):
