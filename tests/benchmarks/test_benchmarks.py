@@ -116,7 +116,7 @@ def test_a_stream_is_measured_beside_a_plain_loop(in_empty_folder, capsys):
     assert rows["engine"]["share_of_engine"]["rounds"] == [1.0, 1.0]
     live = rows[efficiency.LIVE]
     assert live["asked_per_second"] == pytest.approx(0.8 * rows["stream"]["per_second"], abs=0.02)
-    assert 0 <= live["dropped"] < live["read"] == 6
+    assert 0 <= live["dropped"] < live["read"] <= 6
     for name, library in (("stream", "ONNX Runtime"), ("stream on openvino", "OpenVINO")):
         assert name not in rows or rows[name]["backend"].startswith(library)
     parts = rows[efficiency.PROCESSOR]
