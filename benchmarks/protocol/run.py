@@ -57,7 +57,7 @@ def run_protocol(
     adapted, cut = out_dir / (args.method or "sfda"), windows(args)
     asked = {
         "source": _named_source(args, out_dir),
-        "weights_key": args.weights_key,
+        "weights_key": None if args.weights is None else args.weights_key,
         "images": specs[protocol.target],
         "scored": specs[protocol.scored],
         "size": args.size,

@@ -163,9 +163,14 @@ def _initial_weights(request: TrainRequest) -> dict[str, str | None]:
     """What a run records of them.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: the file cannot be read, or a part of none is named.
     """
     path = request.initial_weights
+    if path is None and request.weights_key is not None:
+        raise CheckpointError(
+            f"--weights-key {request.weights_key} names a part of a file; give --initial-weights "
+            "FILE, too"
+        )
     try:
         sha256 = None if path is None else file_sha256(path)
     except OSError as error:

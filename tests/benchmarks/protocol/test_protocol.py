@@ -186,12 +186,14 @@ def test_given_weights_need_no_source_images(data, tmp_path, capsys):
     out = tmp_path / "out"
     base = ["cityscapes-rome", *QUICK, *TINY]
     begun = tmp_path / "encoder.pth"
-    torch.save(MODELS["lite0_fpn_tiny"].build(2).state_dict(), begun)
-    arguments = [*base, "--data", str(data), "--out", str(out), "--source-only"]
-    assert protocol.main([*arguments, "--initial-weights", str(begun)]) == 0
+    torch.save({"model": MODELS["lite0_fpn_tiny"].build(2).state_dict()}, begun)
+    whole = [*base, "--data", str(data), "--out", str(out)]
+    arguments = [*whole, "--source-only"]
+    named = ["--initial-weights", str(begun), "--weights-key", "model"]
+    assert protocol.main([*whole, *named]) == 0
     inputs = json.loads((out / "source" / "run.json").read_text())["inputs"]
     assert inputs["initial_weights_sha256"] == file_sha256(begun)
-    assert protocol.main(arguments) == 0, "a finished source need not be named again"
+    assert protocol.main(whole) == 0, "what a finished source began with need not be named again"
     torch.save(MODELS["lite0_fpn_tiny"].build(2).state_dict(), begun)
     assert protocol.main([*arguments, "--initial-weights", str(begun)]) == 2
     assert "was made with another initial_weights" in capsys.readouterr().err

@@ -166,5 +166,7 @@ def test_training_begins_with_them_and_records_their_hash(in_empty_folder, capsy
         assert cli.main([*words, "--resume", *changed]) == 2
         assert "initial_weights" in capsys.readouterr().err
     words[words.index("run")] = "other"
+    assert cli.main([*words, "--weights-key", "model"]) == 2
+    assert "--weights-key model names a part of a file" in capsys.readouterr().err
     assert cli.main([*words, "--initial-weights", "missing.pth"]) == 2
     assert "missing.pth cannot be read: No such file" in capsys.readouterr().err
