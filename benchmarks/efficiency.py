@@ -105,9 +105,8 @@ def table(rows: Sequence[Row]) -> Table:
     first = rows[0]
     title = f"{first.network}, {first.size} from {first.conditions['video']}, "
     title += str(first.figures["backend"])
-    columns = ["", "frames/s", "share of the engine's rate, %", "age of a frame p50, ms"]
-    columns += ["times the engine's p50", "frames dropped"]
-    columns += ["processor a frame beside model and decoding, ms", "decoding, ms"]
+    columns = ["", "frames/s", "of the engine, %", "age p50, ms", "of the engine's p50"]
+    columns += ["dropped", "processor, ms", "decoding, ms"]
     return table_of(rows, title, columns, [_cells(row) for row in rows])
 
 

@@ -92,7 +92,8 @@ _THROUGHPUT = (
 )
 _STREAM = (
     "From file to label map, and what is beside the model. Shares are of the engine's rate on "
-    "frames that are decoded and resized already, in the same rounds."
+    "frames that are decoded and resized already, in the same rounds. Age is that of a live "
+    "source's frame; processor is the time of all cores for a frame, beside model and decoding."
 )
 _SCALE = "How time and memory grow."
 _PARALLEL = "The same global batch, shared among processes of one thread each."
