@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +25,9 @@ from sfda_edge.models.inference import (
 from sfda_edge.runs.distributed import local_share
 from sfda_edge.runs.progress import Progress
 from sfda_edge.selection.config import SelectionConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Bars = Callable[[str, int], Progress]
 

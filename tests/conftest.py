@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import hashlib
 import io
 import os
@@ -69,9 +71,11 @@ def exported_once(tmp_path_factory, worker_id):
     """torch's exporter takes ten seconds: graphs that it made before come from a folder.
 
     What is the same is decided by the pickled network: classes, attributes and weights. One that
-    cannot be pickled is exported each time.
+    cannot be pickled is exported each time. Of what is exported, a third of the time goes into
+    reading all translations of operators again: they are read once.
     """
     import onnx
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     from export.graph import to_onnx
 
@@ -96,8 +100,16 @@ def exported_once(tmp_path_factory, worker_id):
             unfinished.replace(kept)
         return SimpleNamespace(model_proto=onnx.load(kept))
 
+    read = functools.cache(ONNXRegistry.from_torchlib)
+
+    def registry_of(*opset_version, **named):
+        own = copy.copy(read(*opset_version, **named))
+        own.functions = {name: list(found) for name, found in own.functions.items()}
+        return own
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_onnx, "_torch_export", exported)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(registry_of))
         yield
 
 

@@ -6,9 +6,7 @@ import importlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.data import ImageSet, ImageSource, open_images
@@ -24,6 +22,9 @@ from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.runs.directory import default_run_dir
 from sfda_edge.runs.fabric import open_fabric
 from sfda_edge.runs.progress import progress_bar
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 logger = logging.getLogger(__name__)
 PACKAGED_IMAGES = "streetsynth:target"
@@ -58,6 +59,8 @@ def prepare(request: AdaptRequest) -> Prepared:
             f"{source.spec.architecture} returns probabilities, which {request.precision} rounds "
             "to 0 and 1; use --precision fp32, or leave out its softmax or sigmoid"
         )
+    image_source = PACKAGED_IMAGES if request.images is None else request.images
+    images = open_images(image_source)
     fabric = open_fabric(request.device, request.precision)
     _log_defaults(request)
     warn_of_other_model(source, published)
@@ -69,8 +72,6 @@ def prepare(request: AdaptRequest) -> Prepared:
         _checked(labelled, source, skip_bad=request.skip_bad)
         for labelled in (request.validation, request.source_validation)
     )
-    image_source = PACKAGED_IMAGES if request.images is None else request.images
-    images = open_images(image_source)
     bar = progress_bar("measure images", len(images))
     shown = windows_of(images, request.windows, source.spec.input_hw, progress=bar)
     bar = progress_bar("read images", len(shown))

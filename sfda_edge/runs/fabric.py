@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Literal
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Literal
 
 from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.runs.device import choose_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -33,6 +34,9 @@ def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fab
     device = choose_device(device_name)
     if precision == "fp16" and device.type != "cuda":
         raise SfdaEdgeError(f"--precision fp16 needs a CUDA GPU, not {device}; try bf16 or fp32")
+    # It imports five seconds of torch, which no mistake in the arguments has to wait for.
+    from lightning_fabric import Fabric
+
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sfda_edge.runs.distributed import average_gradients
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Schedule = Callable[[int], float]  # step → share of the highest learning rate
 

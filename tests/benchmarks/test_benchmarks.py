@@ -66,11 +66,11 @@ def test_an_engine_of_a_bundle_has_its_row(tmp_path, capsys):
     assert engines.main([str(tmp_path), *out]) == 2
 
 
-def test_each_process_reads_its_share(in_empty_folder, capsys):
+def test_each_process_reads_its_share(in_empty_folder, labelled_folder, capsys):
     from benchmarks import data_parallel
 
     arguments = ["--processes", "1,2", "--method", "tent", "--batch-size", "4", "--steps", "2"]
-    arguments += ["--size", "96x48"]
+    arguments += ["--size", "96x48", "--images", str(labelled_folder / "images")]
     assert data_parallel.main([*arguments, "--no-cache", "--out", "rows.jsonl"]) == 0
     rows = read_rows(in_empty_folder / "rows.jsonl")
     assert [row.way for row in rows] == ["1 process", "2 processes"]

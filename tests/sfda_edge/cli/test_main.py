@@ -27,6 +27,14 @@ pytestmark = pytest.mark.usefixtures("few_views")
 
 # The packaged network takes less than a second a step at this size.
 SMALL = ("--size", "96x48")
+# A process of its own has none of this one's fixtures.
+WITH_FEW_VIEWS = """
+import sys
+from sfda_edge.cli.main import main
+from sfda_edge.selection.config import SelectionConfig
+SelectionConfig.__init__.__kwdefaults__.update(scales=(0.75, 1.0, 1.25), probe_images=4)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
@@ -151,10 +159,14 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
 
 
 @pytest.mark.slow
-def test_resuming_repeats_what_the_run_was_begun_with(in_empty_folder, caplog, capsys):
+def test_resuming_repeats_what_the_run_was_begun_with(
+    in_empty_folder, labelled_folder, caplog, capsys
+):
     caplog.set_level("INFO")
+    scored = ["--validation", str(labelled_folder / "images")]
+    scored += ["--validation-labels", str(labelled_folder / "labels")]
     begun = ["adapt", *SMALL, "--method", "tent", "--set", "steps=2", "--set", "batch_size=2"]
-    assert cli.main([*begun, "--out", "run", "--validation", "streetsynth:clip"]) == 0
+    assert cli.main([*begun, "--out", "run", *scored]) == 0
     facts = in_empty_folder / "run" / "run.json"
     first = json.loads(facts.read_text())
     assert cli.main(["adapt", "--resume", "--out", "run"]) == 2
@@ -284,12 +296,13 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
     (in_empty_folder / "few").mkdir()
     for image in sorted((TARGET_DIR / "images").iterdir())[:4]:
         shutil.copy(image, in_empty_folder / "few")
-    command = [sys.executable, "-m", "sfda_edge.cli", "adapt", *SMALL, "--images", "few"]
+    arguments = ["adapt", *SMALL, "--images", "few"]
     for setting in ("steps=30", "batch_size=2", "warmup_steps=2"):
-        command += ["--set", setting]
-    subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
+        arguments += ["--set", setting]
+    assert cli.main([*arguments, "--out", "whole"]) == 0
     metrics = in_empty_folder / "killed" / "metrics.jsonl"
-    with subprocess.Popen([*command, "--out", "killed"], stderr=subprocess.DEVNULL) as process:
+    killed_run = [sys.executable, "-c", WITH_FEW_VIEWS, *arguments, "--out", "killed"]
+    with subprocess.Popen(killed_run, stderr=subprocess.DEVNULL) as process:
         start_s = time.monotonic()
         # Behind the checkpoint of step 20 and before the end.
         while not metrics.exists() or len(metrics.read_text().splitlines()) < 24:
@@ -298,7 +311,7 @@ def test_a_killed_adaptation_resumes_to_the_same_weights(in_empty_folder):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert not (in_empty_folder / "killed" / "adapted.safetensors").exists()
-    subprocess.run([*command, "--out", "killed", "--resume"], check=True, capture_output=True)
+    assert cli.main([*arguments, "--out", "killed", "--resume"]) == 0
     whole, killed = (in_empty_folder / n / "adapted.safetensors" for n in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()
 

@@ -7,6 +7,7 @@ import pytest
 
 from runtime.bundle.manifest import read_manifest
 from sfda_edge.cli import main as cli
+from sfda_edge.packaged import MODEL_DIR
 from sfda_edge.recipes import recipe
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,17 @@ def few_steps(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(recipe, "_FOLDER", folder)
 
 
-@pytest.mark.usefixtures("few_steps", "few_views")
+@pytest.fixture
+def half_the_size(tmp_path_factory, monkeypatch):
+    """The packaged model, with inputs of half their height and width."""
+    folder = shutil.copytree(MODEL_DIR, tmp_path_factory.mktemp("half") / "model")
+    described = json.loads((folder / "model.json").read_text())
+    described["input_hw"] = [side // 2 for side in described["input_hw"]]
+    (folder / "model.json").write_text(json.dumps(described))
+    monkeypatch.setattr("sfda_edge.models.source_model.MODEL_DIR", folder)
+
+
+@pytest.mark.usefixtures("few_steps", "few_views", "half_the_size")
 def test_the_users_own_words_work_as_typed(in_empty_folder, caplog, capsys):
     caplog.set_level("INFO")
     assert cli.main(["adapt"]) == 0
