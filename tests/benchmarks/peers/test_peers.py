@@ -22,7 +22,7 @@ TORCH = ["torch, eager", "torch, compiled", "torch, TorchScript"]
 @pytest.mark.usefixtures("little_effort")
 def test_all_ways_to_a_label_map_give_the_same_labels(in_empty_folder, monkeypatch, capsys):
     monkeypatch.setattr("torch.compile", lambda network: network)  # it takes a minute
-    arguments = ["frames", "--size", "96x64", "--seconds", "1", "--out", "rows.jsonl"]
+    arguments = ["frames", "--size", "192x96", "--seconds", "1", "--out", "rows.jsonl"]
     assert peers.main(arguments) == 0
     rows = {row.way: row for row in read_rows(in_empty_folder / "rows.jsonl")}
     assert list(rows) == [*OURS, *OTHERS, *TORCH, "OpenVINO benchmark_app"]
@@ -36,7 +36,7 @@ def test_all_ways_to_a_label_map_give_the_same_labels(in_empty_folder, monkeypat
         assert paced["frames"] == paced["age"]["count"] + paced["dropped"] >= 1
     assert rows[OURS[0]].figures["ratio"]["median"] == 1
     assert rows["OpenVINO benchmark_app"].figures["p50_ms"] > 0
-    assert rows[OURS[0]].subject == ("lite0_fpn_tiny", "96x64", "fp32")
+    assert rows[OURS[0]].subject == ("lite0_fpn_tiny", "192x96", "fp32")
     printed = capsys.readouterr().out
     assert all(f"| {name} |" in printed for name in rows)
 
@@ -51,7 +51,7 @@ def test_what_does_not_start_is_said_and_the_others_are_measured(
     ways = {"ours": lambda: lambda frame: frame[..., 0], "OpenVINO": missing}
     monkeypatch.setattr(peer_frames, "openers", lambda _subject, _stack: ways)
     monkeypatch.setattr(peer_frames, "_BENCHMARK_APP", "raise SystemExit('no benchmark_app')")
-    assert peers.main(["frames", "--size", "96x64", "--out", "rows.jsonl"]) == 0
+    assert peers.main(["frames", "--size", "192x96", "--out", "rows.jsonl"]) == 0
     rows = {row.way: row for row in read_rows(in_empty_folder / "rows.jsonl")}
     assert rows["OpenVINO"].figures == {"did_not_run": "No module named 'openvino'"}
     assert rows["OpenVINO benchmark_app"].figures == {"did_not_run": "no benchmark_app"}
@@ -75,7 +75,7 @@ def test_all_video_loops_write_every_frame(in_empty_folder, monkeypatch, capsys)
         return float(count)
 
     monkeypatch.setattr(videos, "frames_per_second", counted)
-    assert peers.main(["video", "--size", "96x64", "--rounds", "1", "--out", "rows.jsonl"]) == 0
+    assert peers.main(["video", "--size", "192x96", "--rounds", "1", "--out", "rows.jsonl"]) == 0
     rows = {row.way: row.figures for row in read_rows(in_empty_folder / "rows.jsonl")}
     assert len(rows) == 8
     ran = {way for way, figures in rows.items() if "did_not_run" not in figures}

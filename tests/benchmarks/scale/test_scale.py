@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_streams_share_one_model_with_and_without_batches(in_empty_folder, capsys):
-    model = sfda_edge.load_model(size_hw=(48, 96))
+    model = sfda_edge.load_model(size_hw=(96, 192))
     export.export(model, images="streetsynth:target", dynamic_batch=True, out_dir="bundle")
     arguments = ["streams", "--counts", "1,3", "--frames", "8", "--rounds", "2"]
     assert main([*arguments, "--bundle", "bundle", "--out", "rows.jsonl"]) == 0
@@ -21,7 +21,7 @@ def test_streams_share_one_model_with_and_without_batches(in_empty_folder, capsy
     assert [row.way for row in rows] == ways
     assert rows[0].figures["ratio"]["rounds"] == [1.0, 1.0]
     assert all(row.figures["images_per_second"] > 0 for row in rows)
-    assert rows[0].size == "96x48"
+    assert rows[0].size == "192x96"
     assert "| 3 streams, batched |" in capsys.readouterr().out
 
 
@@ -29,7 +29,7 @@ def test_streams_share_one_model_with_and_without_batches(in_empty_folder, capsy
 @pytest.mark.parametrize(
     ("arguments", "ways"),
     [
-        (["sizes", "--sizes", "64x32,128x64"], ["64x32", "128x64"]),
+        (["sizes", "--sizes", "96x48,192x96"], ["96x48", "192x96"]),
         (["classes", "--counts", "2,5"], ["2 classes", "5 classes"]),
     ],
 )
@@ -41,7 +41,7 @@ def test_a_frame_is_timed_at_each(in_empty_folder, arguments, ways, capsys):
     assert rows[0].figures["count"] >= 10
     if arguments[0] == "sizes":
         figures = rows[1].figures
-        per_megapixel = figures["p50_ms"] / (128 * 64 / 1e6)
+        per_megapixel = figures["p50_ms"] / (192 * 96 / 1e6)
         assert figures["ms_per_megapixel"] == pytest.approx(per_megapixel, rel=1e-3)
     assert f"| {ways[1]} |" in capsys.readouterr().out
 

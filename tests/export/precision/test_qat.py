@@ -19,6 +19,13 @@ from sfda_edge.runs.progress import silent
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def all_by_one_rule(monkeypatch):
+    """Everything in int8, calibrated by one rule of the three."""
+    monkeypatch.setattr("export.precision.node_search._MOST_KEPT", 0.0)
+    monkeypatch.setattr("export.precision.int8.RULES", ("percentile",))
+
+
 def thresholds(*changes):
     return load_recipe("export", Thresholds, ("int8_time_ratio=0", *changes))
 
@@ -111,10 +118,8 @@ def test_a_network_learns_to_be_quantised_and_the_model_stays(packaged, frames):
     assert learnt.keys() == before.keys()
 
 
-def test_what_loses_too_much_is_finetuned_and_says_so(
-    tmp_path, request_, frames, monkeypatch, calibration
-):
-    monkeypatch.setattr("export.precision.node_search._MOST_KEPT", 0.0)  # everything in int8
+@pytest.mark.usefixtures("all_by_one_rule")
+def test_what_loses_too_much_is_finetuned_and_says_so(tmp_path, request_, calibration):
     recipe = thresholds("int8.label_agreement=0.0", "int8.class_iou=0.0")
     asked = replace(request_, precision="int8", calibration=calibration, thresholds=recipe)
     plain = export_bundle(asked, tmp_path / "bundle").parity.label_agreement
@@ -127,10 +132,10 @@ def test_what_loses_too_much_is_finetuned_and_says_so(
     assert "fine-tuned for 12 steps" in (tmp_path / "bundle" / "card.md").read_text()
 
 
+@pytest.mark.usefixtures("all_by_one_rule")
 def test_labels_say_that_it_loses_too_much_where_there_are_any(
-    tmp_path, request_, frames, monkeypatch, caplog, calibration
+    tmp_path, request_, frames, caplog, calibration
 ):
-    monkeypatch.setattr("export.precision.node_search._MOST_KEPT", 0.0)
     caplog.set_level("INFO")
     predictor = Predictor(request_.model, request_.spec, torch.device("cpu"))
     validation = [(frame, predictor.label_map(frame)) for frame in frames[:2]]  # torch scores 100
