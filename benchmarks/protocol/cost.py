@@ -22,6 +22,7 @@ from sfda_edge.methods import load_method_recipe
 from sfda_edge.models import ModelSpec, architecture, build_model
 from sfda_edge.models.inference import enlarged, main_output
 from sfda_edge.runs.device import choose_device
+from sfda_edge.training.run import begin_with
 
 # How many steps of a method take the time of one supervised step, as measured.
 SPEED_FILE = Path(__file__).parents[1] / "results" / "adaptation-speed.json"
@@ -35,6 +36,9 @@ def cost_text(
 
     The figures are rough: from the training step of one image on this device. Reading every image
     once, before the first step, comes on top.
+
+    Raises:
+        CheckpointError: the initial weights are not of the network.
     """
     there = {split: _num_images(spec) for split, spec in specs.items()}
     lines = [
@@ -43,7 +47,10 @@ def cost_text(
     ]
     device, train = choose_device(args.device), source_recipe(protocol, tuple(args.train_set))
     if args.weights is None:
-        seconds, _ = _one_image(*_network(protocol, train.input_hw), device)
+        model, spec = _network(protocol, train.input_hw)
+        if args.initial_weights is not None:
+            begin_with(model, spec, args.initial_weights, args.weights_key)
+        seconds, _ = _one_image(model, spec, device)
         source_s = _duration(seconds * train.steps * train.batch_size)
         lines.append(f"source model  {source_s}: {train.steps} x {train.batch_size} images")
     model, spec = _network(protocol, args.size or protocol.model.input_hw)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import nn
 
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
@@ -186,15 +187,21 @@ def _trainer(
     if spec.architecture not in MODELS:
         make_usable(model.eval(), spec)
     if request.initial_weights is not None:
-        with torch.random.fork_rng():
-            more_classes = spec.label_space.num_classes + 1
-            other = architecture(spec.architecture).build(more_classes)
-        load_initial_weights(
-            model, request.initial_weights, request.weights_key, of_other_classes=other
-        )
+        begin_with(model, spec, request.initial_weights, request.weights_key)
     elif recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)
+
+
+def begin_with(model: nn.Module, spec: ModelSpec, path: Path, key: str | None) -> None:
+    """Fill a new network with what a file has of it, as ``load_initial_weights`` does.
+
+    Raises:
+        CheckpointError: the file is not of this network.
+    """
+    with torch.random.fork_rng():
+        other = architecture(spec.architecture).build(spec.label_space.num_classes + 1)
+    load_initial_weights(model, path, key, of_other_classes=other)
 
 
 def _scores(

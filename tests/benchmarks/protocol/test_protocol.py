@@ -249,6 +249,9 @@ def test_a_dry_run_says_what_is_there_and_what_it_takes(data, tmp_path, capsys, 
     assert "multiview     about" in printed
     assert "GB" in printed
     assert list(tmp_path.iterdir()) == []
+    torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pth")
+    assert protocol.main([*arguments, "--initial-weights", "other.pth"]) == 2
+    assert "other.pth is of another network" in capsys.readouterr().err
 
 
 def test_half_a_download_is_said_before_anything_is_trained(data, tmp_path, capsys):
