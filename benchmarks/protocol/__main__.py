@@ -107,6 +107,11 @@ def _run(args: argparse.Namespace) -> int:
         )
     if args.initial_weights is not None and not args.initial_weights.is_file():
         raise DataError(f"--initial-weights {args.initial_weights} does not exist")
+    if args.weights_key is not None and args.weights is None and args.initial_weights is None:
+        raise DataError(
+            f"--weights-key {args.weights_key} names a part of a file: give --weights or "
+            "--initial-weights, too"
+        )
     windows(args)  # flags that do not fit, before the work
     protocol = load_protocol(args.name)
     specs = {split: _spec(split, args) for split in _splits(protocol, args)}

@@ -22,7 +22,7 @@ from sfda_edge.methods import load_method_recipe
 from sfda_edge.models import ModelSpec, architecture, build_model
 from sfda_edge.models.inference import enlarged, main_output
 from sfda_edge.runs.device import choose_device
-from sfda_edge.training.run import begin_with
+from sfda_edge.training.run import fill_from_file
 
 # How many steps of a method take the time of one supervised step, as measured.
 SPEED_FILE = Path(__file__).parents[1] / "results" / "adaptation-speed.json"
@@ -49,7 +49,7 @@ def cost_text(
     if args.weights is None:
         model, spec = _network(protocol, train.input_hw)
         if args.initial_weights is not None:
-            begin_with(model, spec, args.initial_weights, args.weights_key)
+            fill_from_file(model, spec, args.initial_weights, args.weights_key)
         seconds, _ = _one_image(model, spec, device)
         source_s = _duration(seconds * train.steps * train.batch_size)
         lines.append(f"source model  {source_s}: {train.steps} x {train.batch_size} images")

@@ -20,7 +20,7 @@ from sfda_edge.models import MODELS, returns_probabilities
 from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
 from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.runs.directory import default_run_dir
-from sfda_edge.runs.fabric import open_fabric
+from sfda_edge.runs.fabric import open_fabric, usable_device
 from sfda_edge.runs.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def prepare(request: AdaptRequest) -> Prepared:
             f"{source.spec.architecture} returns probabilities, which {request.precision} rounds "
             "to 0 and 1; use --precision fp32, or leave out its softmax or sigmoid"
         )
+    usable_device(request.device, request.precision)
     image_source = PACKAGED_IMAGES if request.images is None else request.images
     images = open_images(image_source)
     fabric = open_fabric(request.device, request.precision)

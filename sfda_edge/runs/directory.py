@@ -197,8 +197,8 @@ def resumable_run(folder: Path) -> dict[str, Any]:
 def _differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is different, with both values where they are short."""
     found = []
-    for key, value in now.items():
-        before = recorded.get(key)
+    for key in {**now, **recorded}:
+        before, value = recorded.get(key), now.get(key)
         if before == value:
             continue
         if isinstance(before, dict) and isinstance(value, dict):

@@ -10,6 +10,7 @@ from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.runs.device import choose_device
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -20,6 +21,21 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]
 }
 
 
+def usable_device(name: str, precision: Precision) -> torch.device:
+    """The device by its name, if it can compute in that precision.
+
+    Raises:
+        SfdaEdgeError: it is not there, or cannot.
+    """
+    if precision not in _FABRIC_PRECISION:
+        known = ", ".join(_FABRIC_PRECISION)
+        raise SfdaEdgeError(f"unknown precision '{precision}'; known: {known}")
+    device = choose_device(name)
+    if precision == "fp16" and device.type != "cuda":
+        raise SfdaEdgeError(f"--precision fp16 needs a CUDA GPU, not {device}; try bf16 or fp32")
+    return device
+
+
 def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fabric:
     """One process on the device asked for, or this process's part of a ``torchrun``.
 
@@ -28,13 +44,8 @@ def open_fabric(device_name: str = "auto", precision: Precision = "fp32") -> Fab
     Raises:
         SfdaEdgeError: the device is not there, or it cannot compute in that precision.
     """
-    if precision not in _FABRIC_PRECISION:
-        known = ", ".join(_FABRIC_PRECISION)
-        raise SfdaEdgeError(f"unknown precision '{precision}'; known: {known}")
-    device = choose_device(device_name)
-    if precision == "fp16" and device.type != "cuda":
-        raise SfdaEdgeError(f"--precision fp16 needs a CUDA GPU, not {device}; try bf16 or fp32")
-    # It imports five seconds of torch, which no mistake in the arguments has to wait for.
+    device = usable_device(device_name, precision)
+    # Importing it takes five seconds: images or a device that are not there are said before.
     from lightning_fabric import Fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)

@@ -187,17 +187,17 @@ def _trainer(
     if spec.architecture not in MODELS:
         make_usable(model.eval(), spec)
     if request.initial_weights is not None:
-        begin_with(model, spec, request.initial_weights, request.weights_key)
+        fill_from_file(model, spec, request.initial_weights, request.weights_key)
     elif recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
     return Trainer(model, spec, recipe, device)
 
 
-def begin_with(model: nn.Module, spec: ModelSpec, path: Path, key: str | None) -> None:
+def fill_from_file(model: nn.Module, spec: ModelSpec, path: Path, key: str | None) -> None:
     """Fill a new network with what a file has of it, as ``load_initial_weights`` does.
 
     Raises:
-        CheckpointError: the file is not of this network.
+        CheckpointError: the file cannot be read, or is not of this network.
     """
     with torch.random.fork_rng():
         other = architecture(spec.architecture).build(spec.label_space.num_classes + 1)

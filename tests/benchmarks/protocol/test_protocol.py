@@ -278,6 +278,8 @@ def test_arguments_that_contradict_each_other_are_refused(data, tmp_path, capsys
         assert "give one" in capsys.readouterr().err
     assert protocol.main([*arguments, "--initial-weights", "nowhere.pth"]) == 2
     assert "nowhere.pth does not exist" in capsys.readouterr().err
+    assert protocol.main([*arguments, "--weights-key", "model"]) == 2
+    assert "--weights-key model names a part of a file" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         protocol.main([*arguments, "--data-set", "gta=/x"])
     assert "with a NAME of gta5" in capsys.readouterr().err

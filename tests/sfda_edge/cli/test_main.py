@@ -156,6 +156,11 @@ def test_a_run_resumes_only_with_what_it_was_begun_with(in_empty_folder, capsys)
     assert cli.main([*begun, "--set", "num_images=16", "--resume"]) == 2
     said = capsys.readouterr().err
     assert "was started with another recipe.num_images (8, not 16); resume with" in said
+    run = json.loads(facts.read_text())
+    run["inputs"]["recipe"]["momentum"] = 0.4  # a setting that there was once
+    facts.write_text(json.dumps(run))
+    assert cli.main([*begun, "--set", "num_images=8", "--resume"]) == 2
+    assert "started with another recipe.momentum (0.4, not None)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
