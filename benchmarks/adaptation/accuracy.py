@@ -60,16 +60,14 @@ class Checkpoints:
         self.last = {name: value.clone() for name, value in run.method.model.state_dict().items()}
 
 
-def _home_row(
-    run: Adaptation, benchmark: BenchmarkTask, last: dict[str, Tensor]
-) -> dict[str, float]:
+def _home_row(run: Adaptation, home: ImageSet | None, last: dict[str, Tensor]) -> dict[str, float]:
     """Scores on the source domain: of the source, the last checkpoint and what is returned.
 
     The run's model has the last checkpoint's weights afterwards.
     """
-    if benchmark.home is None:
+    if home is None:
         return {}
-    scorer = Scorer(run.task, open_images(benchmark.home, benchmark.home_labels_dir))
+    scorer = Scorer(run.task, home)
     found = {
         "home_source": scorer.miou(run.original),
         "home_returned": scorer.miou(run.method.model),
@@ -91,6 +89,10 @@ def measure_row(
     method_name, recipe = load_method_recipe(recipe_name, None, (*overrides, f"seed={seed}"))
     source = load_source(benchmark.flags)
     target = TargetImages(benchmark.target_images(), source.spec.input_hw)
+    validation = open_images(benchmark.validation, benchmark.labels_dir)  # before hours of work
+    home = None
+    if benchmark.home is not None:
+        home = open_images(benchmark.home, benchmark.home_labels_dir)
     fabric = open_fabric(device, precision)
     with tempfile.TemporaryDirectory() as folder:
         task = AdaptationTask(
@@ -105,7 +107,7 @@ def measure_row(
         began_s = time.monotonic()
         run = begin(task, METHODS[method_name][1], recipe)
         prepared_s = time.monotonic() - began_s
-        scorer = Scorer(task, open_images(benchmark.validation, benchmark.labels_dir))
+        scorer = Scorer(task, validation)
         checkpoints = Checkpoints(scorer)
         bar = progress_bar(recipe_name, run.method.num_steps)
         adapt(run, Path(folder), bar, observer=checkpoints)
@@ -125,6 +127,6 @@ def measure_row(
         "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
-        **_home_row(run, benchmark, checkpoints.last),
+        **_home_row(run, home, checkpoints.last),
         **circumstances(),
     }
