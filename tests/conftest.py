@@ -71,8 +71,8 @@ def exported_once(tmp_path_factory, worker_id):
     """torch's exporter takes ten seconds: graphs that it made before come from a folder.
 
     What is the same is decided by the pickled network: classes, attributes and weights. One that
-    cannot be pickled is exported each time. Of what is exported, a third of the time goes into
-    reading all translations of operators again: they are read once.
+    cannot be pickled is exported each time. Each export spends a second on reading all translations
+    of operators again: they are read once.
     """
     import onnx
     from torch.onnx._internal.exporter._registration import ONNXRegistry

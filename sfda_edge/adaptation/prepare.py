@@ -59,7 +59,7 @@ def prepare(request: AdaptRequest) -> Prepared:
             f"{source.spec.architecture} returns probabilities, which {request.precision} rounds "
             "to 0 and 1; use --precision fp32, or leave out its softmax or sigmoid"
         )
-    usable_device(request.device, request.precision)
+    usable_device(request.device, request.precision)  # said before Fabric is imported, as images
     image_source = PACKAGED_IMAGES if request.images is None else request.images
     images = open_images(image_source)
     fabric = open_fabric(request.device, request.precision)

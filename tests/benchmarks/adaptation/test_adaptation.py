@@ -7,11 +7,22 @@ import pytest
 
 from benchmarks.adaptation import __main__ as adaptation
 from benchmarks.adaptation import tasks as adaptation_tasks
+from benchmarks.adaptation.accuracy import measure_row
 from benchmarks.adaptation.tasks import BenchmarkTask, benchmark_tasks
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import ModelRequest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
+
+
+def test_images_of_home_that_are_missing_are_said_before_the_work(tmp_path, monkeypatch):
+    def began(*_arguments):
+        raise AssertionError("the adaptation began")
+
+    monkeypatch.setattr("benchmarks.adaptation.accuracy.begin", began)
+    task = benchmark_tasks(None, tmp_path / "nothing")["clip"]
+    with pytest.raises(DataError, match="nothing/clear/val"):
+        measure_row(task, "bn", 0)
 
 
 @pytest.fixture

@@ -336,6 +336,20 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(in_empty_folder, 
     assert len((in_empty_folder / "run" / "metrics.jsonl").read_text().splitlines()) == 7
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--images", "nowhere"], "'nowhere' does not exist"), (["--device", "cuda:9"], "'cuda:9'")],
+)
+def test_a_slip_does_not_wait_for_fabric(in_empty_folder, flags, message):
+    """Whose import takes five seconds."""
+    code = "import sys; from sfda_edge.cli.main import main; status = main(sys.argv[1:]); "
+    code += "sys.exit(status if 'lightning_fabric' not in sys.modules else 'imported')"
+    command = [sys.executable, "-c", code, "adapt", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+
+
 def test_a_missing_extra_is_named(in_empty_folder, capsys, monkeypatch):
     def missing(args):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
