@@ -17,7 +17,7 @@ from runtime.output import print_result, start_output
 if TYPE_CHECKING:
     from runtime.diagnosis.finding import Finding
 
-_PARTS = ("interpreter", "opencv", "gstreamer", "onnxruntime", "nvidia", "jetson")
+_PARTS = ("interpreter", "opencv", "gstreamer", "onnxruntime", "extras", "nvidia", "jetson")
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 

@@ -44,8 +44,8 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
     if missing := [name for name in space.names if name not in own.names]:
         raise DataError(
             f"the model predicts {space.num_classes} classes ({_some(space.names)}) and the labels "
-            f"have {own.num_classes} ({_some(own.names)}), without {_some(missing)}; --map joins "
-            "them, such as --map cityscapes-camvid"
+            f"have {own.num_classes} ({_some(own.names)}), without {_some(missing)}; --map "
+            "joins the model's classes into those of the labels"
         )
     groups = tuple((own.names.index(name),) for name in space.names)
     return _through(images, own, ClassMap(space, groups))

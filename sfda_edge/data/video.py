@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from runtime.sources.video_file import video_frames
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
+logger = logging.getLogger(__name__)
 # Neighbouring frames say nearly the same; so many are kept, and of 4K fewer, that they fit.
 MAX_UNLABELLED_FRAMES = 200
 _MOST_BYTES = 1_300_000_000
@@ -93,13 +95,18 @@ class _FramesInOrder:
 def _spread(path: Path) -> list[tuple[partial[np.ndarray]]]:
     """As many as may be kept: whenever there are more, every other frame goes."""
     kept: list[np.ndarray] = []
-    step = 1
+    index, step = 0, 1
     for index, frame in enumerate(video_frames(path)):
         if index % step:
             continue
         kept.append(frame)
         if len(kept) > min(MAX_UNLABELLED_FRAMES, max(16, _MOST_BYTES // frame.nbytes)):
             kept, step = kept[::2], step * 2
+    if step > 1:
+        logger.info(
+            "%s: one of %d frames is used, %d of %d; more would say little or not fit into memory",
+            *(path, step, len(kept), index + 1),
+        )
     return [(partial(_held, frame),) for frame in kept]
 
 

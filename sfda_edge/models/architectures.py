@@ -119,6 +119,6 @@ def architecture(name: str) -> Architecture:
 def _given_in_python(name: str, _num_classes: int) -> nn.Module:
     raise CheckpointError(
         f"these weights are of a network that was given in Python ({name.removeprefix(PYTHON)}): "
-        "give it again, load_model(path, network=…), or name it with --model "
+        "give it again, load_model(network, weights=…), or name it with --model "
         "package.module:function"
     )

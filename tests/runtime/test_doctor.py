@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import doctor
-from runtime.diagnosis import gstreamer, jetson, nvidia, onnxruntime, opencv
+from runtime.diagnosis import extras, gstreamer, jetson, nvidia, onnxruntime, opencv
 from runtime.gpu import Gpu
 from runtime.packaged import BUNDLE_DIR
 
@@ -55,6 +55,30 @@ BUILD = """
 def test_opencvs_build_is_read(ffmpeg, gui, display, expected):
     text = BUILD.format(ffmpeg=ffmpeg, gui=gui)
     assert verdicts(opencv.judge(text, display)) == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "lost"),
+    [
+        ("av", "video", "no gst:"),
+        ("mcap_protobuf.writer", "record", "no --record"),
+        ("uvicorn", "serve", "no --serve"),
+        ("openvino", "openvino", "no --backend openvino"),
+    ],
+)
+def test_a_missing_extra_is_a_note_that_says_what_is_lost(monkeypatch, module, extra, lost):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setitem(sys.modules, module, None)
+    found = {finding.part: finding for finding in extras.look()}
+    assert found[extra].verdict == "note"
+    assert found[extra].text.startswith(lost)
+    assert found[extra].advice == f"pip install 'sfda-edge[{extra}]'"
+    assert {finding.verdict for part, finding in found.items() if part != extra} == {"ok"}
+
+
+def test_openvino_is_not_missed_on_arm(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert [finding.part for finding in extras.look()] == ["video", "record", "serve"]
 
 
 def test_gstreamers_programs_are_looked_for(monkeypatch, tmp_path):

@@ -196,13 +196,17 @@ def test_long_videos_are_thinned_evenly(tmp_path):
     assert len(open_images(str(path))) == (count + 1) // 2
 
 
-def test_of_large_frames_fewer_are_kept(monkeypatch):
+def test_of_large_frames_fewer_are_kept_and_it_is_said(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    open_images(str(CLIP))
+    assert "is used" not in caplog.text
     monkeypatch.setattr("sfda_edge.data.video._MOST_BYTES", 20 * 360 * 480 * 3)
     images = open_images(str(CLIP))  # 72 frames
     assert [sample.name for sample in images.samples] == [f"clip_{i:05d}" for i in range(18)]
     expected = list(video_frames(CLIP))[::4]
     for sample, frame in zip(images.samples, expected, strict=True):
         assert np.array_equal(sample.image(), frame)
+    assert "clip.mp4: one of 4 frames is used, 18 of 72" in caplog.text
 
 
 def test_labelled_frames_are_the_same_in_any_order():
