@@ -16,7 +16,7 @@ from runtime.bundle.manifest import Manifest, read_manifest
 from sfda_edge.adaptation.request import Run
 from sfda_edge.api import ModelSource, load_model
 from sfda_edge.data import ImageSource
-from sfda_edge.data.validation import Validation
+from sfda_edge.data.validation import optional_validation
 from sfda_edge.models.sliding_windows import SlidingWindows
 from sfda_edge.recipes.recipe import toml_value
 
@@ -86,7 +86,6 @@ def export(
     loaded = load_model(model, **model_options)
     if images is None and isinstance(model, Run):
         images, windows = model.images, windows or model.windows
-    labels = None if validation_labels is None else Path(validation_labels)
     flags = ExportFlags(
         precision=precision,
         outputs=Outputs(argmax, confidence, health),
@@ -94,9 +93,7 @@ def export(
         dynamic_batch=dynamic_batch,
         images=images,
         windows=windows,
-        validation=None
-        if validation is None
-        else Validation(validation, labels, validation_classes),
+        validation=optional_validation(validation, validation_labels, validation_classes),
         overrides=tuple(f"{k}={toml_value(v)}" for k, v in (thresholds or {}).items()),
         engine=engine,
         pictures=pictures,

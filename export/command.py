@@ -23,7 +23,8 @@ from runtime.files import read_text
 from runtime.images import resize_image
 from sfda_edge.adaptation.run import HASHES_FILE
 from sfda_edge.data import ImageSet, ImageSource, open_images
-from sfda_edge.data.loading import load_labelled, read_all
+from sfda_edge.data.labelled_images import LabelledImages
+from sfda_edge.data.loading import read_all
 from sfda_edge.data.target import TargetImages, image_bytes, listed_name
 from sfda_edge.data.validation import Validation
 from sfda_edge.data.windows import recorded_windows, whole_name, windows_of
@@ -264,7 +265,7 @@ def _read(source: LoadedModel, images: ImageSet, numbers: np.ndarray) -> list[np
 
 def _labelled(
     source: LoadedModel, validation: Validation, windows: SlidingWindows | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> LabelledImages:
     """Images and label maps at the input size; damaged ones are left out with a warning.
 
     Raises:
@@ -273,7 +274,5 @@ def _labelled(
     space = source.spec.output_space
     size_hw = source.spec.input_hw
     images = windows_of(validation.open(space), windows, size_hw)
-    pictures, labels = load_labelled(images, space, size_hw, skip_bad=True)
-    if not (labels != space.ignore_index).any():
-        raise DataError(f"{images.title}: no pixel has a label that the model knows")
-    return list(zip(pictures.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy(), strict=True))
+    bar = progress_bar("read validation images", len(images))
+    return LabelledImages(images, space, size_hw, skip_bad=True, progress=bar)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from export.engine.request import EngineRequest
+from export.gate.scores import Labelled
 from export.graph.deploy import FULL_LABEL_MAP, Outputs
 from export.profiles import CPU, Profile
 from export.thresholds import Thresholds
@@ -41,7 +42,7 @@ class ExportRequest:
     model: nn.Module
     spec: ModelSpec
     images: Sequence[np.ndarray]
-    validation: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+    validation: Labelled = ()
     calibration: Sequence[np.ndarray] = ()
     precision: str = "fp32"
     outputs: Outputs = FULL_LABEL_MAP

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import locale
 import os
+import re
 import struct
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,26 +24,43 @@ class ImageError(Exception):
 
 
 def list_images(folder: Path, pattern: str = "*", *, deep: bool = False) -> list[Path]:
-    """The image files of a folder that fit a pattern, by name; other files are left out.
+    """The image files of a folder that fit a pattern, in the order of their names and numbers.
 
-    Hidden files and folders are left out, too, such as the ``._name.png`` that macOS leaves beside
-    each file on other file systems.
+    ``frame_2.png`` comes before ``frame_10.png``: names of frames are not always padded. Hidden
+    files and folders are left out, such as the ``._name.png`` that macOS leaves beside each file on
+    other file systems.
 
     Args:
         folder: where they are.
         pattern: of their names, such as ``*_left.png``.
-        deep: those of its subfolders, too.
+        deep: those of its subfolders, too, also of those that are links; each folder once.
 
     Raises:
         ImageError: the folder, or one of its subfolders, is missing or cannot be read.
     """
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+    seen: set[tuple[int, int]] = set()  # a link may lead back to where it is
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed, followlinks=True):
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         shown = (name for name in images if not name.startswith("."))
         found += [Path(parent, name) for name in shown if fnmatchcase(name, pattern)]
-    return sorted(found)
+    return sorted(found, key=_in_order)
+
+
+def _in_order(path: Path) -> tuple[Any, ...]:
+    """Texts and numbers of a path's parts in turn, then the path itself: 01 and 1 differ."""
+    pieces = (re.split(r"([0-9]+)", part) for part in path.parts)
+    numbered = [
+        tuple(int(piece) if place % 2 else piece for place, piece in enumerate(some))
+        for some in pieces
+    ]
+    return tuple(numbered), path
 
 
 def _cannot_be_listed(error: OSError) -> NoReturn:
@@ -97,9 +115,10 @@ def read_label_map(path: Path) -> np.ndarray:
             labels = np.asarray(image)
     except _damage() as error:
         raise ImageError(f"{path}: {_cause(error)}") from None
-    if labels.ndim != 2 or labels.min() < 0 or labels.max() > 255:
+    whole = labels.dtype.kind in "bui" or np.isin(labels, np.arange(256)).all()
+    if labels.ndim != 2 or not whole or labels.min() < 0 or labels.max() > 255:
         raise ImageError(
-            f"{path}: a label map has one channel with values 0 to 255; "
+            f"{path}: a label map has one channel with whole numbers from 0 to 255; "
             f"found shape {labels.shape}, type {labels.dtype}"
         )
     return labels.astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from sfda_edge.adaptation.request import AdaptRequest, Run
 from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.data import ImageSource, open_images
 from sfda_edge.data.relabel import with_label_classes
-from sfda_edge.data.validation import Validation
+from sfda_edge.data.validation import optional_validation
 from sfda_edge.data.windows import warn_of_other_windows
 from sfda_edge.errors import CheckpointError
 from sfda_edge.evaluation import Evaluation, Predictor
@@ -55,7 +56,7 @@ def load_model(
             tensor, a dict with ``out``, an object with ``.logits``, or a tuple or list that begins
             with the logits (or probabilities; of two classes also the second one's alone); or the
             path of a run directory or weights; None for the packaged network.
-        weights: for a network in Python: weights to load into it.
+        weights: weights to load into a network in Python; without ``model``, as ``model``.
         architecture: the network of weights without a ``model.json``: a name of ``sfda-edge adapt
             --help`` or ``package.module:function``.
         class_names: of the network's outputs, in order; or use ``label_space``.
@@ -78,21 +79,40 @@ def load_model(
                 "load_model call that loads it"
             )
         return model.model if isinstance(model, Run) else model
-    if class_names is not None:
-        label_space = _space(class_names, palette)
     network = model if isinstance(model, nn.Module) else None
-    path = weights if network is not None else model
+    if weights is not None and model is not None and network is None:
+        raise CheckpointError(
+            f"two models: {model} and weights={weights}; weights= is for a network in Python, or "
+            "stands alone"
+        )
+    path = weights if network is not None or model is None else model
+    if class_names is not None:
+        if label_space is not None:
+            raise CheckpointError("class_names and label_space both name the classes; give one")
+        label_space = _space(class_names, palette)
+    elif palette is not None:
+        raise CheckpointError("palette has the colours of class_names; give these, too")
     request = ModelRequest(
         None if path is None else Path(str(path)),
         network=network,
         architecture=architecture,
         label_space=label_space,
-        size_hw=size_hw,
+        size_hw=None if size_hw is None else _size(size_hw),
         mean=None if mean is None else tuple(mean),
         std=None if std is None else tuple(std),
         class_map=class_map,
     )
     return load_source(request)
+
+
+def _size(size_hw: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in size_hw)
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"size_hw must be a height and a width in whole pixels, found {size_hw!r}"
+        ) from None
+    return height, width
 
 
 def _space(names: Sequence[str], palette: Sequence[tuple[int, int, int]] | None) -> LabelSpace:
@@ -165,9 +185,12 @@ def adapt(
             recipe=recipe,
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),
             selection=selection or SelectionConfig(),
-            validation=_validation(validation, validation_labels, validation_classes),
-            source_validation=_validation(
-                source_validation, source_validation_labels, source_validation_classes
+            validation=optional_validation(validation, validation_labels, validation_classes),
+            source_validation=optional_validation(
+                source_validation,
+                source_validation_labels,
+                source_validation_classes,
+                name="source_validation",
             ),
             out_dir=None if out_dir is None else Path(out_dir),
             device=device,
@@ -236,14 +259,6 @@ def evaluate(
 PACKAGED_CLIP = "streetsynth:clip"
 
 
-def _validation(
-    images: ImageSource | None,
-    labels: str | Path | None,
-    classes: str | LabelSpace | None = None,
-) -> Validation | None:
-    return None if images is None else Validation(images, _optional_path(labels), classes)
-
-
 def _optional_path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
@@ -288,7 +303,7 @@ def train(
             recipe=recipe,
             images=images,
             labels_dir=_optional_path(labels),
-            validation=_validation(validation, validation_labels, validation_classes),
+            validation=optional_validation(validation, validation_labels, validation_classes),
             initial_weights=_optional_path(initial_weights),
             weights_key=weights_key,
             overrides=tuple(f"{k}={toml_value(v)}" for k, v in (settings or {}).items()),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix
 
-Labelled = Sequence[tuple[np.ndarray, np.ndarray]]
+
+class Labelled(Protocol):
+    """Images (H, W, 3) with their label maps (H, W), uint8, as often as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+
 LabelMap = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 → (H, W) uint8
 
 

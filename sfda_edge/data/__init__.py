@@ -40,10 +40,12 @@ def open_images(source: ImageSource, labels_dir: Path | None = None) -> ImageSet
     Raises:
         DataError: there is nothing there, or labels are missing.
     """
-    if isinstance(source, ImageSet):
-        return source
     if not isinstance(source, str | Path):
-        return images_in_memory(source)
+        if labels_dir is not None:
+            raise DataError(
+                "a folder of label maps is for plain folders and videos, not for arrays"
+            )
+        return source if isinstance(source, ImageSet) else images_in_memory(source)
     spec = str(source)
     name, colon, where = spec.partition(":")
     path = Path(spec)
@@ -89,5 +91,9 @@ def recorded_spec(source: ImageSource) -> str:
         return f"{name}:{Path(where).absolute()}"
     prefix, where = (f"{name}:", where) if _is_named(name, colon) else ("", spec)
     path = Path(where)
+    if (
+        path.suffix.lower() == ".toml"
+    ):  # it describes what lies beside it, not beside what it links to
+        return str(path.absolute())
     known = path.exists() or path.name == "**"
     return prefix + (str(path.resolve()) if known else where)

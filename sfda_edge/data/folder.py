@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from runtime.images import (
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
 
+logger = logging.getLogger(__name__)
 _DEEP = "**"
 
 
@@ -36,6 +38,8 @@ def open_folder(
             found = "is not a folder" if folder.exists() else "does not exist"
             raise DataError(f"{folder} {found}")
     paths = _listed(images_dir, deep)
+    if labels_dir is not None:
+        paths = _without_label_maps(images_dir, paths, labels_dir)
     if not paths:
         below = 0 if deep else _num_below(images_dir)
         advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
@@ -64,6 +68,30 @@ def _listed(folder: Path, deep: bool) -> list[Path]:
 
 def _label_path(images_dir: Path, path: Path, labels_dir: Path) -> Path:
     return labels_dir / path.relative_to(images_dir).with_suffix(".png")
+
+
+def _without_label_maps(images_dir: Path, paths: list[Path], labels_dir: Path) -> list[Path]:
+    """The images without those that are other images' label maps.
+
+    Raises:
+        DataError: an image would be its own label map, or two images have the same one.
+    """
+    maps = {path: _label_path(images_dir, path, labels_dir) for path in paths}
+    of_others = {label for path, label in maps.items() if label != path}
+    kept = [path for path in paths if path not in of_others]
+    owners: dict[Path, Path] = {}
+    for path in kept:
+        label = maps[path]
+        if label == path:
+            raise DataError(f"{path} would be its own label map: label maps need another folder")
+        if label in owners:
+            raise DataError(
+                f"{owners[label].name} and {path.name} have the same label map, {label}"
+            )
+        owners[label] = path
+    if left := len(paths) - len(kept):
+        logger.info("%s: %d of %d files are label maps", images_dir, left, len(paths))
+    return kept
 
 
 def _require_labels(images_dir: Path, paths: list[Path], labels_dir: Path) -> None:

@@ -8,14 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from runtime.bundle.labels import LabelSpace
-from runtime.images import ImageError, resize_image, resize_label_map
+from runtime.images import ImageError
 from sfda_edge.data.images import ImageSet, Sample, checked_label_map
 from sfda_edge.errors import DataError
-from sfda_edge.runs.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 _LISTED = 5
@@ -99,25 +96,3 @@ def require_usable(problems: Sequence[str], count: int, skip_bad: bool) -> None:
         advice = "" if skip_bad or none_left else " (--skip-bad leaves them out)"
         raise DataError(f"{len(problems)} of {count} samples cannot be used{advice}:\n  {listed}")
     logger.warning("%d of %d samples are left out:\n  %s", len(problems), count, listed)
-
-
-def load_labelled(
-    images: ImageSet,
-    labels: LabelSpace,
-    size_hw: tuple[int, int],
-    *,
-    skip_bad: bool = False,
-    progress: Progress = silent,
-) -> tuple[Tensor, Tensor]:
-    """All images (N, 3, H, W) and label maps (N, H, W), uint8, at the input size.
-
-    Raises:
-        DataError: as ``read_all``.
-    """
-    pictures, label_maps = [], []
-    for loaded in progress(read_all(images, labels, skip_bad)):
-        assert loaded.label_map is not None
-        pictures.append(resize_image(loaded.image, size_hw))
-        label_maps.append(resize_label_map(loaded.label_map, size_hw))
-    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    return stacked, torch.from_numpy(np.stack(label_maps))

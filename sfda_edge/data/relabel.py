@@ -52,8 +52,17 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
 
 
 def with_label_classes(images: ImageSet, classes: str | LabelSpace) -> ImageSet:
-    """The images with labels that mean what the caller says: a label space, its name, or a file."""
+    """The images with labels that mean what the caller says: a label space, its name, or a file.
+
+    Raises:
+        DataError: they are of a data set that says itself what its labels mean.
+    """
     space = classes if isinstance(classes, LabelSpace) else label_space(classes)
+    if images.label_space is not None and images.label_space.names != space.names:
+        raise DataError(
+            f"{images.title} knows what its labels mean ({_some(images.label_space.names)}); other "
+            "classes are for a plain folder of label maps, or a video's"
+        )
     return replace(images, label_space=space)
 
 

@@ -10,6 +10,7 @@ from sfda_edge.data import ImageSet, ImageSource, open_images
 from sfda_edge.data.label_counts import LabelCounts
 from sfda_edge.data.loading import read_all
 from sfda_edge.data.relabel import in_classes_of, with_label_classes
+from sfda_edge.errors import DataError
 from sfda_edge.runs.progress import Progress, silent
 
 
@@ -59,3 +60,23 @@ class Validation:
             counts.update(loaded.label_map)
         counts.require_classes(images.title)
         return images
+
+
+def optional_validation(
+    images: ImageSource | None,
+    labels_dir: str | Path | None,
+    label_classes: str | LabelSpace | None,
+    *,
+    name: str = "validation",
+) -> Validation | None:
+    """What a caller in Python says of labelled images; None without any.
+
+    Raises:
+        DataError: labels without images.
+    """
+    if images is None:
+        for end, given in (("labels", labels_dir), ("classes", label_classes)):
+            if given is not None:
+                raise DataError(f"{name}_{end} needs {name}, the images")
+        return None
+    return Validation(images, None if labels_dir is None else Path(labels_dir), label_classes)

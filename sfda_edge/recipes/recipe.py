@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
 
 from runtime.toml_file import parse_value
 from sfda_edge.errors import DataError, RecipeError
@@ -153,7 +154,7 @@ def parse_recipe(
     Raises:
         RecipeError: an unknown setting, or a value of the wrong type or range, or not finite.
     """
-    changed = [_override(text) for text in overrides]
+    changed = [parsed_override(text) for text in overrides]
     _require_known(settings, kind, title)
     merged = settings
     for key, value in changed:
@@ -220,7 +221,12 @@ def closest(found: str, known: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
-def _override(text: str) -> tuple[str, Any]:
+def parsed_override(text: str) -> tuple[str, Any]:
+    """The name and the value of ``KEY=VALUE``.
+
+    Raises:
+        RecipeError: it has another form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set takes KEY=VALUE, got '{text}'")
@@ -238,7 +244,9 @@ def recipe_toml(recipe: Any, **heading: str) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """A value in TOML's notation."""
+    """A value, also one of NumPy's, in TOML's notation."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, str | bool | list | tuple):
         return msgspec.json.encode(value).decode()  # the same notation for these types
     return repr(value)

@@ -14,8 +14,8 @@ from torch import nn
 
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.data import ImageSet, ImageSource, open_images, recorded_spec
+from sfda_edge.data.labelled_images import LabelledImages
 from sfda_edge.data.relabel import in_classes_of
-from sfda_edge.data.training_images import TrainingImages
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import CheckpointError, RecipeError
 from sfda_edge.evaluation import Evaluation, Predictor, evaluate
@@ -23,7 +23,7 @@ from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
 from sfda_edge.models.initial_weights import load_imagenet_encoder, load_initial_weights
 from sfda_edge.models.source_model import LoadedModel
-from sfda_edge.recipes.recipe import load_recipe, recipe_toml
+from sfda_edge.recipes.recipe import load_recipe, parsed_override, recipe_toml
 from sfda_edge.runs.device import choose_device
 from sfda_edge.runs.directory import RunDirectory, default_run_dir, locked
 from sfda_edge.runs.progress import progress_bar
@@ -108,12 +108,13 @@ def run_training(request: TrainRequest) -> TrainedModel:
         bar = progress_bar("check the validation images", None)
         validation = request.validation.open_checked(space, skip_bad=request.skip_bad, progress=bar)
     bar = progress_bar("read images", len(images))
-    training_images = TrainingImages(
+    training_images = LabelledImages(
         images, space, spec.input_hw, skip_bad=request.skip_bad, progress=bar
     )
     inputs = {
         "recipe": msgspec.to_builtins(recipe),
         "images": recorded_spec(request.images),
+        "labelled_images_sha256": training_images.sha256,
         **begun_with,
     }
     with locked(out_dir) as is_new:
@@ -141,7 +142,9 @@ def _require_confirmed(recipe: TrainRecipe, overrides: Sequence[str]) -> None:
     Raises:
         RecipeError: it does.
     """
-    if recipe.model not in MODELS and f"model={recipe.model}" not in overrides:
+    if recipe.model not in MODELS and (
+        ("model", recipe.model) not in map(parsed_override, overrides)
+    ):
         raise RecipeError(
             f"the recipe names the network {recipe.model}, which is not one of ours; if you trust "
             f"it, repeat it with --set model={recipe.model}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfda_edge.data.training_images import TrainingBatch, TrainingImages
+from sfda_edge.data.labelled_images import ImagesAhead, LabelledImages
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.checkpoint import save_model
@@ -102,9 +102,9 @@ class Trainer:
             model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.next_step = 0
-        self._coming: dict[int, TrainingBatch] = {}
+        self._coming: dict[int, ImagesAhead] = {}
 
-    def step(self, images: TrainingImages) -> float:
+    def step(self, images: LabelledImages) -> float:
         """One step on images chosen at random; returns the loss.
 
         All randomness comes from the seed and the step, so a resumed run is the same run.
@@ -121,8 +121,14 @@ class Trainer:
             group["lr"] = recipe.learning_rate * learning_rate_factor(self.next_step, recipe)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             logits = enlarged(main_output(self.model(pictures)).float(), pictures.shape[2:])
-            loss = functional.cross_entropy(
-                logits, targets, ignore_index=self.spec.label_space.ignore_index
+            # The mean over no pixel is no number: a batch without labels teaches nothing.
+            labelled = (targets != self.spec.label_space.ignore_index).any()
+            loss = (
+                functional.cross_entropy(
+                    logits, targets, ignore_index=self.spec.label_space.ignore_index
+                )
+                if labelled
+                else 0 * logits.sum()
             )
         self.optimizer.zero_grad()
         loss.backward()
@@ -133,7 +139,7 @@ class Trainer:
     def _seed(self, step: int) -> int:
         return self.recipe.seed * 1_000_003 + step
 
-    def _chosen(self, images: TrainingImages, step: int) -> TrainingBatch:
+    def _chosen(self, images: LabelledImages, step: int) -> ImagesAhead:
         """A step's images, which are read while the step before runs."""
         generator = torch.Generator().manual_seed(self._seed(step))
         chosen = torch.randint(len(images), (self.recipe.batch_size,), generator=generator)
@@ -172,7 +178,7 @@ class Trainer:
 
 
 def train(
-    trainer: Trainer, images: TrainingImages, out_dir: Path, *, progress: Progress = silent
+    trainer: Trainer, images: LabelledImages, out_dir: Path, *, progress: Progress = silent
 ) -> None:
     """Run the remaining steps; leaves ``model.safetensors``, ``model.json`` and ``metrics.jsonl``.
 

@@ -161,6 +161,49 @@ def test_images_are_listed_as_glob_would_without_what_is_hidden(
     assert list_images(folder, pattern, deep=deep) == sorted(expected)
 
 
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=8, unique=True), st.booleans())
+def test_numbered_images_are_in_the_order_of_their_numbers(tmp_path_factory, numbers, padded):
+    folder = tmp_path_factory.mktemp("numbered")
+    for number in numbers:
+        (folder / f"cam2_{number:0{12 * padded}d}.png").touch()
+    found = [int(path.stem.partition("_")[2]) for path in list_images(folder)]
+    assert found == sorted(numbers)
+
+
+@given(st.lists(st.text("01a_.", min_size=1, max_size=6), min_size=1, max_size=8, unique=True))
+def test_any_names_have_one_order(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("named")
+    for name in names:
+        (folder / f"x{name}").mkdir()
+        (folder / f"x{name}" / "0.png").touch()
+        (folder / f"x{name}.png").touch()
+    found = list_images(folder, deep=True)
+    assert len(found) == len(set(found)) == 2 * len(names)
+    assert list_images(folder, deep=True) == found
+
+
+def test_linked_folders_are_listed_once(tmp_path):
+    for folder in ("deep/a", "elsewhere/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.png").touch()
+    (tmp_path / "deep" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (tmp_path / "deep" / "a" / "round").symlink_to(tmp_path / "deep")
+    deep = tmp_path / "deep"
+    assert list_images(deep, deep=True) == [deep / "a" / "0.png", deep / "b" / "0.png"]
+    assert list_images(deep) == []
+
+
+@pytest.mark.parametrize("value", [0.7, float("nan"), 300.0])
+def test_probabilities_are_no_label_map(tmp_path, value):
+    values = np.full((4, 6), 3, np.float32)
+    Image.fromarray(values).save(tmp_path / "map.tif")
+    assert (read_label_map(tmp_path / "map.tif") == 3).all()
+    values[2, 2] = value
+    Image.fromarray(values).save(tmp_path / "map.tif")
+    with pytest.raises(ImageError, match="a label map has one channel with whole numbers"):
+        read_label_map(tmp_path / "map.tif")
+
+
 def test_a_folder_that_cannot_be_read_is_an_error_and_not_empty(tmp_path, monkeypatch):
     (tmp_path / "closed").mkdir()
     (tmp_path / "0.png").touch()

@@ -233,12 +233,37 @@ def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
         (lambda: sfda_edge.evaluate("nowhere"), "nowhere does not exist"),
         (lambda: sfda_edge.train("nothing", "streetsynth:source"), "unknown recipe 'nothing'"),
         (lambda: export.export(None, out_dir="b"), "give --images"),
+        (lambda: sfda_edge.load_model(weights="nowhere.pth"), "nowhere.pth does not exist"),
+        (lambda: sfda_edge.evaluate(weights="nowhere.pth"), "nowhere.pth does not exist"),
+        (lambda: sfda_edge.load_model("a.pth", weights="b.pth"), "two models: a.pth and weights=b"),
+        (lambda: sfda_edge.load_model(palette=[(0, 0, 0)]), "palette has the colours of class_nam"),
+        (lambda: sfda_edge.load_model(class_names=NAMES, label_space="camvid"), "both name"),
+        (lambda: sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=[8]), "found [8]"),
+        (lambda: sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=(8, "8")), "whole"),
+        (lambda: sfda_edge.adapt(validation_labels="labels"), "validation_labels needs validation"),
+        (lambda: sfda_edge.adapt(source_validation_classes="camvid"),
+         "source_validation_classes needs source_validation, the images"),
+        (lambda: sfda_edge.train("train-demo", "streetsynth:source", validation_labels="labels"),
+         "validation_labels needs validation"),
+        (lambda: export.export(None, validation_labels="labels"), "validation_labels needs valid"),
+        (lambda: sfda_edge.evaluate(images=[np.zeros((4, 4, 3), np.uint8)], labels="labels"),
+         "not for arrays"),
+        (lambda: sfda_edge.evaluate(label_classes="cityscapes"), "knows what its labels mean"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(call, message, in_empty_folder):
     with pytest.raises(sfda_edge.SfdaEdgeError) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_values_of_numpy_and_lists_are_taken(images, in_empty_folder):
+    model = sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=[32, np.int64(64)])
+    assert model.spec.input_hw == (32, 64)
+    settings = {"steps": np.int64(1), "learning_rate": np.float64(1e-4), "batch_size": 2}
+    run = sfda_edge.adapt(model, images, settings=settings, out_dir="run")
+    recipe = json.loads((run.path / "run.json").read_text())["inputs"]["recipe"]
+    assert (recipe["steps"], recipe["learning_rate"]) == (1, 1e-4)
 
 
 def test_a_source_model_can_be_trained(in_empty_folder):

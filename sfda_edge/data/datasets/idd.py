@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from runtime.bundle.labels import IGNORED
 from sfda_edge.data.datasets.cityscapes import SPACE
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 from sfda_edge.data.datasets.label_files import by_polygon
 
 # Its names are Cityscapes', but that terrain is the part of what is not to be driven on
-# (csTrainId of the official anue_labels.py). Other labels are ignored.
+# (csTrainId of the official anue_labels.py). Other labels are ignored; a polegroup is one of these,
+# not a group of poles.
 _by_name = by_polygon(
     {
         "non-drivable fallback" if name == "terrain" else name: index
         for index, name in enumerate(SPACE.names)
     }
+    | {"polegroup": IGNORED}
 )
 
 

@@ -142,6 +142,7 @@ def _found(
     dataset: Dataset, split_name: str, folder: Path, there: tuple[Layout, list[FoundPath]]
 ) -> FoundSplit:
     layout, paths = there
+    paths = _without_label_maps(layout, paths)
     broken = dataset.splits[split_name].broken
     left_out = [path for path in paths if Path(path.relative).stem in broken]
     kept = [path for path in paths if Path(path.relative).stem not in broken]
@@ -165,6 +166,12 @@ def _found(
         left_out=tuple(_name(layout, path) for path in left_out),
         label_template=" or ".join(labels.file for labels in layout.labels),
     )
+
+
+def _without_label_maps(layout: Layout, paths: list[FoundPath]) -> list[FoundPath]:
+    """What fits the images' template without what is a label map of another image."""
+    maps = {labels.template.fill(path.fields) for labels in layout.labels for path in paths}
+    return [path for path in paths if path.relative not in maps]
 
 
 def _sample(dataset: Dataset, folder: Path, layout: Layout, path: FoundPath) -> Sample:

@@ -14,7 +14,7 @@ from runtime.packaged import CLIP, CLIP_DIR
 from runtime.sources.video_file import video_frames
 from sfda_edge.data import open_images, recorded_spec, video
 from sfda_edge.data.images import Sample, checked_label_map
-from sfda_edge.data.loading import load_labelled, read_all
+from sfda_edge.data.loading import read_all
 from sfda_edge.data.video import MAX_UNLABELLED_FRAMES
 from sfda_edge.errors import DataError
 
@@ -23,10 +23,64 @@ def test_a_folder_with_labels(labelled_folder, three_classes):
     images = open_images(str(labelled_folder / "images"), labelled_folder / "labels")
     assert len(images) == 6
     assert images.labelled
-    pictures, labels = load_labelled(images, three_classes, (24, 40))
-    assert pictures.shape == (6, 3, 24, 40)
-    # The fixture draws grey level 80 x label + 20.
-    np.testing.assert_array_equal(pictures[:, 0].numpy(), labels.numpy() * 80 + 20)
+    for loaded in read_all(images, three_classes):
+        # The fixture draws grey level 80 x label + 20.
+        assert loaded.image.shape == (24, 40, 3)
+        np.testing.assert_array_equal(loaded.image[..., 0], loaded.label_map * 80 + 20)
+
+
+@pytest.mark.parametrize("image_ending", [".jpg", ".PNG"])
+def test_masks_beside_their_images_are_no_images(
+    labelled_folder, three_classes, image_ending, caplog
+):
+    caplog.set_level("INFO")
+    both = labelled_folder / "both"
+    shutil.copytree(labelled_folder / "labels", both)
+    for path in (labelled_folder / "images").iterdir():
+        Image.open(path).save(both / f"{path.stem}{image_ending}", quality=100)
+    images = open_images(str(both), both)
+    assert [sample.name for sample in images.samples] == [f"{i}{image_ending}" for i in range(6)]
+    assert "6 of 12 files are label maps" in caplog.text
+    for loaded in read_all(images, three_classes):
+        assert np.abs(loaded.image[..., 0] - (loaded.label_map * 80.0 + 20)).mean() < 20
+
+
+def test_an_image_is_not_its_own_label_map_and_has_one_of_its_own(labelled_folder):
+    images = labelled_folder / "images"
+    with pytest.raises(DataError, match=r"0\.png would be its own label map"):
+        open_images(str(images), images)
+    shutil.copy(images / "3.png", images / "3.jpg")
+    with pytest.raises(DataError, match=r"3\.jpg and 3\.png have the same label map"):
+        open_images(str(images), labelled_folder / "labels")
+
+
+def test_masks_that_fit_the_template_of_images_are_no_images(labelled_folder):
+    for path in (labelled_folder / "labels").iterdir():
+        path.rename(labelled_folder / "images" / f"{path.stem}_mask.png")
+    described = labelled_folder / "drives.toml"
+    lines = [
+        'images = "images/{f}.png"',
+        'labels = "images/{f}_mask.png"',
+        'classes = ["a", "b", "c"]',
+    ]
+    described.write_text("\n".join(lines))
+    images = open_images(str(described))
+    assert len(images) == 6
+    assert images.labelled
+
+
+def test_a_linked_description_is_recorded_where_it_was_named(labelled_folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    original = tmp_path / "elsewhere" / "set.toml"
+    original.write_text('images = "images/{f}.png"\nclasses = ["a", "b"]')
+    (labelled_folder / "set.toml").symlink_to(original)
+    recorded = recorded_spec(labelled_folder / "set.toml")
+    assert len(open_images(recorded)) == 6
+
+
+def test_a_folder_of_labels_is_not_for_arrays(labelled_folder):
+    with pytest.raises(DataError, match="not for arrays"):
+        open_images([np.zeros((4, 4, 3), np.uint8)], labelled_folder / "labels")
 
 
 def test_a_missing_label_map_is_named(labelled_folder):
@@ -207,6 +261,15 @@ def test_of_large_frames_fewer_are_kept_and_it_is_said(monkeypatch, caplog):
     for sample, frame in zip(images.samples, expected, strict=True):
         assert np.array_equal(sample.image(), frame)
     assert "clip.mp4: one of 4 frames is used, 18 of 72" in caplog.text
+
+
+def test_label_maps_of_a_video_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "labels").mkdir()
+    for index in range(72):
+        image = Image.fromarray(np.full((360, 480), index, np.uint8))
+        image.save(tmp_path / "labels" / f"frame_{index}.png")
+    images = open_images(str(CLIP), tmp_path / "labels")
+    assert [int(sample.label_map()[0, 0]) for sample in images.samples] == list(range(72))
 
 
 def test_labelled_frames_are_the_same_in_any_order():

@@ -10,7 +10,7 @@ from torch.nn import functional
 from user_network import coarse
 
 from sfda_edge.data.images import ImageSet, Sample
-from sfda_edge.data.training_images import TrainingImages
+from sfda_edge.data.labelled_images import LabelledImages
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.recipes.recipe import parse_recipe
 from sfda_edge.training.supervised import (
@@ -57,7 +57,7 @@ def training_images(data, spec, **options):
         for index, (image, label_map) in enumerate(zip(*data, strict=True))
     ]
     images = ImageSet("grey", tuple(samples))
-    return TrainingImages(images, spec.label_space, tuple(data[0].shape[2:]), **options)
+    return LabelledImages(images, spec.label_space, tuple(data[0].shape[2:]), **options)
 
 
 def test_training_learns(tmp_path, tiny_model, tiny_spec, data):
@@ -151,6 +151,17 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, tiny_model, tiny_spec,
     images = training_images(data, tiny_spec)
     with pytest.raises(RunError, match="the loss is nan at step 0"):
         train(Trainer(tiny_model, tiny_spec, recipe(), CPU), images, tmp_path)
+
+
+def test_a_batch_without_labels_teaches_nothing(tmp_path, tiny_model, tiny_spec, data):
+    """Only one image of eight has labels, and batches are of one."""
+    pictures, labels = data[0], torch.full_like(data[1], 255)
+    labels[0] = data[1][0]
+    trainer = Trainer(tiny_model, tiny_spec, recipe(steps=12, batch_size=2, weight_decay=0.0), CPU)
+    losses = [trainer.step(training_images((pictures, labels), tiny_spec)) for _ in range(12)]
+    assert all(map(math.isfinite, losses))
+    assert 0.0 in losses
+    assert max(losses) > 0
 
 
 def test_half_precision_asks_for_a_gpu(tiny_model, tiny_spec):

@@ -106,6 +106,22 @@ def test_polygons_of_idd_are_drawn_in_their_order(tmp_path):
     assert column[31] == "vegetation"
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),  # csTrainId of anue_labels.py
+    [("pole", "pole"), ("polegroup", ""), ("cargroup", "car"), ("group", ""), ("curb", "")],
+)
+def test_groups_in_polygons_are_what_they_are_groups_of(tmp_path, label, expected):
+    official.idd(tmp_path)
+    path = min((tmp_path / "gtFine" / "val").rglob("*.json"))
+    content = json.loads(path.read_text())
+    height, width = content["imgHeight"], content["imgWidth"]
+    corners = [[0, 0], [width, 0], [width, height], [0, height]]
+    content["objects"] = [{"label": label, "polygon": corners}]
+    path.write_text(json.dumps(content))
+    images = open_images(f"idd:{tmp_path}/val")
+    assert names_of(images.samples[0].label_map()[3, :1], images.label_space) == [expected]
+
+
 def test_masks_of_endovis_2017_are_joined_and_cropped(tmp_path):
     official.endovis17(tmp_path)
     images = open_images(f"endovis17:{tmp_path}")

@@ -1,8 +1,9 @@
-"""TrainingImages: labelled images, read once to be checked, kept where memory allows."""
+"""LabelledImages: labelled images, read once to be checked, kept where memory allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -21,8 +22,11 @@ from sfda_edge.runs.progress import Progress, silent
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-class TrainingImages:
-    """Images and label maps by index, at the input size; each read decodes ahead.
+class LabelledImages:
+    """Images (H, W, 3) and label maps (H, W), both uint8 at the input size.
+
+    Attributes:
+        sha256: of all images and label maps.
 
     Args:
         images: labelled.
@@ -51,8 +55,8 @@ class TrainingImages:
         self._most_kept = most_bytes // (4 * size_hw[0] * size_hw[1])  # three channels and a label
         self._kept: dict[int, Pair] = {}
         self._samples: list[Sample] = []
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="training")
-        problems, counts = [], LabelCounts(space)
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="labelled")
+        problems, counts, digest = [], LabelCounts(space), hashlib.sha256()
         for sample, outcome in zip(
             images.samples, progress(read_outcomes(images.samples, space)), strict=True
         ):
@@ -61,18 +65,26 @@ class TrainingImages:
                 continue
             assert outcome.label_map is not None
             counts.update(outcome.label_map)
+            pair = self._small(outcome.image, outcome.label_map)
+            for part in pair:
+                digest.update(part.tobytes())
             if len(self._kept) < self._most_kept:
-                self._kept[len(self._samples)] = self._small(outcome.image, outcome.label_map)
+                self._kept[len(self._samples)] = pair
             self._samples.append(sample)
         require_usable(problems, len(images), skip_bad)
         counts.require_classes(images.title)
+        self.sha256 = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def ahead(self, indices: Sequence[int]) -> TrainingBatch:
+    def __iter__(self) -> Iterator[Pair]:
+        for index in range(len(self)):
+            yield self._pair(index)
+
+    def ahead(self, indices: Sequence[int]) -> ImagesAhead:
         """Begin to read images and labels; ``pair`` of the batch waits for them."""
-        return TrainingBatch([self._pool.submit(self._pair, index) for index in indices])
+        return ImagesAhead([self._pool.submit(self._pair, index) for index in indices])
 
     def _pair(self, index: int) -> Pair:
         if index in self._kept:
@@ -90,7 +102,7 @@ class TrainingImages:
         return resize_image(image, self._size_hw), resize_label_map(label_map, self._size_hw)
 
 
-class TrainingBatch:
+class ImagesAhead:
     """Images and label maps that are being read."""
 
     def __init__(self, futures: list[Future[Pair]]) -> None:
