@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.bundle.provenance import for_source_domain, provenance, recorded_run, unadapted
+from export.bundle.provenance import (
+    for_source_domain,
+    images_name,
+    provenance,
+    recorded_run,
+    unadapted,
+)
 from export.bundle.write import export_bundle
 from export.engine.request import EngineRequest
 from export.errors import ExportError
@@ -29,8 +36,9 @@ from sfda_edge.data.target import TargetImages, image_bytes, listed_name
 from sfda_edge.data.validation import Validation
 from sfda_edge.data.windows import recorded_windows, whole_name, windows_of
 from sfda_edge.errors import DataError
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.models.sliding_windows import SlidingWindows
-from sfda_edge.models.source_model import LoadedModel, ModelRequest, default_weights, load_source
+from sfda_edge.models.source_model import ModelRequest, default_weights, load_source
 from sfda_edge.recipes.recipe import load_recipe
 from sfda_edge.runs.progress import progress_bar
 
@@ -124,12 +132,24 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
         profile=profile,
         dynamic_batch=flags.dynamic_batch,
         thresholds=thresholds,
-        provenance=provenance(source, run) | {"profile": flags.profile},
+        provenance=provenance(source, run)
+        | {"profile": flags.profile, "compared_on": _compared_on(images, gate, windows)},
         pictures=flags.pictures,
         before=unadapted(source, run),
         engine=flags.engine,
     )
     return export_bundle(request, out_dir)
+
+
+def _compared_on(
+    images: ImageSet, gate: Sequence[np.ndarray], windows: SlidingWindows | None
+) -> dict[str, Any]:
+    """The images of the comparison, which need not be the run's; no paths."""
+    digest = hashlib.sha256()
+    for image in gate:
+        digest.update(image.tobytes())
+    cut = {} if windows is None else {"windows": windows.text()}
+    return {"images": images_name(images.title), **cut, "sha256": digest.hexdigest()}
 
 
 def _gate_images(source: LoadedModel, run: dict[str, Any], flags: ExportFlags) -> ImageSet:

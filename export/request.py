@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
 from export.engine.request import EngineRequest
-from export.gate.scores import Labelled
 from export.graph.deploy import FULL_LABEL_MAP, Outputs
 from export.profiles import CPU, Profile
 from export.thresholds import Thresholds
 from sfda_edge.models import ModelSpec
+
+
+class Labelled(Protocol):
+    """Images (H, W, 3) with their label maps (H, W), uint8, as often as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sfda_edge.api import adapt, evaluate, load_model, train
     from sfda_edge.errors import SfdaEdgeError
     from sfda_edge.evaluation import Evaluation
+    from sfda_edge.models.loaded_model import LoadedModel
     from sfda_edge.models.sliding_windows import SlidingWindows
-    from sfda_edge.models.source_model import LoadedModel
     from sfda_edge.training.run import TrainedModel
 
 _HOMES = {

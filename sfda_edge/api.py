@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from sfda_edge.data.windows import warn_of_other_windows
 from sfda_edge.errors import CheckpointError
 from sfda_edge.evaluation import Evaluation, Predictor
 from sfda_edge.evaluation import evaluate as evaluate_predictor
-from sfda_edge.labels.label_spaces import spread_colours
+from sfda_edge.models.loaded_model import LoadedModel
+from sfda_edge.models.python_request import python_request
 from sfda_edge.models.sliding_windows import SlidingWindows
-from sfda_edge.models.source_model import LoadedModel, ModelRequest, load_source
+from sfda_edge.models.source_model import load_source
 from sfda_edge.models.spec import Channels
 from sfda_edge.recipes.recipe import toml_value
 from sfda_edge.report.evaluation import SheetCollector, make_folder, write_evaluation
@@ -78,48 +78,21 @@ def load_model(
                 "a model that is loaded already takes no further options; give them to the "
                 "load_model call that loads it"
             )
-        return model.model if isinstance(model, Run) else model
-    network = model if isinstance(model, nn.Module) else None
-    if weights is not None and model is not None and network is None:
-        raise CheckpointError(
-            f"two models: {model} and weights={weights}; weights= is for a network in Python, or "
-            "stands alone"
+        return (model.model if isinstance(model, Run) else model).as_it_is()
+    return load_source(
+        python_request(
+            model,
+            weights=weights,
+            architecture=architecture,
+            class_names=class_names,
+            palette=palette,
+            label_space=label_space,
+            size_hw=size_hw,
+            mean=mean,
+            std=std,
+            class_map=class_map,
         )
-    path = weights if network is not None or model is None else model
-    if class_names is not None:
-        if label_space is not None:
-            raise CheckpointError("class_names and label_space both name the classes; give one")
-        label_space = _space(class_names, palette)
-    elif palette is not None:
-        raise CheckpointError("palette has the colours of class_names; give these, too")
-    request = ModelRequest(
-        None if path is None else Path(str(path)),
-        network=network,
-        architecture=architecture,
-        label_space=label_space,
-        size_hw=None if size_hw is None else _size(size_hw),
-        mean=None if mean is None else tuple(mean),
-        std=None if std is None else tuple(std),
-        class_map=class_map,
     )
-    return load_source(request)
-
-
-def _size(size_hw: Sequence[int]) -> tuple[int, int]:
-    try:
-        height, width = (operator.index(side) for side in size_hw)
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"size_hw must be a height and a width in whole pixels, found {size_hw!r}"
-        ) from None
-    return height, width
-
-
-def _space(names: Sequence[str], palette: Sequence[tuple[int, int, int]] | None) -> LabelSpace:
-    try:
-        return LabelSpace(tuple(names), tuple(palette or spread_colours(len(names))))
-    except ValueError as error:
-        raise CheckpointError(f"class_names: {error}") from None
 
 
 def adapt(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -23,9 +24,10 @@ from export.graph.to_onnx import export_graph
 from runtime.backends import open_backend
 from runtime.backends.ort_session import open_session
 from runtime.bundle.manifest import Manifest, read_manifest
+from sfda_edge.errors import DataError
 from sfda_edge.models import ModelSpec
 from sfda_edge.models.inference import class_matrix
-from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.models.loaded_model import LoadedModel
 
 Segment = Callable[[np.ndarray], np.ndarray]
 
@@ -51,7 +53,13 @@ class Subject:
 
 
 def prepare(source: LoadedModel, bundle_dir: Path, work: Path, num_threads: int) -> Subject:
-    """Export the bare network beside the bundle that is there already."""
+    """Export the bare network beside the bundle that is there already.
+
+    Raises:
+        DataError: the network takes grey images, which the ways of others are not written for.
+    """
+    if source.spec.num_channels != 3:
+        raise DataError("peers are compared on networks of colour images; this one takes grey ones")
     height, width = source.spec.input_hw
     bare = work / "network.onnx"
     graph = export_graph(source.network, torch.zeros(1, 3, height, width), translations={})
@@ -181,14 +189,17 @@ def _with_torch(network: Callable[[torch.Tensor], Any]) -> Segment:
 
 
 def _with_numpy(run: Segment, spec: ModelSpec) -> Segment:
-    """Normalise, run, join classes where the model maps them, arg-max."""
+    """Normalise, run, enlarge, join classes where the model maps them, arg-max."""
     mean, std = (np.asarray(values, np.float32) for values in (spec.mean, spec.std))
     matrix = class_matrix(spec)
     joined = None if matrix is None else matrix.numpy()
 
     def segment(frame: np.ndarray) -> np.ndarray:
         image = (frame.astype(np.float32) / 255 - mean) / std
+        image = image[..., ::-1] if spec.bgr else image
         scores = run(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))[0]
+        if scores.shape[1:] != frame.shape[:2]:
+            scores = np.stack([cv2.resize(one, frame.shape[1::-1]) for one in scores])
         if joined is not None:
             relative = np.exp(scores - scores.max(0))
             scores = np.tensordot(joined, relative, 1)

@@ -26,6 +26,7 @@ _TOLD = {
     "run_scores",
     "home_scores",
     "label_free_score",
+    "compared_on",
 }
 
 
@@ -95,9 +96,9 @@ def _change(provenance: dict[str, Any], picture: str | None) -> list[str]:
 
 
 def _proof(provenance: dict[str, Any]) -> list[str]:
-    parity = provenance["parity"]
+    parity, compared = provenance["parity"], _compared_on(provenance)
     lines = [
-        f"- {_agreement(parity)} with the torch model on {parity['num_images']} target images, "
+        f"- {_agreement(parity)} with the torch model on {parity['num_images']} {compared}, "
         f"the file run by ONNX Runtime (gate: {100 * parity['gate']['label_agreement']:g} %)."
     ]
     if "parity_rounded" in provenance:
@@ -111,7 +112,7 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
         if facts["qat_steps"]:
             lines.append(
                 f"- For int8 the network was fine-tuned for {facts['qat_steps']} steps to match "
-                "the float model on target images."
+                f"the float model on {compared}."
             )
         lines.append(
             f"- {facts['num_quantised']} nodes compute in int8, calibrated by {facts['rule']}; "
@@ -128,19 +129,33 @@ def _proof(provenance: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _compared_on(provenance: dict[str, Any]) -> str:
+    """Which images, where that is known."""
+    if "compared_on" not in provenance:
+        return "images"
+    of = provenance["compared_on"]
+    cut = f", windows {of['windows']}" if "windows" in of else ""
+    return f"images ({of['images']}{cut})"
+
+
 def _agreement(parity: dict[str, Any]) -> str:
     return f"{100 * parity['label_agreement']:.3f} % label agreement"
 
 
 def _training(provenance: dict[str, Any]) -> str:
+    if provenance.get("returned") == "source":
+        return (
+            f"Method {provenance['method']} found nothing better without labels, and returned the "
+            "source model: nothing was adapted."
+        )
     if "method" in provenance:
         windows = recorded_windows(provenance)
         cut = (
             ""
             if windows is None
             else (
-                f" It saw windows {windows.text()}, and was scored on such: whole frames that are "
-                "resized show smaller objects."
+                f" It was adapted to windows {windows.text()}: whole frames that are resized show "
+                "smaller objects."
             )
         )
         return f"It was adapted without labels, by method {provenance['method']}.{cut}"

@@ -16,7 +16,7 @@ from torch import nn
 from export.errors import ExportError
 from runtime.bundle.manifest import file_sha256
 from sfda_edge.models.checkpoint import load_weights
-from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.models.spec import PYTHON
 from sfda_edge.runs.directory import HOME_FILE, RUN_FILE, made_weights, read_run
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from export.request import Labelled
 from runtime.bundle.labels import LabelSpace
 from runtime.confusion import ConfusionMatrix
-
-
-class Labelled(Protocol):
-    """Images (H, W, 3) with their label maps (H, W), uint8, as often as they are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
-
 
 LabelMap = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 → (H, W) uint8
 

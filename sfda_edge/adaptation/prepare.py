@@ -17,7 +17,8 @@ from sfda_edge.errors import RecipeError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.methods import load_method_recipe
 from sfda_edge.models import MODELS, returns_probabilities
-from sfda_edge.models.source_model import LoadedModel, ModelRequest, describes_itself, load_source
+from sfda_edge.models.loaded_model import LoadedModel
+from sfda_edge.models.source_model import ModelRequest, describes_itself, load_source
 from sfda_edge.recipes.published import RecipeModel, recipe_model
 from sfda_edge.runs.directory import default_run_dir
 from sfda_edge.runs.fabric import open_fabric, usable_device

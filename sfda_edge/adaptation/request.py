@@ -9,8 +9,9 @@ from typing import Any
 from sfda_edge.data import ImageSet, ImageSource
 from sfda_edge.data.validation import Validation
 from sfda_edge.evaluation import Evaluation
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.models.sliding_windows import SlidingWindows
-from sfda_edge.models.source_model import LoadedModel, ModelRequest
+from sfda_edge.models.source_model import ModelRequest
 from sfda_edge.runs.fabric import Precision
 from sfda_edge.selection.config import SelectionConfig
 

@@ -23,7 +23,7 @@ from sfda_edge.adaptation.request import AdaptRequest, Run
 from sfda_edge.data import recorded_spec
 from sfda_edge.methods import METHODS
 from sfda_edge.models.checkpoint import save_model
-from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.recipes.recipe import recipe_toml
 from sfda_edge.report.adaptation import (
     ReportFacts,

@@ -17,8 +17,8 @@ import numpy as np
 from runtime.images import ImageError
 from sfda_edge.data.images import ImageSet, Sample
 from sfda_edge.errors import DataError
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.models.sliding_windows import SlidingWindows, window_starts
-from sfda_edge.models.source_model import LoadedModel
 from sfda_edge.runs.directory import ADAPTED_FILE, made_weights, read_run
 from sfda_edge.runs.distributed import all_objects, local_share
 from sfda_edge.runs.progress import Progress, silent

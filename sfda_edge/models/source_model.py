@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -18,6 +17,7 @@ from sfda_edge.labels.class_map import load_class_map
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, Channels, ModelSpec, architecture, make_usable, own_copy
 from sfda_edge.models.checkpoint import SPEC_FILE, load_model, load_weights, read_spec
+from sfda_edge.models.loaded_model import LoadedModel, weights_sha256
 from sfda_edge.models.spec import PYTHON
 from sfda_edge.packaged import MODEL_DIR
 from sfda_edge.runs.directory import ADAPTED_FILE, LATEST, read_run
@@ -61,30 +61,6 @@ class ModelRequest:
     trust_code: bool = False
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class LoadedModel:
-    """A network with its weights, and how to use it.
-
-    Attributes:
-        network: on the CPU, in evaluation mode.
-        spec: what it expects and predicts.
-        path: of its weights; None for a network that was given in Python.
-        sha256: of its weights.
-        weights_key: which state dict of a file that holds several; None for the only one.
-    """
-
-    network: nn.Module
-    spec: ModelSpec
-    path: Path | None
-    sha256: str
-    weights_key: str | None = None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the predicted classes, by label."""
-        return self.spec.output_space.names
-
-
 def load_source(request: ModelRequest, hint: str = "name another to change") -> LoadedModel:
     """Load the model of a request; the packaged one when it names none.
 
@@ -125,15 +101,6 @@ def _given(request: ModelRequest, network: nn.Module) -> LoadedModel:
     network = local_batchnorm(own_copy(network, spec))
     make_usable(network, spec)
     return LoadedModel(network=network, spec=spec, path=None, sha256=weights_sha256(network))
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's parameters and buffers by name."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def describes_itself(weights: Path | None) -> bool:

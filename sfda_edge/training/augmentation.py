@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfda_edge.errors import RecipeError
 from sfda_edge.runs.distributed import local_rows, num_processes, rolled
 
 logger = logging.getLogger(__name__)
 # Parameters that kornia draws once for a batch, not for each image.
 _OF_THE_BATCH = ("order", "forward_input_shape")
+_BLUR_PX = 5  # reflected at the edges, so that half of it has to fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,9 @@ class StrongAugmentation:
         min_scale: crops keep at least this share of the area.
         colour_jitter: strength of brightness, contrast and saturation; hue a sixth of it.
         blur_share: share of blurred images.
+
+    Raises:
+        RecipeError: the images are too small to be blurred.
     """
 
     def __init__(
@@ -56,6 +61,11 @@ class StrongAugmentation:
                 "demo: 48.4 instead of 52.5); kornia 0.9 is right, and needs Python 3.11",
                 kornia.__version__,
             )
+        if min(size_hw) <= _BLUR_PX // 2:
+            raise RecipeError(
+                f"an input of {size_hw[1]}x{size_hw[0]} is too small to train on; its sides need "
+                f"{_BLUR_PX // 2 + 1} pixels"
+            )
         ratio = size_hw[1] / size_hw[0]
         self._geometry = K.AugmentationSequential(
             K.RandomHorizontalFlip(p=0.5),
@@ -67,7 +77,7 @@ class StrongAugmentation:
         jitter = colour_jitter
         self._colour = K.ImageSequential(
             K.ColorJitter(jitter, jitter, jitter, jitter / 6, p=0.8),
-            K.RandomGaussianBlur((5, 5), (0.1, 1.5), p=blur_share),
+            K.RandomGaussianBlur((_BLUR_PX, _BLUR_PX), (0.1, 1.5), p=blur_share),
         )
 
     def __call__(self, batch: LabelledBatch) -> LabelledBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from sfda_edge.evaluation import Evaluation, Predictor, evaluate
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.models import MODELS, ModelSpec, architecture, build_model, make_usable
 from sfda_edge.models.initial_weights import load_imagenet_encoder, load_initial_weights
-from sfda_edge.models.source_model import LoadedModel
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.recipes.recipe import load_recipe, parsed_override, recipe_toml
 from sfda_edge.runs.device import choose_device
 from sfda_edge.runs.directory import RunDirectory, default_run_dir, locked
@@ -193,7 +194,24 @@ def _trainer(
         fill_from_file(model, spec, request.initial_weights, request.weights_key)
     elif recipe.initial_weights == "imagenet":
         load_imagenet_encoder(model)
+    if recipe.batch_size == 1:
+        _require_batches_of_one(model, spec)
     return Trainer(model, spec, recipe, device)
+
+
+@torch.no_grad()
+def _require_batches_of_one(model: nn.Module, spec: ModelSpec) -> None:
+    """Try a batch of one, which BatchNorm of a single value a channel refuses.
+
+    Raises:
+        RecipeError: the network cannot train on it.
+    """
+    try:
+        copy.deepcopy(model).train()(torch.zeros(1, spec.num_channels, *spec.input_hw))
+    except ValueError as error:
+        raise RecipeError(
+            f"{spec.architecture} cannot train with batch_size = 1; take 2 or more ({error})"
+        ) from None
 
 
 def fill_from_file(model: nn.Module, spec: ModelSpec, path: Path, key: str | None) -> None:

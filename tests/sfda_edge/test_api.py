@@ -18,7 +18,9 @@ import sfda_edge
 from export.bundle.provenance import unadapted
 from runtime.bundle.labels import LabelSpace
 from sfda_edge.cli import main as cli
+from sfda_edge.errors import RecipeError
 from sfda_edge.models.source_model import ModelRequest, load_source
+from sfda_edge.selection.config import SelectionConfig
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "own_network.py"
@@ -264,6 +266,57 @@ def test_values_of_numpy_and_lists_are_taken(images, in_empty_folder):
     run = sfda_edge.adapt(model, images, settings=settings, out_dir="run")
     recipe = json.loads((run.path / "run.json").read_text())["inputs"]["recipe"]
     assert (recipe["steps"], recipe["learning_rate"]) == (1, 1e-4)
+
+
+TITLE = "6 images in memory"
+
+
+def test_a_network_that_was_changed_since_is_not_called_by_its_file(
+    images, in_empty_folder, caplog
+):
+    settings = {"steps": 2, "batch_size": 2}
+    options = {"class_names": NAMES, "size_hw": (32, 64)}
+    run = sfda_edge.adapt(as_dict(3), images, settings=settings, out_dir="run", **options)
+    loose = {"thresholds": {"fp32.class_iou": 0, "gate_images": 2}}
+    made = export.export(run, out_dir="as-it-was", **loose).manifest.provenance
+    assert made["weights_sha256"] == run.model.sha256
+    assert made["weights"] == "adapted.safetensors"
+    assert "was changed" not in caplog.text
+    with torch.no_grad():
+        for parameter in run.model.network.parameters():
+            parameter.add_(0.1)
+    changed = export.export(run, out_dir="changed", **loose).manifest.provenance
+    assert "was changed after it was loaded from run/adapted.safetensors" in caplog.text
+    assert changed["weights"] == "given in Python"
+    assert changed["weights_sha256"] != run.model.sha256
+    assert "method" not in changed, "the run has not made these weights"
+    assert changed["compared_on"]["images"] == made["compared_on"]["images"] == TITLE
+    assert changed["compared_on"]["sha256"] == made["compared_on"]["sha256"]
+
+
+def test_the_card_says_which_images_and_whether_anything_was_adapted(images, in_empty_folder):
+    run = sfda_edge.adapt(
+        as_dict(3), images, class_names=NAMES, size_hw=(32, 64), settings={"steps": 2},
+        selection=SelectionConfig(keep="source"), out_dir="run",
+    )  # fmt: skip
+    export.export(run, out_dir="bundle", thresholds={"fp32.class_iou": 0, "gate_images": 2})
+    card = Path("bundle/card.md").read_text()
+    assert f"with the torch model on 2 images ({TITLE})" in card
+    assert "returned the source model: nothing was adapted" in card
+    assert "It was adapted" not in card
+
+
+def test_a_network_of_the_users_can_be_trained_where_its_batches_can(in_empty_folder):
+    settings = {"model": "user_network:build", "steps": 1, "batch_size": 1, "input_hw": (16, 32)}
+    settings["initial_weights"] = "none"
+    trained = sfda_edge.train("train-demo", "streetsynth:source", settings=settings, out_dir="one")
+    assert trained.model.spec.architecture == "user_network:build"
+    settings["model"] = "user_network:pooled"
+    with pytest.raises(RecipeError, match="pooled cannot train with batch_size = 1; take 2"):
+        sfda_edge.train("train-demo", "streetsynth:source", settings=settings, out_dir="two")
+    assert not Path("two").exists()
+    settings["batch_size"] = 2
+    sfda_edge.train("train-demo", "streetsynth:source", settings=settings, out_dir="two")
 
 
 def test_a_source_model_can_be_trained(in_empty_folder):

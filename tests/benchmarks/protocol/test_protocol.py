@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sfda_edge"))
 
@@ -221,7 +222,7 @@ def test_a_panorama_is_cut_into_windows_whose_sides_are_joined(data, tmp_path, c
     assert "was made with another windows" in capsys.readouterr().err
 
 
-def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_path):
+def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["gta5-cityscapes-segnet", "--data", str(data), "--out", str(out), *QUICK, *TINY]
     assert protocol.main([*arguments, "--test-export"]) == 0
@@ -231,6 +232,18 @@ def test_label_maps_for_the_server_are_label_ids_at_the_image_s_size(data, tmp_p
         with Image.open(path) as image:
             assert (image.mode, image.size) == ("L", official.IMAGE_HW[::-1])
             assert set(np.unique(image)) <= set(official.CITYSCAPES_IDS)
+    files[0].unlink()
+    kept = files[1].stat().st_mtime_ns
+    assert protocol.main([*arguments, "--test-export"]) == 0
+    assert files[0].exists(), "what is missing is written"
+    assert files[1].stat().st_mtime_ns == kept
+    weights = out / "sfda" / "adapted.safetensors"
+    state = load_file(weights)
+    save_file({name: value + 0.1 for name, value in state.items()}, weights)
+    assert protocol.main([*arguments, "--test-export"]) == 2
+    assert "sfda-test has label maps of another model" in capsys.readouterr().err
+    shutil.rmtree(out / "sfda-test")
+    assert protocol.main([*arguments, "--test-export"]) == 0
 
 
 # ---- what users get wrong

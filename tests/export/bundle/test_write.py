@@ -53,6 +53,7 @@ def test_a_bundle_answers_as_the_model_does(tmp_path, request_, frames, precisio
     assert len(np.unique(expected)) > 8
     card = (tmp_path / "bundle" / "card.md").read_text()
     assert "adapted without labels, by method bn" in card
+    assert "target images" not in card, "nobody said which images these are"
     assert "mIoU, 3 labelled images | 12.50 | 25.00 | – |" in card
     assert "mIoU, 2 labelled images of the source domain | 71.50 | 60.25 | – |" in card
     assert "home_scores" not in card

@@ -178,7 +178,9 @@ def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys,
     provenance = read_manifest(panoramas.parent / "bundle").provenance
     assert provenance["windows"] == {"scale": 0.5, "wrap": True}
     card = (panoramas.parent / "bundle" / "card.md").read_text()
-    assert "It saw windows of the input size, images at scale 0.5, the sides joined" in card
+    assert (
+        "It was adapted to windows of the input size, images at scale 0.5, the sides joined" in card
+    )
     assert cli.main(["trace", "run"]) == 0, "the target images are those of the run"
     smaller = ["--size", "64x32", "--out", "smaller"]
     assert cli.main(["export", "run", *smaller, *loose]) == 0, "of other windows of the same images"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfda_edge.errors import RunError
+from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.methods.multiview import rarity_weights
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.training.augmentation import LabelledBatch, StrongAugmentation, class_mix
@@ -193,6 +193,14 @@ def test_augmentation_moves_labels_with_their_pixels():
     assert known.float().mean() > 0.9
     assert same[known].float().mean() > 0.97
     assert not torch.equal(seen.soft_labels, soft_labels)
+
+
+def test_an_input_that_cannot_be_blurred_is_refused():
+    with pytest.raises(RecipeError, match="2x40 is too small to train on; its sides need 3"):
+        StrongAugmentation((40, 2), 0.9, 0.1, 0.1)
+    StrongAugmentation((3, 3), 0.9, 0.1, 1.0)(
+        LabelledBatch(torch.zeros(2, 3, 3, 3), torch.ones(2, 1, 3, 3))
+    )
 
 
 def test_crops_keep_the_shape_of_things():
