@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -82,7 +83,10 @@ def load_bundle(
 
 
 class Stream(Closing):
-    """Results of a source, one a frame; iterate once. Close it, or use it in a ``with``.
+    """Results of a source, one a frame; iterate once.
+
+    Source and model are freed when the iteration ends, or with ``close``, which any thread may
+    call, or after a ``with``.
 
     Reading, inference and the loop's own work overlap. A live source gives its newest frame; frames
     that come while the loop is busy are dropped and counted.
@@ -97,9 +101,11 @@ class Stream(Closing):
         source: Source,
         label_space: LabelSpace,
         *,
+        stop: threading.Event,
         stack: contextlib.ExitStack,
     ) -> None:
         self._pipeline, self._source, self._stack = pipeline, source, stack
+        self._stop, self._done = stop, threading.Event()
         self.label_space = label_space
         self._results: Generator[Segmentation, None, None] | None = None
 
@@ -109,8 +115,12 @@ class Stream(Closing):
         Raises:
             StreamError: the source or the model fails.
         """
-        with contextlib.closing(self._pipeline.results()) as self._results:
-            yield from self._results
+        try:
+            with contextlib.closing(self._pipeline.results()) as self._results:
+                yield from self._results
+        finally:
+            self._done.set()
+            self._stack.close()
 
     @property
     def state(self) -> str:
@@ -124,8 +134,13 @@ class Stream(Closing):
 
     def close(self) -> None:
         """End the iteration, if one is under way, and free source and model."""
+        self._stop.set()
+        self._source.interrupt()
         if self._results is not None:
-            self._results.close()
+            try:
+                self._results.close()
+            except ValueError:  # another thread waits in it for a result, and ends now
+                self._done.wait()
         self._stack.close()
 
 
@@ -166,14 +181,16 @@ def open_stream(
         model = stack.enter_context(open_backend(backend, bundle_dir, manifest, num_threads))
         opened = stack.enter_context(open_source(str(source), settings))
         ignore_index = manifest.label_space.ignore_index
+        stop = threading.Event()
         pipeline = Pipeline(
             opened,
             model,
             manifest.input_hw,
             max_frames=max_frames,
+            stop=stop,
             loss=None if on_loss is None else LossPolicy(on_loss, ignore_index),
             buffer_policy=buffer_policy,
             deadline_ms=deadline_ms,
         )
-        return Stream(pipeline, opened, manifest.label_space, stack=stack.pop_all())
+        return Stream(pipeline, opened, manifest.label_space, stop=stop, stack=stack.pop_all())
     raise AssertionError("an exit stack swallows no exception")

@@ -17,6 +17,10 @@ _NAMED = re.compile(
 )
 
 
+# Of HTTP, and as a property of GStreamer's elements: ``Authorization=(string)"Basic …"``.
+_HEADER = re.compile(r"\b((?:proxy-)?authorization)\s*[=:].*", re.I)
+
+
 def without_credentials(url: str) -> str:
     """The URL without user, password, query and fragment, which may hold tokens."""
     scheme, separator, rest = url.partition("://")
@@ -30,7 +34,8 @@ def without_credentials(url: str) -> str:
 
 def hide_credentials(text: str) -> str:
     """A message without the secrets of URLs in it, typing slips included."""
-    return _NAMED.sub(r"\1=…", _BARE.sub("…@", _URL.sub(_clean, text)))
+    shown = _HEADER.sub(r"\1: …", _URL.sub(_clean, text))
+    return _NAMED.sub(r"\1=…", _BARE.sub("…@", shown))
 
 
 def _clean(found: re.Match[str]) -> str:

@@ -44,18 +44,22 @@ def expanded(name: Path | str, at: datetime | None = None) -> Path:
         raise SinkError(f"{str(name)!r} is no name for a file: {error}") from None
 
 
-def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) -> None:
+def require_other_files(
+    each: Sequence[argparse.Namespace], bundle_dir: Path, config: Path | None
+) -> None:
     """Check that no output replaces a file that is read or another output, or is in the bundle.
 
     Args:
         each: the arguments of each source.
         bundle_dir: the bundle.
+        config: the file that they are from; None for the command line.
 
     Raises:
         SinkError: one would.
     """
     inputs = [("bundle", bundle_dir)]
     inputs += [("source", _read_path(args.source)) for args in each]
+    inputs += [] if config is None else [("configuration", config)]
     taken: dict[Path, str] = {}
     if sum(args.jsonl == "-" for args in each) > 1:
         raise SinkError("--jsonl - is for one source; give each of several a file of its own")
@@ -64,13 +68,15 @@ def require_other_files(each: Sequence[argparse.Namespace], bundle_dir: Path) ->
         for flag, path in _outputs(args):
             for what, read in inputs:
                 if _is_or_holds(read, path):
-                    raise SinkError(f"{flag} {path} is in the {what}, {read}; name another file")
-            if path in taken and not (flag == "--trace" and taken[path] == "--trace"):
+                    held = "is" if what == "configuration" else "is in"
+                    raise SinkError(f"{flag} {path} {held} the {what}, {read}; name another file")
+            place = _place(path)
+            if place in taken and not (flag == "--trace" and taken[place] == "--trace"):
                 raise SinkError(
-                    f"{flag} and {taken[path]} need different files, {path} comes twice: name "
+                    f"{flag} and {taken[place]} need different files, {path} comes twice: name "
                     "another, for each of several sources one"
                 )
-            taken[path] = flag
+            taken[place] = flag
 
 
 def _require_changing_names(args: argparse.Namespace) -> None:
@@ -113,6 +119,14 @@ def _outputs(args: argparse.Namespace) -> list[tuple[str, Path]]:
     if given["jsonl"] == "-":
         given["jsonl"] = None
     return [(f"--{name}", expanded(path)) for name, path in given.items() if path is not None]
+
+
+def _place(path: Path) -> Path:
+    """The same for every name of a file."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # whoever opens it reports it
+        return path
 
 
 def _is_or_holds(read: Path, written: Path) -> bool:
@@ -226,7 +240,7 @@ def _file_makers(
         return _recording(path, overlay, manifest, lines)
 
     def result_lines(path: Path) -> Sink:
-        return JsonLinesSink(str(path), lines)
+        return JsonLinesSink(str(path), lines, run.stop)
 
     kinds: list[tuple[Path | str | None, Callable[[Path], Sink]]] = [
         (args.save, video),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import defaultdict
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 PERCENTILES = (50, 95, 99)
+RECENT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Snapshot:
     Attributes:
         read, segmented, dropped: frames since the start.
         seconds: since the first frame was read.
-        fps: segmented frames a second, since the start or, in a report, since the last one.
+        fps: segmented frames a second, until the last frame or, in a report, since the last report.
+        recent_fps: of the last ten seconds.
         stage_ms: percentiles 50, 95 and 99 of each stage, in the order of the pipeline.
         repeated: results that stood for frames that did not come.
         late: segmented frames that were done after their deadline; None without a deadline.
@@ -30,6 +33,7 @@ class Snapshot:
     dropped: int
     seconds: float
     fps: float
+    recent_fps: float
     stage_ms: dict[str, tuple[float, float, float]]
     repeated: int = 0
     late: int | None = None
@@ -48,6 +52,7 @@ class Snapshot:
             "results_repeated": self.repeated,
             "seconds": round(self.seconds, 3),
             "fps": round(self.fps, 2),
+            "recent_fps": round(self.recent_fps, 2),
             "stage_ms": stages,
         }
 
@@ -80,7 +85,8 @@ class Snapshot:
 class StreamStats:
     """Collects times of a running stream; memory stays bounded.
 
-    Percentiles are over the newest ``window`` frames, counts over all.
+    Percentiles are over the newest ``window`` frames, counts over all. Several threads may write
+    and ask at once.
 
     Args:
         window: frames whose times are kept.
@@ -93,7 +99,9 @@ class StreamStats:
     def __init__(self, window: int = 20_000, deadline_ms: float | None = None) -> None:
         self._window, self._deadline_ms = window, deadline_ms
         self._late = self.repeated = 0
-        self._stage_ms: dict[str, list[float]] = defaultdict(list)
+        self._lock = threading.Lock()
+        self._stage_ms: dict[str, deque[float]] = {}
+        self._done_s: deque[float] = deque()
         self._start_s: float | None = None
         self._last_s = 0.0
         self._segmented = 0
@@ -101,47 +109,66 @@ class StreamStats:
 
     def start(self) -> None:
         """The first frame is about to be read."""
-        self._start_s = self._last_s = time.monotonic()
-        self._reported = (self._start_s, 0)
+        with self._lock:
+            self._start_s = self._last_s = time.monotonic()
+            self._reported = (self._start_s, 0)
 
     def add(self, stage_ms: dict[str, float]) -> None:
         """A frame is done; how long it spent in each stage."""
-        self._segmented += 1
-        self._last_s = time.monotonic()
-        if self._deadline_ms is not None and stage_ms.get("age", 0.0) > self._deadline_ms:
-            self._late += 1
-        for stage, value in stage_ms.items():
-            values = self._stage_ms[stage]
-            values.append(value)
-            if len(values) > self._window:
-                del values[: len(values) - self._window]
+        with self._lock:
+            self._segmented += 1
+            self._last_s = time.monotonic()
+            self._done_s.append(self._last_s)
+            self._forget(self._last_s)
+            if self._deadline_ms is not None and stage_ms.get("age", 0.0) > self._deadline_ms:
+                self._late += 1
+            for stage, value in stage_ms.items():
+                if stage not in self._stage_ms:
+                    self._stage_ms[stage] = deque(maxlen=self._window)
+                self._stage_ms[stage].append(value)
 
     def snapshot(self, read: int, dropped: int) -> Snapshot:
         """The figures since the start."""
-        seconds = self._last_s - self._start_s if self._start_s is not None else 0.0
-        return self._figures(read, dropped, seconds, self._segmented)
+        with self._lock:
+            seconds = self._last_s - self._start_s if self._start_s is not None else 0.0
+            return self._figures(read, dropped, seconds, self._segmented)
 
     def report(self, read: int, dropped: int) -> Snapshot:
-        """The same with the rate since the last report."""
-        since_s, since_count = self._reported
-        self._reported = (self._last_s, self._segmented)
-        return self._figures(read, dropped, self._last_s - since_s, self._segmented - since_count)
+        """The same with the rate since the last report, until now."""
+        with self._lock:
+            now_s, (since_s, since_count) = time.monotonic(), self._reported
+            self._reported = (now_s, self._segmented)
+            return self._figures(read, dropped, now_s - since_s, self._segmented - since_count)
+
+    def _forget(self, now_s: float) -> None:
+        """Frames that were done before the time of which the recent rate is."""
+        while self._done_s and self._done_s[0] < now_s - RECENT_S:
+            self._done_s.popleft()
+
+    def _recent_fps(self) -> float:
+        """Until now: of a source that gives nothing any more it falls to zero."""
+        if self._start_s is None:
+            return 0.0
+        now_s = time.monotonic()
+        self._forget(now_s)
+        seconds = min(RECENT_S, now_s - self._start_s)
+        return len(self._done_s) / seconds if seconds > 0 else 0.0
 
     def _figures(self, read: int, dropped: int, seconds: float, frames: int) -> Snapshot:
         stages = {stage: _percentiles(values) for stage, values in self._stage_ms.items()}
-        fps = frames / seconds if seconds > 0 else 0.0
         return Snapshot(
             read=read,
             segmented=self._segmented,
             dropped=dropped,
             seconds=seconds,
-            fps=fps,
+            fps=frames / seconds if seconds > 0 else 0.0,
+            recent_fps=self._recent_fps(),
             stage_ms=stages,
             repeated=self.repeated,
             late=None if self._deadline_ms is None else self._late,
         )
 
 
-def _percentiles(values: list[float]) -> tuple[float, float, float]:
-    median, p95, p99 = np.percentile(values, PERCENTILES)
+def _percentiles(values: deque[float]) -> tuple[float, float, float]:
+    median, p95, p99 = np.percentile(np.fromiter(values, float, len(values)), PERCENTILES)
     return float(median), float(p95), float(p99)

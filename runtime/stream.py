@@ -96,7 +96,7 @@ def stream(args: argparse.Namespace) -> int:
     process = each[0]
     start_log(process.log_format)  # which a file may change
     bundle_dir = choose_bundle(process.bundle)
-    require_other_files(each, bundle_dir)
+    require_other_files(each, bundle_dir, args.config)
     if process.cpus is not None:
         _keep_to(process.cpus)
     manifest = read_manifest(bundle_dir)
@@ -208,7 +208,10 @@ def _print(summary: str, to_errors: bool) -> None:
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[threading.Event]:
-    """Ctrl-C, SIGTERM and SIGHUP set the event; a second one ends the process."""
+    """Ctrl-C, SIGTERM and SIGHUP set the event; a second one ends the process.
+
+    What is ignored stays ignored: nohup starts programs so, and shells those in the background.
+    """
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
@@ -217,7 +220,8 @@ def _stopping_on_signals() -> Iterator[threading.Event]:
         stop.set()
 
     numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
-    previous = {number: signal.signal(number, handle) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

@@ -17,7 +17,6 @@ from runtime.loss import LossPolicy
 from runtime.pipeline import Pipeline
 from runtime.sinks import Sink, ViewerLeft
 from runtime.sinks.replay_check import ReplayCheck
-from runtime.sinks.service import ServiceSink
 from runtime.sources.base import Source
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import WatchdogLimits
@@ -44,6 +43,7 @@ class StreamRun:
         label_space: names and colours of its labels.
         pipeline: with its figures.
         sinks: to be added before it runs.
+        stop: ends all runs of the process.
         ended: whether it has.
         failure: why it ended early; None if it did not.
     """
@@ -63,6 +63,7 @@ class StreamRun:
         self.name = source.name
         self.args, self.source, self.label_space = args, source, manifest.label_space
         self.sinks: list[Sink] = []
+        self.stop = stop
         self.ended = False
         self.failure: Exception | None = None
         self.pipeline = Pipeline(
@@ -99,9 +100,19 @@ class StreamRun:
             known = isinstance(error, StreamError | OSError)
             self.failure = error if known else StreamError(f"{type(error).__name__}: {error}")
             logger.error("%s ended: %s", self.name, self.failure, exc_info=not known)
-        for sink in self.sinks:
-            if isinstance(sink, ServiceSink):  # the others' frames go on feeding the watchdog
-                sink.close()
+        self._close()
+
+    def _close(self) -> None:
+        """Free the camera and finish the files: the others may go on for weeks.
+
+        Of the sinks, the one of the service is closed so that the others' frames feed the watchdog.
+        """
+        for close in (self.source.close, *(sink.close for sink in self.sinks)):
+            try:
+                close()
+            except (StreamError, OSError) as error:
+                self.failure = self.failure or error
+                logger.error("%s: %s", self.name, error)
 
     def summary(self, with_name: bool) -> str:
         """Figures of the whole run, for people."""
@@ -160,7 +171,7 @@ def _reporter(runs: Sequence[StreamRun]) -> Callable[[], None]:
         nonlocal next_s
         if time.monotonic() < next_s:
             return
-        next_s += REPORT_EVERY_S
+        next_s = time.monotonic() + REPORT_EVERY_S  # of a process that was stopped, too
         throttling.look()
         for run in (each for each in runs if not each.ended):
             name = f"{run.name}: " if len(runs) > 1 else ""

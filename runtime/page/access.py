@@ -47,6 +47,8 @@ def access_for(host: str) -> Access:
             f"--serve {host} can be reached from other machines: set {TOKEN_VARIABLE} to a secret "
             f"of at least {_LEAST_TOKEN} characters, or serve on 127.0.0.1 and use an ssh tunnel"
         )
+    if not (token.isascii() and token.isprintable()):
+        raise SinkError(f"{TOKEN_VARIABLE} has characters that headers cannot carry; take ASCII")
     return Access(token)
 
 

@@ -15,6 +15,7 @@ from runtime.errors import SinkError
 from runtime.page.access import access_for, is_loopback
 from runtime.page.app import build_app
 from runtime.page.metrics import StreamMetrics
+from runtime.page.patience import PatientProtocol
 from runtime.page.view import LiveView
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,10 @@ class PageServer(Closing):
             log_level="error",
             access_log=False,
             lifespan="off",
+            http=PatientProtocol,
             ws="websockets-sansio",
             ws_max_size=1024,
+            ws_per_message_deflate=False,  # JPEG and PNG are compressed already
             timeout_graceful_shutdown=1,
         )
         try:
@@ -74,7 +77,7 @@ class PageServer(Closing):
         self._server.should_exit = True
         self._server.force_exit = True
         for view in self._views:
-            view.close()
+            view.let_viewers_go()
         self._thread.join(_CLOSE_S)
         self._socket.close()
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from runtime.stats import Snapshot
 _MOST_WIDTH = 960
 _JPEG_QUALITY = 80
 _READY_AGE_MS = 10_000
+_FIGURES_S = 0.5
 
 
 class LiveView:
@@ -64,11 +66,16 @@ class LiveView:
         self._overlay_jpeg: tuple[int, bytes] = (0, b"")
         self._closed = False
         self._encoding = threading.Lock()
+        self._seen_figures: tuple[float, Snapshot] | None = None
         metrics.follow(self)
 
     def snapshot(self) -> Snapshot:
-        """The stream's figures."""
-        return self._figures()
+        """The stream's figures, half a second old at most: once for all viewers."""
+        with self._encoding:
+            now_s = time.monotonic()
+            if self._seen_figures is None or now_s - self._seen_figures[0] > _FIGURES_S:
+                self._seen_figures = now_s, self._figures()
+            return self._seen_figures[1]
 
     def write(self, result: Segmentation) -> None:
         """Take one result; what viewers have not seen of earlier ones is lost to them."""
@@ -79,7 +86,10 @@ class LiveView:
         self._wake()
 
     def close(self) -> None:
-        """Let viewers that wait go."""
+        """The stream has ended; viewers keep its last picture."""
+
+    def let_viewers_go(self) -> None:
+        """The page ends."""
         with self._lock:
             self._closed = True
         self._wake()

@@ -21,7 +21,11 @@ OPENCV_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 # Written packet by packet, so that a kill or a power cut loses less than a second: of 119 frames
 # 118 could be read after SIGKILL as fragmented MP4, none as plain MP4.
 _CONTAINERS = {
-    ".mp4": {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"},
+    ".mp4": {
+        # The trailer is an index of all fragments, kept in memory: 86 MB a day at 25 a second.
+        "movflags": "frag_every_frame+empty_moov+default_base_moof+skip_trailer",
+        "flush_packets": "1",
+    },
     ".mkv": {"cluster_time_limit": "200", "flush_packets": "1"},
 }
 _CLOCK_HZ = 90_000

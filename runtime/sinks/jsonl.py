@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import stat
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from runtime.bundle.labels import LabelSpace
 from runtime.errors import SinkError
@@ -14,6 +19,18 @@ from runtime.frames import Segmentation
 from runtime.sinks import ViewerLeft
 
 SCHEMA = 2  # docs/runtime.md lists the keys
+
+
+_LOOK_S, _STOP_S = 0.1, 0.5
+
+
+def _pipe_number(file: TextIO) -> int | None:
+    """The descriptor of a pipe; None of other files, whose writes do not wait for a reader."""
+    try:
+        number = file.fileno()
+        return number if stat.S_ISFIFO(os.fstat(number).st_mode) else None
+    except (OSError, ValueError):  # not a file of the system
+        return None
 
 
 class ResultLines:
@@ -53,12 +70,17 @@ class ResultLines:
 class JsonLinesSink:
     """Writes to a file, or to standard output for ``-``.
 
+    Args:
+        path: of the file.
+        lines: makes the records.
+        stop: whether the stream is to end: whoever does not read standard output then is left.
+
     Raises:
         SinkError: the file cannot be written.
     """
 
-    def __init__(self, path: str, lines: ResultLines) -> None:
-        self._lines, self._path = lines, path
+    def __init__(self, path: str, lines: ResultLines, stop: threading.Event) -> None:
+        self._lines, self._path, self._stop = lines, path, stop
         try:
             self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
@@ -69,15 +91,32 @@ class JsonLinesSink:
 
         Raises:
             SinkError: it cannot be written.
-            ViewerLeft: standard output was closed, as ``| head`` does.
+            ViewerLeft: standard output was closed, as ``| head`` does, or nobody reads it when
+                the stream is to end.
         """
+        line = json.dumps(self._lines.record(result)) + "\n"
         try:
-            self._file.write(json.dumps(self._lines.record(result)) + "\n")
+            if self._file is sys.stdout and (number := _pipe_number(self._file)) is not None:
+                self._write_to_pipe(number, line.encode())
+            else:
+                self._file.write(line)
             self._file.flush()  # who reads along sees each frame as it comes
         except OSError as error:
             if isinstance(error, BrokenPipeError) and self._file is sys.stdout:
                 raise ViewerLeft from None
             raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def _write_to_pipe(self, number: int, data: bytes) -> None:
+        """Write no more at once than a pipe takes without waiting: a signal cannot end a wait."""
+        self._file.flush()
+        stopped_s = None
+        while data:
+            if select.select([], [number], [], _LOOK_S)[1]:
+                data = data[os.write(number, data[: select.PIPE_BUF]) :]
+            elif self._stop.is_set():
+                stopped_s = stopped_s or time.monotonic()
+                if time.monotonic() - stopped_s > _STOP_S:
+                    raise ViewerLeft
 
     def close(self) -> None:
         """Close a file; standard output stays open."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from runtime.errors import SinkError, missing_package
 from runtime.frames import Segmentation
 from runtime.sinks import Sink
 from runtime.sinks.encoders import FFV1, AvEncoder
+from runtime.sinks.split import free_path
 from runtime.sinks.video import FrameTimes
 from runtime.sources.av_source import has_av
 
+logger = logging.getLogger(__name__)
 _VIDEO = ".mkv"
 _LOSSY = (".mp4", ".avi", ".mov", ".webm", ".m4v")  # nobody means a folder by these
 
@@ -38,6 +41,9 @@ def open_label_sink(path: Path, fps: float | None, live: bool) -> Sink:
 class LabelImagesSink:
     """Writes ``FRAME.png`` of each new frame, 8 bits, into a folder that it makes.
 
+    Numbers begin at 0 with each start: beside label maps of an earlier one, the folder gets a
+    number, as in ``labels-2``.
+
     Raises:
         SinkError: the folder cannot be made.
     """
@@ -45,8 +51,11 @@ class LabelImagesSink:
     def __init__(self, folder: Path) -> None:
         import cv2
 
-        self._cv2, self._folder = cv2, folder
         try:
+            if folder.is_dir() and next(folder.glob("*.png"), None) is not None:
+                taken, folder = folder, free_path(folder)
+                logger.warning("--labels: %s has label maps already; written to %s", taken, folder)
+            self._cv2, self._folder = cv2, folder
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"cannot make {folder}: {error.strerror}") from None

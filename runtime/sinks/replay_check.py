@@ -20,6 +20,7 @@ class ReplayCheck:
 
     def __init__(self, source: ReplaySource) -> None:
         self._source = source
+        source.keeps_labels = True
         self.compared = 0
         self.differing: list[tuple[int, float]] = []
 

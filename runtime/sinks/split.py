@@ -38,7 +38,7 @@ class SplitSink:
     ) -> None:
         self._name, self._make, self._period_s, self._clock = name, make, period_s, clock
         self._named = name()
-        self._sink = make(_free(self._named))
+        self._sink = make(free_path(self._named))
         self._next_s = clock() + period_s
 
     def write(self, result: Segmentation) -> None:
@@ -50,7 +50,7 @@ class SplitSink:
         if self._clock() >= self._next_s and (named := self._name()) != self._named:
             self._sink.close()
             self._named = named
-            self._sink = self._make(_free(named))
+            self._sink = self._make(free_path(named))
             self._next_s = self._clock() + self._period_s
         self._sink.write(result)
 
@@ -59,7 +59,7 @@ class SplitSink:
         self._sink.close()
 
 
-def _free(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     """The path, or with the first number from 2 that nothing has."""
     numbers = itertools.count(2)
     found = path

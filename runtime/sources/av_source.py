@@ -17,6 +17,7 @@ from runtime.sources.stream_clock import StreamClock
 
 # What PyAV raises when its time-out is over.
 _SILENT = ("ExitError", "TimeoutError")
+_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
 _MOST_DAMAGED_IN_A_ROW = 250
 # Formats whose first plane is the brightness in 8 bits; of the packed one every second byte is.
 _PACKED = "yuyv422"
@@ -67,7 +68,9 @@ class AvSource(ImageSource):
         self.fps = float(rate) if rate and 0 < rate < 1000 else None
         self.promised = stream.frames or None
         self.codec = stream.codec_context.name
-        self._clock = StreamClock()
+        # Without times in the format, such as MJPEG over HTTP, FFmpeg makes up 25 a second.
+        timed = not self._container.format.flags & _NO_TIMES
+        self._clock = StreamClock() if timed else None
         self._frames = self._decoded(stream)
 
     def _decoded(self, stream: Any) -> Generator[Any, None, None]:
@@ -89,7 +92,7 @@ class AvSource(ImageSource):
                 damaged_in_a_row = 0
                 if self.live:
                     self._captured_ns = arrived_ns
-                    if frame.time is not None:
+                    if self._clock is not None and frame.time is not None:
                         self._captured_ns = self._clock.captured_ns(arrived_ns, frame.time)
                 yield frame
 
@@ -122,7 +125,7 @@ class AvSource(ImageSource):
                 f"{self.name} stopped after {self._count} frames ({reason}); check its cable, "
                 "power or network"
             ) from None
-        self._time_s = frame.time
+        self._time_s = None if self.live and self._clock is None else frame.time
         if not self.live:
             return _converted(frame)
         sample = partial(_brightness, frame) if frame.format.name in _WITH_LUMA else None

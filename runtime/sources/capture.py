@@ -19,7 +19,7 @@ from runtime.sources.base import ImageSource
 logger = logging.getLogger(__name__)
 # OpenCV hands this environment variable's ``key;value|key;value`` to FFmpeg.
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_environment = threading.Lock()
+_QUIET = "-8"  # AV_LOG_QUIET
 # Behind damaged frames a stream goes on: OpenCV says no more than that there is no frame.
 _MOST_DAMAGED_IN_A_ROW = 100
 
@@ -67,11 +67,14 @@ class CaptureSource(ImageSource):
 
 
 def load_opencv() -> Any:
-    """OpenCV, without its own log lines: they repeat our errors and may show a URL's password.
+    """OpenCV, without log lines of its own or of its FFmpeg.
+
+    They repeat our errors, and may show parts of a URL's password.
 
     Raises:
         SourceError: it does not start.
     """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)  # read at each opening
     try:
         import cv2
     except ImportError as error:
@@ -89,16 +92,48 @@ def say_that_opencv_decodes(name: str) -> None:
     logger.info("%s: decoded by OpenCV; PyAV is not installed (extra video)", name)
 
 
-@contextlib.contextmanager
-def ffmpeg_options(options: str) -> Iterator[None]:
-    """Let captures that are opened meanwhile use these options."""
-    with _environment:
-        before = os.environ.get(_OPTIONS)
-        os.environ[_OPTIONS] = options
-        try:
-            yield
-        finally:
-            if before is None:
+class _SharedOptions:
+    """The environment variable, while at least one opening needs it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+        self._before: str | None = None
+
+    def enter(self, options: str) -> None:
+        """Set it, when no opening has it otherwise."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users or os.environ.get(_OPTIONS) == options)
+            if not self._users:
+                self._before = os.environ.get(_OPTIONS)
+                os.environ[_OPTIONS] = options
+            self._users += 1
+
+    def leave(self) -> None:
+        """Set it back after the last one."""
+        with self._changed:
+            self._users -= 1
+            if self._users:
+                return
+            if self._before is None:
                 del os.environ[_OPTIONS]
             else:
-                os.environ[_OPTIONS] = before
+                os.environ[_OPTIONS] = self._before
+            self._changed.notify_all()
+
+
+_environment = _SharedOptions()
+
+
+@contextlib.contextmanager
+def ffmpeg_options(options: str) -> Iterator[None]:
+    """Let captures that are opened meanwhile use these options.
+
+    Openings with the same options go on side by side, so that a camera which does not answer keeps
+    no other waiting; those with others take turns.
+    """
+    _environment.enter(options)
+    try:
+        yield
+    finally:
+        _environment.leave()

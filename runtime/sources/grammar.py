@@ -20,13 +20,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.credentials import hide_credentials, without_credentials
+from runtime.credentials import without_credentials
 from runtime.errors import SourceError
 from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
 from runtime.sources.folder import open_folder, open_pattern
-from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_name, pipeline_words
 from runtime.sources.loop import LoopingSource
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource
@@ -78,7 +78,7 @@ def _of_stream(spec: str) -> Callable[[], Source] | None:
     """What opens a stream that has no end; None when it is none."""
     if spec.startswith(_GST):
         words = pipeline_words(spec.removeprefix(_GST))
-        return PipelineOpener(hide_credentials(spec), words)
+        return PipelineOpener(pipeline_name(words), words)
     if URL.match(spec) and not is_file(spec):
         return lambda: open_url(spec)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,6 +80,16 @@ def pipeline_words(text: str) -> list[str]:
     return words
 
 
+def pipeline_name(words: Sequence[str]) -> str:
+    """What a pipeline is called: its elements without their properties, which may hold secrets."""
+    elements, begins = [], True
+    for word in words:
+        if begins and word != "!":
+            elements.append(re.split(r"[,=]", word, maxsplit=1)[0])
+        begins = word == "!"
+    return f"gst:{' ! '.join(elements)}"
+
+
 def csi_words(number: int, settings: SourceSettings) -> list[str]:
     """The pipeline of a camera on the board's own connector.
 
@@ -141,6 +152,9 @@ class GStreamerSource(AvSource):
                 pass_fds=[writing],
                 start_new_session=True,  # Ctrl-C is for us, who end it in order
             )
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
         started(self._child)

@@ -29,6 +29,7 @@ class ReplaySource(ImageSource):
         SourceError: it is no recording of ours, or a library is missing.
 
     Attributes:
+        keeps_labels: whether somebody takes the labels, as a comparison does.
         labels: of the frames that were read and are not compared yet: by index, (h, w) uint8.
         cut_off: whether the file has no end; known when all frames were read.
     """
@@ -36,6 +37,7 @@ class ReplaySource(ImageSource):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.name, self.live = f"replay:{path}", False
+        self.keeps_labels = False
         self.labels: dict[int, np.ndarray] = {}
         self._cv2 = load_opencv()
         try:
@@ -54,7 +56,8 @@ class ReplaySource(ImageSource):
             return None
         at_ns, image, labels = pair
         self._wait(at_ns)
-        self.labels[self._count] = self._decoded(labels, self._cv2.IMREAD_GRAYSCALE)
+        if self.keeps_labels:
+            self.labels[self._count] = self._decoded(labels, self._cv2.IMREAD_GRAYSCALE)
         self._time_s = (at_ns - self._began[0]) * 1e-9 if self._began else 0.0
         return self._cv2.cvtColor(
             self._decoded(image, self._cv2.IMREAD_COLOR), self._cv2.COLOR_BGR2RGB

@@ -19,6 +19,7 @@ class StreamClock:
     """
 
     def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
         self._least: int | None = None
         self._least_before: int | None = None
         self._since_ns = 0
@@ -31,6 +32,7 @@ class StreamClock:
             time_s: the frame's time stamp.
         """
         delay_ns = arrived_ns - round(time_s * 1e9)
+        self._follow_step_back(delay_ns, time_s)
         if self._least is None or abs(delay_ns - self._least) > _JUMP_NS:
             self._least, self._least_before, self._since_ns = delay_ns, None, arrived_ns
         elif arrived_ns - self._since_ns > _WINDOW_NS:
@@ -39,3 +41,13 @@ class StreamClock:
         self._least = min(self._least, delay_ns)
         before = self._least if self._least_before is None else self._least_before
         return arrived_ns - (delay_ns - min(self._least, before))
+
+    def _follow_step_back(self, delay_ns: int, time_s: float) -> None:
+        """A time stamp before the last one is of a clock that was set back: ages go on."""
+        last, self._last = self._last, (delay_ns, time_s)
+        if last is None or time_s >= last[1] or self._least is None:
+            return
+        step_ns = delay_ns - last[0]
+        self._least += step_ns
+        if self._least_before is not None:
+            self._least_before += step_ns

@@ -1,10 +1,12 @@
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import runtime
 from runtime.packaged import BUNDLE_DIR, CLIP
+from runtime.sources.base import ImageSource
 
 
 def test_a_bundle_answers_an_image_of_any_size_with_one_array_of_its_size():
@@ -38,6 +40,61 @@ def test_a_loop_that_is_left_leaves_no_thread_behind():
             assert result.frame.index == 0
             break
     assert threading.active_count() == before
+
+
+def test_a_loop_that_is_left_without_closing_frees_source_and_model(monkeypatch):
+    closed = []
+    original = ImageSource.close
+
+    def close(self):
+        closed.append(type(self).__name__)
+        original(self)
+
+    monkeypatch.setattr(ImageSource, "close", close)
+    before = threading.active_count()
+    for result in runtime.open_stream("streetsynth"):
+        assert result.frame.index == 0
+        break
+    assert closed
+    assert threading.active_count() == before
+
+
+def test_another_thread_may_close_a_stream_while_it_waits(monkeypatch):
+    """A live source that gives nothing before it is interrupted: the loop waits, and ends."""
+
+    class Silent(ImageSource):
+        name, live = "silent", True
+
+        def __init__(self):
+            super().__init__()
+            self._ready = threading.Event()
+
+        def _next_image(self):
+            self._ready.wait()
+            return np.zeros((8, 8, 3), np.uint8)
+
+        def interrupt(self):
+            self._ready.set()
+
+    source, results, failures = Silent(), [], []
+    monkeypatch.setattr("runtime.api.open_source", lambda *_: source)
+    stream = runtime.open_stream("camera0")
+
+    def loop():
+        try:
+            results.extend(stream)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    time.sleep(0.5)
+    stream.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert not failures
+    assert len(results) <= 1
+    assert source._closed
 
 
 def test_what_does_not_open_is_an_error_before_the_loop():

@@ -4,6 +4,8 @@ import json
 import logging
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,8 @@ from runtime.backends.shared import SharedModel
 from runtime.config import OF_PROCESS, read_config
 from runtime.errors import ConfigError
 from runtime.sinks.labels import LabelImagesSink
+from runtime.sinks.video import VideoSink
+from runtime.sources.base import ImageSource
 from runtime.stream_arguments import add_arguments, build_parser
 from runtime.toml_file import tomllib
 
@@ -242,6 +246,61 @@ def test_two_sources_cannot_write_one_file(config, capsys):
     """)
     assert stream.main(["--config", str(path)]) == 2
     assert "--save and --save need different files, out.mp4 comes twice" in capsys.readouterr().err
+
+
+def test_one_file_by_two_names_is_one_file(in_empty_folder, config, capsys):
+    (in_empty_folder / "real").mkdir()
+    (in_empty_folder / "link").symlink_to(in_empty_folder / "real")
+    source = '[[source]]\nname = "{0}"\nfrom = "streetsynth"\njsonl = "{1}"\n'
+    for one, other in (("real/out", "link/out"), ("out", "real/../out"), ("./out", "out")):
+        path = config(source.format("a", one) + source.format("b", other))
+        assert stream.main(["--config", str(path)]) == 2
+        assert f"{Path(other)} comes twice" in capsys.readouterr().err
+    assert not list(in_empty_folder.rglob("out"))
+
+
+def test_the_configuration_is_not_written_over(in_empty_folder, config, capsys):
+    path = config("[[source]]\nfrom = 'streetsynth'\njsonl = 'linked'")
+    (in_empty_folder / "linked").symlink_to(path)
+    before = path.read_bytes()
+    assert stream.main(["--config", str(path)]) == 2
+    assert "--jsonl linked is the configuration" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_source_that_ended_lets_go_of_its_camera_and_files(in_empty_folder, config):
+    """While the other goes on: the first's video can be played, and its source is closed."""
+    closed, running = [], []
+
+    class Recorded(VideoSink):
+        def close(self):
+            super().close()
+            closed.append([thread.name for thread in threading.enumerate()])
+
+    path = config("""
+        [[source]]
+        name = "short"
+        from = "streetsynth"
+        frames = 2
+        save = "short.mkv"
+        [[source]]
+        name = "long"
+        from = "streetsynth"
+        frames = 60
+        jsonl = "long.jsonl"
+    """)
+    released = ImageSource.close
+
+    def close(self):
+        running.append([thread.name for thread in threading.enumerate()])
+        released(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.sinks.video.VideoSink", Recorded)
+        patch.setattr(ImageSource, "close", close)
+        assert stream.main(["--config", str(path)]) == 0
+    assert "long" in closed[0], "the other stream still ran"
+    assert "long" in running[0]
 
 
 def test_the_log_format_of_the_file_is_used(in_empty_folder, config):

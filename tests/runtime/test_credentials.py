@@ -105,9 +105,27 @@ def test_log_lines_and_errors_go_through_it(capsys):
         "gst:souphttpsrc proxy-id=me proxy-pw=hunter2 location=http://cam",
         "gst:rtspsrc location=rtsp://me:hunter2@cam/1 ! fakesink",
         "gst:x api-key = hunter2",
+        'gst:souphttpsrc extra-headers="h,Authorization=(string)\\"Basic hunter2\\"" ! jpegdec',
+        "Authorization: Bearer hunter2",
+        "Proxy-Authorization: hunter2",
     ],
 )
 def test_a_pipelines_own_words_for_a_password_are_hidden(text):
     assert "hunter2" not in hide_credentials(text)
     assert "hunter2" not in without_credentials(text)
     assert text.split()[0] in hide_credentials(text)
+
+
+@pytest.mark.parametrize("url", ["http://admin:p@hunter2/x@127.0.0.1:1/v", "rtsp://a:b@hunter2/@h"])
+def test_ffmpeg_in_opencv_says_nothing_of_a_password(url):
+    """It logs the host that it looks for, which is a part of such a password."""
+    code = f"""
+from runtime.sources.network import open_url_with_opencv
+try:
+    open_url_with_opencv({url!r})
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "does not open" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr

@@ -19,6 +19,7 @@ from runtime import stream
 from runtime.errors import SourceError
 from runtime.packaged import CLIP, CLIP_DIR
 from runtime.sources.grammar import open_source
+from runtime.sources.replay import ReplaySource
 
 pytest.importorskip("mcap", reason="extra record")
 from mcap.reader import make_reader
@@ -64,6 +65,13 @@ def test_mcaps_own_reader_finds_what_was_streamed(recording):
 def test_a_replay_is_identical(recording, capsys):
     assert stream.main([f"replay:{recording}"]) == 0
     assert "identical: all 12 label maps are as recorded" in capsys.readouterr().out
+
+
+def test_label_maps_are_kept_only_for_who_compares_them(recording):
+    with ReplaySource(recording) as source:
+        while source.read() is not None:
+            pass
+        assert not source.labels
 
 
 def test_a_replay_of_another_model_names_the_frames_that_differ(recording, tmp_path, capsys):

@@ -20,6 +20,7 @@ from runtime.sinks.labels import open_label_sink
 from runtime.sinks.scoring import ScoringSink
 from runtime.sinks.split import SplitSink
 from runtime.sinks.video import VideoSink
+from runtime.sources.video_file import video_frames
 
 SECOND_NS = 1_000_000_000
 
@@ -290,6 +291,30 @@ def test_label_maps_come_back_as_they_were(in_empty_folder, name):
     assert len(found) == 4
     for expected, label_map in zip(maps, found, strict=True):
         np.testing.assert_array_equal(label_map, expected)
+
+
+def test_label_maps_of_two_runs_are_not_mixed(in_empty_folder, caplog):
+    for count in (4, 2, 3):
+        assert stream.main(["streetsynth", "--labels", "maps", "--frames", str(count)]) == 0
+    found = [len(list(Path(name).glob("*.png"))) for name in ("maps", "maps-2", "maps-3")]
+    assert found == [4, 2, 3]
+    Path("empty").mkdir()
+    assert stream.main(["streetsynth", "--labels", "empty", "--frames", "1"]) == 0
+    assert len(list(Path("empty").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_live_mp4_keeps_no_index_in_memory(tmp_path):
+    """Every fragment had an entry in a trailer, which was written at the end."""
+    pytest.importorskip("av")
+    encoder = encoders.AvEncoder(tmp_path / "long.mp4", (16, 16), 25.0)
+    picture = np.zeros((16, 16, 3), np.uint8)
+    for index in range(3000):
+        encoder.write(picture, index / 25)
+    before = (tmp_path / "long.mp4").stat().st_size
+    encoder.close()
+    assert (tmp_path / "long.mp4").stat().st_size - before < 20_000
+    assert sum(1 for _ in video_frames(tmp_path / "long.mp4")) == 3000
 
 
 def test_labels_that_cannot_be_written_are_an_error(in_empty_folder):

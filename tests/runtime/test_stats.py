@@ -1,6 +1,10 @@
-import numpy as np
+import sys
+import threading
 
-from runtime.stats import StreamStats
+import numpy as np
+import pytest
+
+from runtime.stats import RECENT_S, StreamStats
 
 
 def test_percentiles_are_numpys():
@@ -37,3 +41,60 @@ def test_record_and_table_say_the_same():
     figures = stats.snapshot(2, 1)
     assert figures.record()["stage_ms"]["infer"]["p50"] == 12.0
     assert "2 read, 1 segmented, 1 dropped" in figures.table()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """``clock.now_s`` is the time."""
+    from types import SimpleNamespace
+
+    now = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("runtime.stats.time", SimpleNamespace(monotonic=lambda: now.now_s))
+    return now
+
+
+def run_for(stats, clock, seconds, fps):
+    for _ in range(round(seconds * fps)):
+        clock.now_s += 1 / fps
+        stats.add({"infer": 1.0})
+
+
+def test_the_recent_rate_is_of_the_last_seconds_until_now(clock):
+    stats = StreamStats()
+    stats.start()
+    run_for(stats, clock, 2, 25)
+    assert stats.snapshot(50, 0).recent_fps == pytest.approx(25, rel=0.02)
+    run_for(stats, clock, 600, 25)
+    run_for(stats, clock, 2 * RECENT_S, 1)
+    found = stats.snapshot(1, 0)
+    assert found.recent_fps == pytest.approx(1, abs=0.11)
+    assert found.fps > 20, "of the whole run"
+    clock.now_s += 3600
+    assert stats.snapshot(1, 0).recent_fps == 0
+    assert stats.report(1, 0).fps < 5, "a report ends now, not with the last frame"
+    assert stats.report(1, 0).fps == 0
+
+
+def test_figures_may_be_asked_for_while_frames_are_done():
+    stats, failures, done = StreamStats(), [], threading.Event()
+    stats.start()
+
+    def ask():
+        while not done.is_set():
+            try:
+                stats.snapshot(1, 0)
+            except RuntimeError as error:
+                failures.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for index in range(3000):
+            stats.add({f"stage {index % 300}": 1.0})
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert not failures

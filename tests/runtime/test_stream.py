@@ -163,6 +163,36 @@ def test_a_reader_that_goes_away_is_no_error(in_empty_folder, words):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_whose_lines_nobody_reads(in_empty_folder, number):
+    command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--loop", "--jsonl", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        time.sleep(3)  # the pipe is full: 64 KiB of lines
+        process.send_signal(number)
+        start_s = time.monotonic()
+        assert process.wait(20) == 0
+        assert time.monotonic() - start_s < 5
+        rest = process.stdout.read()
+    *whole, _last = rest.splitlines()
+    assert all(json.loads(line) for line in whole)
+
+
+def test_what_is_ignored_stays_ignored(in_empty_folder):
+    """As nohup starts a program."""
+    command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--loop", "--jsonl", "out"]
+    ignoring = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with subprocess.Popen(command, preexec_fn=ignoring, stdout=subprocess.PIPE) as process:
+        wait_for_lines(in_empty_folder / "out")
+        process.send_signal(signal.SIGHUP)
+        before = len((in_empty_folder / "out").read_bytes())
+        time.sleep(1)
+        assert process.poll() is None
+        assert len((in_empty_folder / "out").read_bytes()) > before
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_the_packaged_clip_has_a_label_a_frame():
     assert frames_of(CLIP) == len(list((CLIP_DIR / "labels").glob("*.png"))) == 72
 

@@ -197,7 +197,7 @@ async function showFigures() {
   try {
     const status = await (await fetch(asked("status"))).json();
     const rows = [
-      ["frames a second", status.fps.toFixed(1)],
+      ["frames a second", status.recent_fps.toFixed(1)],
       ["frames read", status.frames_read],
       ["segmented", status.frames_segmented],
       ["dropped", status.frames_dropped],

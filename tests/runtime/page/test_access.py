@@ -92,3 +92,12 @@ def test_only_addresses_of_this_machine_are_loopback(host, inside):
 def test_other_addresses_need_a_token(host):
     with pytest.raises(SinkError, match="SFDA_EDGE_TOKEN"):
         access_for(host)
+
+
+@pytest.mark.parametrize(
+    "token", ["zwölfBüchstabenlang", "пароль-длинный-очень", "sixteen\ncharacters"]
+)
+def test_a_token_that_headers_cannot_carry_is_refused(token, monkeypatch):
+    monkeypatch.setenv(access.TOKEN_VARIABLE, token)
+    with pytest.raises(SinkError, match="characters that headers cannot carry"):
+        access_for("0.0.0.0")

@@ -296,6 +296,74 @@ def test_the_page_may_load_nothing_from_elsewhere(get, stream):
     assert b"://" not in get(stream.port, "/page.css").body
 
 
+def is_open(connection):
+    """Whether the server has not ended a connection."""
+    connection.settimeout(0.05)
+    try:
+        while connection.recv(1 << 16):  # what was sent before
+            pass
+        return False
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def test_connections_that_ask_for_nothing_are_ended(stream, get, monkeypatch):
+    monkeypatch.setattr("runtime.page.patience.LOOK_S", 0.3)
+    address = ("127.0.0.1", stream.port)
+    stream.add()
+    with contextlib.ExitStack() as stack:
+        silent, half, again, viewer, endless = (
+            stack.enter_context(socket.create_connection(address)) for _ in range(5)
+        )
+        half.sendall(b"GET /status HTTP/1.1\r\nHost: ")
+        again.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert again.recv(4096).startswith(b"HTTP/1.1 200")
+        again.sendall(b"GET /healthz HTTP/1.1\r\n")
+        viewer.sendall(UPGRADE)
+        assert viewer.recv(4096).startswith(b"HTTP/1.1 101")
+        endless.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert endless.recv(4096).startswith(b"HTTP/1.1 200")
+        time.sleep(1.5)
+        assert not any(map(is_open, (silent, half, again)))
+        assert all(map(is_open, (viewer, endless)))
+
+
+UPGRADE = (
+    b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_more_connections_than_some_are_ended_at_once(stream, get, monkeypatch):
+    monkeypatch.setattr("runtime.page.patience.MOST_CONNECTIONS", 5)
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", stream.port)))
+            for _ in range(12)
+        ]
+        time.sleep(0.5)
+        assert sum(map(is_open, held)) == 5
+    time.sleep(0.2)
+    assert get(stream.port, "/healthz").status == 200
+
+
+def test_pictures_are_not_compressed_again(stream):
+    stream.add()
+    with live(stream, compression="deflate") as viewer:
+        assert not viewer.protocol.extensions
+
+
+def test_figures_are_computed_once_for_all_viewers(stream, monkeypatch):
+    calls = []
+    figures = stream.view._figures
+    monkeypatch.setattr(stream.view, "_figures", lambda: calls.append(1) or figures())
+    for _ in range(20):
+        stream.view.status()
+    assert len(calls) <= 2
+
+
 def test_an_address_in_use_is_an_error(stream):
     port = stream.server.url.rstrip("/").rpartition(":")[2]
     with pytest.raises(SinkError, match=f"cannot serve on 127.0.0.1:{port}: Address already in"):

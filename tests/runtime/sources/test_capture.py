@@ -1,7 +1,11 @@
 """Both decoders give the same frames, read on behind damage, and open only what is listed."""
 
 import fractions
+import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from runtime.errors import SourceError
 from runtime.frames import GRID_PX, LazyImage
 from runtime.packaged import CLIP
-from runtime.sources.capture import CaptureSource, load_opencv
+from runtime.sources.capture import CaptureSource, ffmpeg_options, load_opencv
 from runtime.sources.grammar import open_source
 from runtime.sources.video_file import open_video_file, open_with_opencv
 
@@ -40,8 +44,6 @@ def test_an_ordinary_file_still_plays(tmp_path):
 
 
 def test_a_fifo_is_no_source(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "clip.mp4")
     with pytest.raises(SourceError, match="does not exist"):
         open_source(str(tmp_path / "clip.mp4"))
@@ -171,3 +173,29 @@ def test_a_live_capture_is_converted_when_it_is_used_and_keeps_its_own_pixels():
             sample, image = frame.sample(), source.read().image
             np.testing.assert_array_equal(frame.image, image)
             np.testing.assert_array_equal(sample, image[::GRID_PX, ::GRID_PX, ::-1])
+
+
+def test_openings_with_the_same_options_go_on_side_by_side():
+    """A camera that does not answer keeps no other waiting; other options wait for their turn."""
+    both, order = threading.Barrier(2), []
+
+    def alike():
+        with ffmpeg_options("a;1"):
+            both.wait(10)
+            assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "a;1"
+            time.sleep(0.2)
+            order.append("alike")
+
+    def other():
+        with ffmpeg_options("b;2"):
+            assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "b;2"
+            order.append("other")
+
+    with ThreadPoolExecutor(3) as pool:
+        first = [pool.submit(alike) for _ in range(2)]
+        time.sleep(0.1)
+        last = pool.submit(other)
+        for one in (*first, last):
+            one.result(10)
+    assert order == ["alike", "alike", "other"]
+    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ

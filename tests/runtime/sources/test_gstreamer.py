@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import SourceError
 from runtime.sources.grammar import open_source
-from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_name, pipeline_words
 from runtime.sources.reconnect import _Connection
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import State, WatchdogLimits
@@ -57,6 +58,26 @@ def test_its_frames_are_those_of_the_pipeline(size_hw):
     np.testing.assert_allclose(grey, frames[4].image[0, 0] @ [0.299, 0.587, 0.114], atol=16)
     assert all(frame.age_ms < 5000 for frame in frames)
     assert not children()
+
+
+def test_a_pipeline_is_called_by_its_elements():
+    """Not by their properties, which may be secrets in anybody's notation."""
+    text = 'souphttpsrc location=http://a/b cookies="s=hunter2" x="Basic hunter2" ! image/jpeg,a=1'
+    found = pipeline_name(pipeline_words(f"{text} ! jpegdec"))
+    assert found == "gst:souphttpsrc ! image/jpeg ! jpegdec"
+
+
+@needs_gstreamer
+def test_a_start_that_fails_leaves_no_descriptor(monkeypatch):
+    def no_memory(*_arguments, **_settings):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("subprocess.Popen", no_memory)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(OSError, match="Cannot allocate"):
+            PipelineOpener("x", pipeline_words("videotestsrc"))()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @needs_gstreamer

@@ -1,5 +1,6 @@
 """Frames that waited in buffers, clocks that drift, and streams that begin anew."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,17 @@ def test_a_drifting_clock_is_no_age():
 def test_a_stream_that_begins_anew_has_a_new_clock():
     ages = ages_s([1000, 1000.04, 1000.08, 1000.12], [500.0, 500.04, 0.0, 0.04])
     assert max(ages) < 1e-6
+
+
+@pytest.mark.parametrize("step_s", [0.04, 10, 29, 1000])
+def test_a_clock_that_is_set_back_leaves_ages_as_they_were(step_s):
+    times_s = [index / 25 for index in range(200)]
+    arrivals_s = [1000 + time_s for time_s in times_s]
+    arrivals_s[80:] = [arrived_s + 0.5 for arrived_s in arrivals_s[80:]]  # half a second behind
+    set_back = [time_s - step_s * (index >= 100) for index, time_s in enumerate(times_s)]
+    ages = ages_s(arrivals_s, set_back)
+    assert max(ages[:80]) < 1e-6
+    assert ages[80:] == pytest.approx([0.5] * 120, abs=0.05)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 5)), min_size=1, max_size=60))
