@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -89,7 +90,8 @@ def test_labels_that_cannot_be_used_are_said_before_the_run(
 ):
     path, model = weights("build")
     images = ["--images", str(labelled_folder / "images")]
-    coloured = ["--validation", images[1], "--validation-labels", images[1]]
+    shutil.copytree(labelled_folder / "images", labelled_folder / "coloured")
+    coloured = ["--validation", images[1], "--validation-labels", str(labelled_folder / "coloured")]
     assert cli.main(["adapt", "--weights", path, *model, *images, *coloured]) == 2
     assert "6 of 6 samples cannot be used" in capsys.readouterr().err
     assert not (in_empty_folder / "runs").exists()
