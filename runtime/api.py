@@ -106,6 +106,7 @@ class Stream(Closing):
     ) -> None:
         self._pipeline, self._source, self._stack = pipeline, source, stack
         self._stop, self._done = stop, threading.Event()
+        self._iterating: int | None = None  # the thread that does
         self.label_space = label_space
         self._results: Generator[Segmentation, None, None] | None = None
 
@@ -115,12 +116,17 @@ class Stream(Closing):
         Raises:
             StreamError: the source or the model fails.
         """
+        if self._stop.is_set() or self._iterating is not None:
+            return  # closed, or iterated before
+        self._iterating = threading.get_ident()
         try:
             with contextlib.closing(self._pipeline.results()) as self._results:
                 yield from self._results
         finally:
-            self._done.set()
-            self._stack.close()
+            try:
+                self._stack.close()
+            finally:
+                self._done.set()
 
     @property
     def state(self) -> str:
@@ -133,14 +139,19 @@ class Stream(Closing):
         return self._pipeline.snapshot()
 
     def close(self) -> None:
-        """End the iteration, if one is under way, and free source and model."""
+        """End the iteration, if one is under way, and free source and model.
+
+        From a signal handler it returns at once, and the iteration frees them when it goes on.
+        """
         self._stop.set()
         self._source.interrupt()
         if self._results is not None:
             try:
                 self._results.close()
-            except ValueError:  # another thread waits in it for a result, and ends now
-                self._done.wait()
+            except ValueError:  # it waits for a result, in another thread or below us
+                if self._iterating != threading.get_ident():
+                    self._done.wait()
+                return
         self._stack.close()
 
 

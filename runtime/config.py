@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime.arguments import Parser
-from runtime.credentials import without_credentials
 from runtime.errors import ConfigError
+from runtime.sources.names import shown_name
 from runtime.toml_file import read_toml
 
 # Flags of the process; one model serves all sources.
@@ -68,7 +68,7 @@ def _arguments(
         raise ConfigError(f'{path}: a [[source]] needs a source, such as from = "camera0"')
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigError(f"{path}: name is {name!r}, a text is needed")
-    name = name or without_credentials(where)
+    name = name or shown_name(where)
     parser.where = f"{path}, source '{name}'"
     if misplaced := sorted(OF_PROCESS & table.keys()):
         raise ConfigError(

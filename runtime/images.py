@@ -33,27 +33,27 @@ def list_images(folder: Path, pattern: str = "*", *, deep: bool = False) -> list
     Args:
         folder: where they are.
         pattern: of their names, such as ``*_left.png``.
-        deep: those of its subfolders, too, also of those that are links; each folder once.
+        deep: those of its subfolders, too, also of links, unless they lead back to a folder above.
 
     Raises:
         ImageError: the folder, or one of its subfolders, is missing or cannot be read.
     """
     found: list[Path] = []
-    seen: set[tuple[int, int]] = set()  # a link may lead back to where it is
+    above: dict[str, frozenset[str]] = {str(folder): frozenset()}
     for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed, followlinks=True):
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        real, those_above = os.path.realpath(parent), above[parent]
+        if real in those_above:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        above |= {os.path.join(parent, name): those_above | {real} for name in folders}  # noqa: PTH118
         images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         shown = (name for name in images if not name.startswith("."))
         found += [Path(parent, name) for name in shown if fnmatchcase(name, pattern)]
-    return sorted(found, key=_in_order)
+    return sorted(found, key=in_order)
 
 
-def _in_order(path: Path) -> tuple[Any, ...]:
+def in_order(path: Path) -> tuple[Any, ...]:
     """Texts and numbers of a path's parts in turn, then the path itself: 01 and 1 differ."""
     pieces = (re.split(r"([0-9]+)", part) for part in path.parts)
     numbered = [

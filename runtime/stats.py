@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,14 +131,21 @@ class StreamStats:
         """The figures since the start."""
         with self._lock:
             seconds = self._last_s - self._start_s if self._start_s is not None else 0.0
-            return self._figures(read, dropped, seconds, self._segmented)
+            found, times = self._counted(read, dropped, seconds, self._segmented), self._times()
+        return _with_percentiles(found, times)
 
     def report(self, read: int, dropped: int) -> Snapshot:
         """The same with the rate since the last report, until now."""
         with self._lock:
             now_s, (since_s, since_count) = time.monotonic(), self._reported
             self._reported = (now_s, self._segmented)
-            return self._figures(read, dropped, now_s - since_s, self._segmented - since_count)
+            frames = self._segmented - since_count
+            found, times = self._counted(read, dropped, now_s - since_s, frames), self._times()
+        return _with_percentiles(found, times)
+
+    def _times(self) -> dict[str, list[float]]:
+        """A copy, which is quick: whoever adds a frame must not wait for percentiles."""
+        return {stage: list(values) for stage, values in self._stage_ms.items()}
 
     def _forget(self, now_s: float) -> None:
         """Frames that were done before the time of which the recent rate is."""
@@ -154,8 +161,7 @@ class StreamStats:
         seconds = min(RECENT_S, now_s - self._start_s)
         return len(self._done_s) / seconds if seconds > 0 else 0.0
 
-    def _figures(self, read: int, dropped: int, seconds: float, frames: int) -> Snapshot:
-        stages = {stage: _percentiles(values) for stage, values in self._stage_ms.items()}
+    def _counted(self, read: int, dropped: int, seconds: float, frames: int) -> Snapshot:
         return Snapshot(
             read=read,
             segmented=self._segmented,
@@ -163,12 +169,16 @@ class StreamStats:
             seconds=seconds,
             fps=frames / seconds if seconds > 0 else 0.0,
             recent_fps=self._recent_fps(),
-            stage_ms=stages,
+            stage_ms={},
             repeated=self.repeated,
             late=None if self._deadline_ms is None else self._late,
         )
 
 
-def _percentiles(values: deque[float]) -> tuple[float, float, float]:
-    median, p95, p99 = np.percentile(np.fromiter(values, float, len(values)), PERCENTILES)
+def _with_percentiles(found: Snapshot, times: dict[str, list[float]]) -> Snapshot:
+    return replace(found, stage_ms={stage: _percentiles(values) for stage, values in times.items()})
+
+
+def _percentiles(values: list[float]) -> tuple[float, float, float]:
+    median, p95, p99 = np.percentile(values, PERCENTILES)
     return float(median), float(p95), float(p99)

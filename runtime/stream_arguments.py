@@ -24,7 +24,7 @@ SOURCE
   camera0            a V4L2 camera; camera2 is /dev/video2; /dev/v4l/by-id/NAME
   rtsp:// http://    a network stream, or a video file's URL
   FILE               a video: every frame is segmented
-  FOLDER  "IM*.png"  its images, by name
+  FOLDER  "IM*.png"  its images, by number or name
   replay:FILE.mcap   a recording, compared with what it recorded
   gst:PIPELINE       what a GStreamer pipeline gives;  csi0  a camera of the board
   streetsynth        the clip that ships with the package

@@ -97,10 +97,15 @@ class StreamRun:
         try:
             self.run()
         except Exception as error:  # a library's own, too: it must not end with exit code 0
-            known = isinstance(error, StreamError | OSError)
-            self.failure = error if known else StreamError(f"{type(error).__name__}: {error}")
-            logger.error("%s ended: %s", self.name, self.failure, exc_info=not known)
+            self._failed(error)
         self._close()
+
+    def _failed(self, error: Exception) -> None:
+        """Log a failure, and keep the first."""
+        known = isinstance(error, StreamError | OSError)
+        found = error if known else StreamError(f"{type(error).__name__}: {error}")
+        logger.error("%s ended: %s", self.name, found, exc_info=not known)
+        self.failure = self.failure or found
 
     def _close(self) -> None:
         """Free the camera and finish the files: the others may go on for weeks.
@@ -110,9 +115,8 @@ class StreamRun:
         for close in (self.source.close, *(sink.close for sink in self.sinks)):
             try:
                 close()
-            except (StreamError, OSError) as error:
-                self.failure = self.failure or error
-                logger.error("%s: %s", self.name, error)
+            except Exception as error:  # a library's own, too
+                self._failed(error)
 
     def summary(self, with_name: bool) -> str:
         """Figures of the whole run, for people."""

@@ -144,10 +144,11 @@ def _agreement(parity: dict[str, Any]) -> str:
 
 def _training(provenance: dict[str, Any]) -> str:
     if provenance.get("returned") == "source":
-        return (
-            f"Method {provenance['method']} found nothing better without labels, and returned the "
-            "source model: nothing was adapted."
-        )
+        asked = provenance.get("keep") == "source"
+        why = "as asked" if asked else "since no checkpoint scored higher without labels"
+        repaired = provenance.get("statistics") == "repaired"
+        what = "with BatchNorm statistics of the target" if repaired else "unchanged"
+        return f"It is the source model, {what}: method {provenance['method']} returned it, {why}."
     if "method" in provenance:
         windows = recorded_windows(provenance)
         cut = (

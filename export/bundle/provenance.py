@@ -73,7 +73,11 @@ def _chain(source: LoadedModel, run: dict[str, Any]) -> dict[str, Any]:
         "target_sha256": inputs["target_sha256"],
         **({"windows": inputs["windows"]} if inputs.get("windows") else {}),
         "returned": result["returned"],
+        **({"keep": keep} if (keep := inputs.get("selection", {}).get("keep")) else {}),
     }
+    check = result.get("batchnorm_check")
+    if result["returned"] == "source" and check is not None and not check["usable"]:
+        facts["statistics"] = "repaired"
     # Scores are of what the run knew: another size or class map would have others.
     same = inputs["spec"] == json.loads(json.dumps(msgspec.to_builtins(source.spec)))
     if for_source_domain(source, run):  # the other scores are of the adapted statistics

@@ -65,13 +65,13 @@ class LiveView:
         self._pictures: tuple[int, bytes, bytes] = (0, b"", b"")
         self._overlay_jpeg: tuple[int, bytes] = (0, b"")
         self._closed = False
-        self._encoding = threading.Lock()
+        self._encoding, self._asked = threading.Lock(), threading.Lock()
         self._seen_figures: tuple[float, Snapshot] | None = None
         metrics.follow(self)
 
     def snapshot(self) -> Snapshot:
         """The stream's figures, half a second old at most: once for all viewers."""
-        with self._encoding:
+        with self._asked:
             now_s = time.monotonic()
             if self._seen_figures is None or now_s - self._seen_figures[0] > _FIGURES_S:
                 self._seen_figures = now_s, self._figures()
@@ -125,7 +125,7 @@ class LiveView:
 
     @property
     def closed(self) -> bool:
-        """Whether there will be no more results."""
+        """Whether the page ends."""
         return self._closed
 
     @property

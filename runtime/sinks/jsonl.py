@@ -25,10 +25,11 @@ _LOOK_S, _STOP_S = 0.1, 0.5
 
 
 def _pipe_number(file: TextIO) -> int | None:
-    """The descriptor of a pipe; None of other files, whose writes do not wait for a reader."""
+    """The descriptor of a pipe or socket, where a write may wait for a reader; None of others."""
     try:
         number = file.fileno()
-        return number if stat.S_ISFIFO(os.fstat(number).st_mode) else None
+        mode = os.fstat(number).st_mode
+        return number if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
     except (OSError, ValueError):  # not a file of the system
         return None
 

@@ -12,7 +12,7 @@ from runtime.images import ImageError, list_images, read_label_map, resize_label
 
 
 class ScoringSink:
-    """Counts label maps against index images: frame i against the i-th file, by name.
+    """Counts label maps against index images: frame i against the i-th file by number or name.
 
     Label maps are resized to the label's size, each pixel taking its nearest label.
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -93,17 +94,30 @@ def say_that_opencv_decodes(name: str) -> None:
 
 
 class _SharedOptions:
-    """The environment variable, while at least one opening needs it."""
+    """The environment variable, while at least one opening needs it.
+
+    Who comes first is served first, so that those with other options get their turn.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._users = 0
+        self._queue: deque[object] = deque()
         self._before: str | None = None
 
     def enter(self, options: str) -> None:
         """Set it, when no opening has it otherwise."""
+        me = object()
         with self._changed:
-            self._changed.wait_for(lambda: not self._users or os.environ.get(_OPTIONS) == options)
+            self._queue.append(me)
+            self._changed.wait_for(
+                lambda: (
+                    self._queue[0] is me
+                    and (not self._users or os.environ.get(_OPTIONS) == options)
+                )
+            )
+            self._queue.popleft()
+            self._changed.notify_all()
             if not self._users:
                 self._before = os.environ.get(_OPTIONS)
                 os.environ[_OPTIONS] = options

@@ -46,7 +46,7 @@ class ImagesSource(ImageSource):
 
 
 def open_folder(folder: Path) -> Source:
-    """The images of a folder, by name.
+    """The images of a folder, by number or name.
 
     Raises:
         SourceError: it holds none.
@@ -58,7 +58,7 @@ def open_folder(folder: Path) -> Source:
 
 
 def open_pattern(pattern: Path) -> Source:
-    """The images of one folder whose names fit a pattern such as ``drive/*_left.png``, by name.
+    """The images of one folder whose names fit a pattern such as ``drive/*_left.png``.
 
     Those of ``drive/**`` are the folder's and its subfolders', as for ``adapt``.
 

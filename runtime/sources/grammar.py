@@ -8,8 +8,8 @@
 | ``gst:PIPELINE``           | what a GStreamer pipeline gives         | newest frame           |
 | ``rtsp://…``, ``http://…`` | a network stream                        | newest frame           |
 | a video file or its URL    | ends when it ends                       | every frame            |
-| a folder                   | its images, by name                     | every frame            |
-| ``"drive/*.png"``          | the images of a pattern, by name        | every frame            |
+| a folder                   | its images, by number or name           | every frame            |
+| ``"drive/*.png"``          | the images of a pattern, likewise       | every frame            |
 | ``replay:FILE.mcap``       | a recording, at the times that it had   | every frame            |
 | ``streetsynth``            | the labelled clip that ships with us    | every frame            |
 """
@@ -26,15 +26,16 @@ from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
 from runtime.sources.folder import open_folder, open_pattern
-from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_name, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
 from runtime.sources.loop import LoopingSource
+from runtime.sources.names import GST, pipeline_name
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import ReconnectingSource
 from runtime.sources.replay import ReplaySource
 from runtime.sources.settings import SourceSettings
 from runtime.sources.video_file import open_video_file
 
-_CSI, _GST = re.compile(r"csi(\d{1,2})"), "gst:"
+_CSI = re.compile(r"csi(\d{1,2})")
 _CAMERA = re.compile(r"(?:camera|/dev/video)(\d{1,3})|(/dev/v4l/by-(?:id|path)/[^/]+)")
 
 
@@ -76,8 +77,8 @@ def _of_camera(spec: str, settings: SourceSettings) -> Callable[[], Source] | No
 
 def _of_stream(spec: str) -> Callable[[], Source] | None:
     """What opens a stream that has no end; None when it is none."""
-    if spec.startswith(_GST):
-        words = pipeline_words(spec.removeprefix(_GST))
+    if spec.startswith(GST):
+        words = pipeline_words(spec.removeprefix(GST))
         return PipelineOpener(pipeline_name(words), words)
     if URL.match(spec) and not is_file(spec):
         return lambda: open_url(spec)

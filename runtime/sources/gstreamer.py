@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -78,16 +77,6 @@ def pipeline_words(text: str) -> list[str]:
     if not words:
         raise SourceError("gst: needs a pipeline, such as gst:'v4l2src ! videoconvert'")
     return words
-
-
-def pipeline_name(words: Sequence[str]) -> str:
-    """What a pipeline is called: its elements without their properties, which may hold secrets."""
-    elements, begins = [], True
-    for word in words:
-        if begins and word != "!":
-            elements.append(re.split(r"[,=]", word, maxsplit=1)[0])
-        begins = word == "!"
-    return f"gst:{' ! '.join(elements)}"
 
 
 def csi_words(number: int, settings: SourceSettings) -> list[str]:

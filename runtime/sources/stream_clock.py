@@ -10,6 +10,7 @@ from __future__ import annotations
 _WINDOW_NS = 300 * 1_000_000_000
 # A larger jump is a new clock.
 _JUMP_NS = 30 * 1_000_000_000
+_NEW_CLOCK_FRAMES = 2
 
 
 class StreamClock:
@@ -19,7 +20,8 @@ class StreamClock:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[int, float] | None = None
+        self._highest: tuple[int, float] | None = None  # delay and time stamp
+        self._num_below = 0
         self._least: int | None = None
         self._least_before: int | None = None
         self._since_ns = 0
@@ -35,6 +37,7 @@ class StreamClock:
         self._follow_step_back(delay_ns, time_s)
         if self._least is None or abs(delay_ns - self._least) > _JUMP_NS:
             self._least, self._least_before, self._since_ns = delay_ns, None, arrived_ns
+            self._highest, self._num_below = (delay_ns, time_s), 0
         elif arrived_ns - self._since_ns > _WINDOW_NS:
             self._least_before, self._least = self._least, delay_ns
             self._since_ns = arrived_ns
@@ -43,11 +46,18 @@ class StreamClock:
         return arrived_ns - (delay_ns - min(self._least, before))
 
     def _follow_step_back(self, delay_ns: int, time_s: float) -> None:
-        """A time stamp before the last one is of a clock that was set back: ages go on."""
-        last, self._last = self._last, (delay_ns, time_s)
-        if last is None or time_s >= last[1] or self._least is None:
+        """Time stamps that stay below an earlier one are of a clock that was set back: ages go on.
+
+        A single one below it may be of frames that change places.
+        """
+        if self._highest is None or self._least is None or time_s >= self._highest[1]:
+            self._highest, self._num_below = (delay_ns, time_s), 0
             return
-        step_ns = delay_ns - last[0]
+        self._num_below += 1
+        if self._num_below < _NEW_CLOCK_FRAMES:
+            return
+        step_ns = delay_ns - self._highest[0]
         self._least += step_ns
         if self._least_before is not None:
             self._least_before += step_ns
+        self._highest, self._num_below = (delay_ns, time_s), 0

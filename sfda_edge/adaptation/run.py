@@ -24,6 +24,7 @@ from sfda_edge.data import recorded_spec
 from sfda_edge.methods import METHODS
 from sfda_edge.models.checkpoint import save_model
 from sfda_edge.models.loaded_model import LoadedModel
+from sfda_edge.models.source_model import python_name
 from sfda_edge.recipes.recipe import recipe_toml
 from sfda_edge.report.adaptation import (
     ReportFacts,
@@ -89,7 +90,7 @@ def _inputs(prepared: Prepared) -> dict[str, Any]:
         "recipe": msgspec.to_builtins(prepared.recipe),
         "selection": msgspec.to_builtins(request.selection),
         "model": source.spec.architecture,
-        "weights": str(source.path.resolve()) if source.path else source.spec.architecture,
+        "weights": str(source.path.resolve()) if source.path else python_name(source.network),
         "weights_sha256": source.sha256,
         "spec": msgspec.to_builtins(source.spec),
         "size": f"{width}x{height}",

@@ -39,6 +39,7 @@ def open_folder(
             raise DataError(f"{folder} {found}")
     paths = _listed(images_dir, deep)
     if labels_dir is not None:
+        labels_dir = _named_alike(labels_dir, images_dir)
         paths = _without_label_maps(images_dir, paths, labels_dir)
     if not paths:
         below = 0 if deep else _num_below(images_dir)
@@ -68,6 +69,12 @@ def _listed(folder: Path, deep: bool) -> list[Path]:
 
 def _label_path(images_dir: Path, path: Path, labels_dir: Path) -> Path:
     return labels_dir / path.relative_to(images_dir).with_suffix(".png")
+
+
+def _named_alike(labels_dir: Path, images_dir: Path) -> Path:
+    """A folder in the images' own as a path below theirs, so that paths can be compared."""
+    real, images = labels_dir.resolve(), images_dir.resolve()
+    return images_dir / real.relative_to(images) if real.is_relative_to(images) else labels_dir
 
 
 def _without_label_maps(images_dir: Path, paths: list[Path], labels_dir: Path) -> list[Path]:

@@ -248,5 +248,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, str | bool | list | tuple):
-        return msgspec.json.encode(value).decode()  # the same notation for these types
+        # JSON has the same notation for these types.
+        return msgspec.json.encode(value, enc_hook=lambda inner: inner.tolist()).decode()
     return repr(value)

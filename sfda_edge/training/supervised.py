@@ -104,8 +104,8 @@ class Trainer:
         self.next_step = 0
         self._coming: dict[int, ImagesAhead] = {}
 
-    def step(self, images: LabelledImages) -> float:
-        """One step on images chosen at random; returns the loss.
+    def step(self, images: LabelledImages) -> float | None:
+        """One step on images chosen at random; returns the loss, None of images without labels.
 
         All randomness comes from the seed and the step, so a resumed run is the same run.
         """
@@ -117,18 +117,15 @@ class Trainer:
         torch.manual_seed(self._seed(self.next_step))
         torch.randint(len(images), (recipe.batch_size,))  # the choice's; augmentation follows it
         pictures, targets = self._batch(*pair)
+        if not (targets != self.spec.label_space.ignore_index).any():
+            self.next_step += 1
+            return None  # the mean over no pixel is no number, and there is nothing to learn
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * learning_rate_factor(self.next_step, recipe)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             logits = enlarged(main_output(self.model(pictures)).float(), pictures.shape[2:])
-            # The mean over no pixel is no number: a batch without labels teaches nothing.
-            labelled = (targets != self.spec.label_space.ignore_index).any()
-            loss = (
-                functional.cross_entropy(
-                    logits, targets, ignore_index=self.spec.label_space.ignore_index
-                )
-                if labelled
-                else 0 * logits.sum()
+            loss = functional.cross_entropy(
+                logits, targets, ignore_index=self.spec.label_space.ignore_index
             )
         self.optimizer.zero_grad()
         loss.backward()
@@ -195,9 +192,11 @@ def train(
     with open_metrics(out_dir, trainer.next_step) as metrics:
         for step in progress(range(trainer.next_step, recipe.steps)):
             loss = trainer.step(images)
-            if not math.isfinite(loss):
-                raise RunError(f"the loss is {loss} at step {step}; try a lower learning_rate")
-            metrics.write(json.dumps({"step": trainer.next_step, "loss": round(loss, 5)}) + "\n")
+            if loss is not None:
+                if not math.isfinite(loss):
+                    raise RunError(f"the loss is {loss} at step {step}; try a lower learning_rate")
+                line = {"step": trainer.next_step, "loss": round(loss, 5)}
+                metrics.write(json.dumps(line) + "\n")
             if trainer.next_step % recipe.checkpoint_every == 0:
                 trainer.save(checkpoint)
                 metrics.flush()

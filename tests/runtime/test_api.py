@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 
@@ -59,24 +60,32 @@ def test_a_loop_that_is_left_without_closing_frees_source_and_model(monkeypatch)
     assert threading.active_count() == before
 
 
+class Silent(ImageSource):
+    """A live source that gives nothing before it is interrupted."""
+
+    name, live = "silent", True
+
+    def __init__(self):
+        super().__init__()
+        self._ready = threading.Event()
+
+    def _next_image(self):
+        self._ready.wait()
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def interrupt(self):
+        self._ready.set()
+
+
 def test_another_thread_may_close_a_stream_while_it_waits(monkeypatch):
-    """A live source that gives nothing before it is interrupted: the loop waits, and ends."""
+    class SlowToClose(Silent):
+        freed = False
 
-    class Silent(ImageSource):
-        name, live = "silent", True
+        def _release(self):
+            time.sleep(0.5)
+            self.freed = True
 
-        def __init__(self):
-            super().__init__()
-            self._ready = threading.Event()
-
-        def _next_image(self):
-            self._ready.wait()
-            return np.zeros((8, 8, 3), np.uint8)
-
-        def interrupt(self):
-            self._ready.set()
-
-    source, results, failures = Silent(), [], []
+    source, results, failures = SlowToClose(), [], []
     monkeypatch.setattr("runtime.api.open_source", lambda *_: source)
     stream = runtime.open_stream("camera0")
 
@@ -90,11 +99,33 @@ def test_another_thread_may_close_a_stream_while_it_waits(monkeypatch):
     thread.start()
     time.sleep(0.5)
     stream.close()
+    assert source.freed, "whoever closes may open the camera again"
     thread.join(5)
     assert not thread.is_alive()
     assert not failures
     assert len(results) <= 1
+
+
+def test_a_signal_may_close_the_stream_that_it_interrupts(monkeypatch):
+    source = Silent()
+    monkeypatch.setattr("runtime.api.open_source", lambda *_: source)
+    stream = runtime.open_stream("camera0")
+    before = signal.signal(signal.SIGALRM, lambda *_: stream.close())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        assert len(list(stream)) <= 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert source._closed
+
+
+def test_a_stream_is_iterated_once_and_not_after_it_was_closed():
+    stream = runtime.open_stream("streetsynth", max_frames=2)
+    assert len(list(stream)) == 2
+    assert list(stream) == []
+    other = runtime.open_stream("streetsynth")
+    other.close()
+    assert list(other) == []
 
 
 def test_what_does_not_open_is_an_error_before_the_loop():

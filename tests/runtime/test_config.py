@@ -310,9 +310,23 @@ def test_the_log_format_of_the_file_is_used(in_empty_folder, config):
     assert all(json.loads(line)["level"] == "INFO" for line in done.stderr.splitlines())
 
 
+def test_the_reports_of_a_pause_are_not_made_up_for(monkeypatch, logged):
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(stream_run, "time", SimpleNamespace(monotonic=lambda: now.s))
+    line = SimpleNamespace(line=lambda: "fps 25.0")
+    only = SimpleNamespace(name="a", ended=False, pipeline=SimpleNamespace(report=lambda: line))
+    report = stream_run._reporter([only])
+    now.s = 3600  # the process was stopped
+    for _ in range(100):
+        now.s += 0.1
+        report()
+    assert len(logged.messages) <= 3
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "said"),
     [
+        (LabelImagesSink, "close", "RuntimeError: CUDA out of memory"),
         (SharedModel, "outputs", "fails: CUDA out of memory"),
         (LabelImagesSink, "write", "RuntimeError: CUDA out of memory"),
     ],
@@ -322,11 +336,11 @@ def test_an_unexpected_failure_of_one_source_is_no_success(
 ):
     right, calls = getattr(owner, name), []
 
-    def fails_at_the_third(self, argument):
+    def fails_at_the_third(self, *arguments):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == (1 if name == "close" else 3):
             raise RuntimeError("CUDA out of memory")
-        return right(self, argument)
+        return right(self, *arguments)
 
     monkeypatch.setattr(owner, name, fails_at_the_third)
     text = 'frames = 3\n[[source]]\nname = "a"\nfrom = "streetsynth"\nlabels = "a"\n'

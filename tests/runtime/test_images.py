@@ -182,14 +182,16 @@ def test_any_names_have_one_order(tmp_path_factory, names):
     assert list_images(folder, deep=True) == found
 
 
-def test_linked_folders_are_listed_once(tmp_path):
+def test_linked_folders_are_listed_and_circles_end(tmp_path):
     for folder in ("deep/a", "elsewhere/b"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "0.png").touch()
     (tmp_path / "deep" / "b").symlink_to(tmp_path / "elsewhere" / "b")
     (tmp_path / "deep" / "a" / "round").symlink_to(tmp_path / "deep")
     deep = tmp_path / "deep"
-    assert list_images(deep, deep=True) == [deep / "a" / "0.png", deep / "b" / "0.png"]
+    (tmp_path / "deep" / "latest").symlink_to("a")
+    found = [path.relative_to(deep).as_posix() for path in list_images(deep, deep=True)]
+    assert found == ["a/0.png", "b/0.png", "latest/0.png"]
     assert list_images(deep) == []
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -176,6 +177,18 @@ def test_a_signal_ends_a_stream_whose_lines_nobody_reads(in_empty_folder, number
         rest = process.stdout.read()
     *whole, _last = rest.splitlines()
     assert all(json.loads(line) for line in whole)
+
+
+def test_a_socket_that_nobody_reads_is_left_as_a_pipe_is(in_empty_folder):
+    """Node gives its child processes sockets."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--loop", "--jsonl", "-"]
+    with ours, subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL) as process:
+        theirs.close()
+        assert ours.recv(1)
+        time.sleep(6)  # until it is full
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_what_is_ignored_stays_ignored(in_empty_folder):

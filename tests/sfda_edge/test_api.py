@@ -20,6 +20,8 @@ from runtime.bundle.labels import LabelSpace
 from sfda_edge.cli import main as cli
 from sfda_edge.errors import RecipeError
 from sfda_edge.models.source_model import ModelRequest, load_source
+from sfda_edge.models.spec import PYTHON
+from sfda_edge.recipes.recipe import toml_value
 from sfda_edge.selection.config import SelectionConfig
 
 ROOT = Path(__file__).parents[2]
@@ -148,12 +150,16 @@ def test_labelled_images_are_named_in_python_as_on_the_command_line(command):
     assert flags <= set(inspect.signature(functions[command]).parameters)
 
 
-def test_damaged_statistics_are_recorded_as_null(images, in_empty_folder):
+def of_damaged_statistics(num_classes):
     torch.manual_seed(0)
-    network = as_dict(3)
+    network = as_dict(num_classes)
     norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
     norm.running_var.fill_(float("nan"))
-    model = sfda_edge.load_model(network, class_names=NAMES, size_hw=(32, 64))
+    return network
+
+
+def test_damaged_statistics_are_recorded_as_null(images, in_empty_folder):
+    model = sfda_edge.load_model(of_damaged_statistics(3), class_names=NAMES, size_hw=(32, 64))
     run = sfda_edge.adapt(model, images, method="bn", settings={"num_images": 8}, out_dir="run")
     recorded = json.loads((in_empty_folder / "run" / "run.json").read_text())
     assert recorded["state"] == "finished"
@@ -262,6 +268,7 @@ def test_errors_say_what_to_do(call, message, in_empty_folder):
 def test_values_of_numpy_and_lists_are_taken(images, in_empty_folder):
     model = sfda_edge.load_model(as_dict(3), class_names=NAMES, size_hw=[32, np.int64(64)])
     assert model.spec.input_hw == (32, 64)
+    assert toml_value((np.int64(1), [np.float64(0.5)])) == "[1,[0.5]]"
     settings = {"steps": np.int64(1), "learning_rate": np.float64(1e-4), "batch_size": 2}
     run = sfda_edge.adapt(model, images, settings=settings, out_dir="run")
     recipe = json.loads((run.path / "run.json").read_text())["inputs"]["recipe"]
@@ -294,16 +301,41 @@ def test_a_network_that_was_changed_since_is_not_called_by_its_file(
     assert changed["compared_on"]["sha256"] == made["compared_on"]["sha256"]
 
 
-def test_the_card_says_which_images_and_whether_anything_was_adapted(images, in_empty_folder):
+def test_a_packaged_network_that_was_changed_is_recorded_as_given_in_python(
+    images, in_empty_folder
+):
+    model = sfda_edge.load_model()
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(1.01)
+    few = {"num_images": 8}
+    run = sfda_edge.adapt(model, images, method="bn", settings=few, out_dir="run")
+    inputs = json.loads((run.path / "run.json").read_text())["inputs"]
+    assert inputs["weights"] == f"{PYTHON}{type(model.network).__name__}"
+    assert inputs["weights_sha256"] != model.sha256
+
+
+@pytest.mark.parametrize(
+    ("network", "keep", "said"),
+    [
+        (as_dict, "source", "the source model, unchanged: method bn returned it, as asked."),
+        (of_damaged_statistics, "source",
+         "the source model, with BatchNorm statistics of the target: method bn returned it, as"),
+        (as_dict, "last", "It was adapted without labels, by method bn."),
+    ],
+)  # fmt: skip
+def test_the_card_says_which_images_and_whether_anything_was_adapted(
+    network, keep, said, images, in_empty_folder
+):
     run = sfda_edge.adapt(
-        as_dict(3), images, class_names=NAMES, size_hw=(32, 64), settings={"steps": 2},
-        selection=SelectionConfig(keep="source"), out_dir="run",
+        network(3), images, class_names=NAMES, size_hw=(32, 64), method="bn", out_dir="run",
+        settings={"num_images": 8}, selection=SelectionConfig(keep=keep),
     )  # fmt: skip
     export.export(run, out_dir="bundle", thresholds={"fp32.class_iou": 0, "gate_images": 2})
     card = Path("bundle/card.md").read_text()
     assert f"with the torch model on 2 images ({TITLE})" in card
-    assert "returned the source model: nothing was adapted" in card
-    assert "It was adapted" not in card
+    assert said in card
+    assert ("It was adapted" in card) == (keep == "last")
 
 
 def test_a_network_of_the_users_can_be_trained_where_its_batches_can(in_empty_folder):

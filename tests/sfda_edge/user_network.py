@@ -52,12 +52,6 @@ def synchronised(num_classes: int) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(build(num_classes))
 
 
-def pooled(num_classes: int) -> nn.Module:
-    """As DeepLab's image pooling: BatchNorm of one value for each image and channel."""
-    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    return nn.Sequential(pool, nn.Upsample((4, 4)), nn.Conv2d(4, num_classes, 1))
-
-
 class Shared(nn.Module):
     """The same layers twice, under two names."""
 
@@ -271,3 +265,9 @@ class Random(nn.Module):
     def forward(self, images):
         self.always.train()
         return self.always(self.inner(images))
+
+
+def pooled(num_classes: int) -> nn.Module:
+    """As DeepLab's image pooling: BatchNorm of one value for each image and channel."""
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    return nn.Sequential(pool, nn.Upsample((4, 4)), nn.Conv2d(4, num_classes, 1))

@@ -6,8 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from runtime.images import in_order
 from sfda_edge.errors import DataError
 
 _FIELD = re.compile(r"\{([a-z_]+)\}")
@@ -89,12 +90,17 @@ def _expression(part: str, known: Mapping[str, str]) -> str:
     return expression + re.escape(part[end:])
 
 
+def _place(entry: tuple[Path, bool]) -> tuple[Any, ...]:
+    return in_order(entry[0])
+
+
 def _entries(folder: Path) -> list[tuple[str, bool]]:
     """The names in a folder in order, and whether each is a folder; none where there is none."""
     try:
         with os.scandir(folder) as entries:
             shown = (entry for entry in entries if not entry.name.startswith("."))
-            return sorted((entry.name, entry.is_dir()) for entry in shown)
+            named = [(Path(entry.name), entry.is_dir()) for entry in shown]
+            return [(path.name, is_folder) for path, is_folder in sorted(named, key=_place)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -183,7 +183,7 @@ def test_openings_with_the_same_options_go_on_side_by_side():
         with ffmpeg_options("a;1"):
             both.wait(10)
             assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "a;1"
-            time.sleep(0.2)
+            time.sleep(0.4)
             order.append("alike")
 
     def other():
@@ -191,11 +191,16 @@ def test_openings_with_the_same_options_go_on_side_by_side():
             assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "b;2"
             order.append("other")
 
-    with ThreadPoolExecutor(3) as pool:
-        first = [pool.submit(alike) for _ in range(2)]
-        time.sleep(0.1)
-        last = pool.submit(other)
-        for one in (*first, last):
+    def late():
+        with ffmpeg_options("a;1"):
+            order.append("late")
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(alike) for _ in range(2)]
+        for call in (other, late):  # who comes later does not go before who waits
+            time.sleep(0.1)
+            calls.append(pool.submit(call))
+        for one in calls:
             one.result(10)
-    assert order == ["alike", "alike", "other"]
+    assert order == ["alike", "alike", "other", "late"]
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ

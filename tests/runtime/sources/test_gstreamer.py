@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime import stream
 from runtime.errors import SourceError
 from runtime.sources.grammar import open_source
-from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_name, pipeline_words
+from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
+from runtime.sources.names import pipeline_name, shown_name
 from runtime.sources.reconnect import _Connection
 from runtime.sources.settings import SourceSettings
 from runtime.sources.watchdog import State, WatchdogLimits
@@ -64,7 +67,26 @@ def test_a_pipeline_is_called_by_its_elements():
     """Not by their properties, which may be secrets in anybody's notation."""
     text = 'souphttpsrc location=http://a/b cookies="s=hunter2" x="Basic hunter2" ! image/jpeg,a=1'
     found = pipeline_name(pipeline_words(f"{text} ! jpegdec"))
-    assert found == "gst:souphttpsrc ! image/jpeg ! jpegdec"
+    assert found == shown_name(f"gst:{text} ! jpegdec") == "gst:souphttpsrc ! image/jpeg ! jpegdec"
+    assert shown_name("gst:a x='hunter2") == "gst:"
+    assert shown_name("rtsp://a:hunter2@b/1") == "rtsp://…@b/1"
+
+
+@needs_gstreamer
+def test_no_output_has_a_pipelines_properties(in_empty_folder, capfd, caplog):
+    caplog.set_level("INFO")
+    pipeline = 'gst:videotestsrc num-buffers=20 ! taginject tags="title=hunter2" ! identity'
+    Path("stream.toml").write_text(
+        f"[[source]]\nfrom = '{pipeline}'\njsonl = 'a.jsonl'\nframes = 2\n"
+    )
+    assert stream.main(["--config", "stream.toml"]) == 0
+    assert stream.main([pipeline, "--jsonl", "b.jsonl", "--frames", "2"]) == 0
+    said = capfd.readouterr()
+    assert "gst:videotestsrc ! taginject ! identity" in caplog.text
+    assert "hunter2" not in said.out + said.err + caplog.text
+    for name in ("a.jsonl", "b.jsonl"):
+        (source,) = {json.loads(line)["source"] for line in Path(name).read_text().splitlines()}
+        assert source == "gst:videotestsrc ! taginject ! identity"
 
 
 @needs_gstreamer

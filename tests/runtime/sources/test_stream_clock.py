@@ -39,15 +39,27 @@ def test_a_stream_that_begins_anew_has_a_new_clock():
     assert max(ages) < 1e-6
 
 
-@pytest.mark.parametrize("step_s", [0.04, 10, 29, 1000])
-def test_a_clock_that_is_set_back_leaves_ages_as_they_were(step_s):
+@pytest.mark.parametrize(("step_s", "age_s"), [(0.04, 0.5), (10, 0.5), (29, 0.5), (1000, 0)])
+def test_a_clock_that_is_set_back_leaves_ages_as_they_were(step_s, age_s):
+    """One that is set back by more than half a minute is of another stream."""
     times_s = [index / 25 for index in range(200)]
     arrivals_s = [1000 + time_s for time_s in times_s]
     arrivals_s[80:] = [arrived_s + 0.5 for arrived_s in arrivals_s[80:]]  # half a second behind
     set_back = [time_s - step_s * (index >= 100) for index, time_s in enumerate(times_s)]
     ages = ages_s(arrivals_s, set_back)
     assert max(ages[:80]) < 1e-6
-    assert ages[80:] == pytest.approx([0.5] * 120, abs=0.05)
+    assert ages[80:100] == pytest.approx([0.5] * 20)
+    assert ages[101:] == pytest.approx([age_s] * 99, abs=0.05)
+
+
+def test_frames_that_change_places_take_no_age_away():
+    """Two seconds behind, and one pair in ten frames swapped."""
+    times_s = [index / 25 for index in range(2000)]
+    for place in range(5, 2000, 10):
+        times_s[place], times_s[place + 1] = times_s[place + 1], times_s[place]
+    arrivals_s = [1000 + index / 25 + 2 * (index >= 100) for index in range(2000)]
+    ages = ages_s(arrivals_s, times_s)
+    assert ages[100:] == pytest.approx([2.0] * 1900, abs=0.1)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 2), st.floats(0, 5)), min_size=1, max_size=60))

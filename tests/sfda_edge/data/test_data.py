@@ -3,6 +3,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -41,6 +42,8 @@ def test_masks_beside_their_images_are_no_images(
     images = open_images(str(both), both)
     assert [sample.name for sample in images.samples] == [f"{i}{image_ending}" for i in range(6)]
     assert "6 of 12 files are label maps" in caplog.text
+    others = [os.path.relpath(both), f"{both.parent}/labels/../both"]
+    assert [len(open_images(str(both), Path(other))) for other in others] == [6, 6]
     for loaded in read_all(images, three_classes):
         assert np.abs(loaded.image[..., 0] - (loaded.label_map * 80.0 + 20)).mean() < 20
 
