@@ -1,4 +1,4 @@
-"""MJPEG over HTTP, as cheap cameras and our own page send it: pictures without times."""
+"""Live streams by PyAV: MJPEG over HTTP, as cheap cameras and our own page send it, has no times."""
 
 from __future__ import annotations
 
