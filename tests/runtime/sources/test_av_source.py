@@ -1,4 +1,4 @@
-"""Live streams by PyAV: MJPEG over HTTP, as cheap cameras and our own page send it, has no times."""
+"""Live streams by PyAV: MJPEG over HTTP, as cheap cameras and our own page send it."""
 
 from __future__ import annotations
 
