@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 # Passwords with unescaped /, ?, # or @ are common with cameras: up to the last @ it may be one.
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})([^\s'\"]*@)?([^\s'\"?#]*)([?#][^\s'\"]*)?", re.I)
@@ -30,6 +31,22 @@ def without_credentials(url: str) -> str:
     clean = re.split(r"[?#]", _NAMED.sub(r"\1=…", rest), maxsplit=1)
     hidden = "…@" if at or secret else ""
     return f"{scheme}://{hidden}{clean[0]}{'?…' if len(clean) > 1 else ''}"
+
+
+def with_escaped_credentials(url: str) -> str:
+    """The URL with ``/``, ``?`` and ``#`` of a password as ``%2F``, ``%3F`` and ``%23``.
+
+    As they are they end the host's part: FFmpeg would ask the name service for half a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, colon, port = authority.partition(":")
+    secret, at, place = rest.rpartition("@")
+    is_host = not port or port.isdigit() or user.startswith("[")  # and the @ is of its path
+    if not (separator and at and colon) or "@" in authority or is_host:
+        return url
+    password = quote(secret.removeprefix(f"{user}:"), safe="%!$&'()*+,;=:@")
+    return f"{scheme}://{user}:{password}@{place}"
 
 
 def hide_credentials(text: str) -> str:

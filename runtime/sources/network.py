@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from runtime.credentials import without_credentials
+from runtime.credentials import with_escaped_credentials, without_credentials
 from runtime.errors import SourceError
 from runtime.sources.av_source import AvSource, has_av
 from runtime.sources.base import Source
@@ -29,7 +29,8 @@ def open_url(url: str) -> Source:
     """
     live = not is_file(url)
     if has_av():
-        return AvSource(without_credentials(url), url, NETWORK, live)
+        address = with_escaped_credentials(url)
+        return AvSource(without_credentials(url), address, NETWORK, live)
     return open_url_with_opencv(url)
 
 
@@ -45,7 +46,7 @@ def open_url_with_opencv(url: str) -> Source:
     limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1000 * read_s)]
     start_s = time.monotonic()
     with ffmpeg_options(NETWORK.for_opencv()):
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
+        capture = cv2.VideoCapture(with_escaped_credentials(url), cv2.CAP_FFMPEG, limits)
     name = without_credentials(url)
     say_that_opencv_decodes(name)
     if not capture.isOpened():

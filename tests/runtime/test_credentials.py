@@ -1,14 +1,20 @@
 """No password and no token in anything that is said."""
 
 import logging
+import re
 import subprocess
 import sys
+from urllib.parse import unquote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from runtime.credentials import hide_credentials, without_credentials
+from runtime.credentials import (
+    hide_credentials,
+    with_escaped_credentials,
+    without_credentials,
+)
 from runtime.output import print_error
 
 
@@ -129,3 +135,29 @@ except Exception as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "does not open" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
+
+
+@given(st.text("aB1/?#:%!$", min_size=1, max_size=12), st.sampled_from(["cam", "10.0.0.1:554"]))
+def test_a_password_of_any_characters_leaves_the_host_where_it_is(password, host):
+    assume(not re.match(r"[0-9]*[/?#]", password))  # such as a port
+    assume("%" not in password)
+    parts = urlsplit(with_escaped_credentials(f"rtsp://admin:{password}@{host}/stream?x=1"))
+    assert parts.netloc.rpartition("@")[2] == host
+    assert (parts.username, unquote(parts.password)) == ("admin", password)
+    assert (parts.path, parts.query) == ("/stream", "x=1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://cam/1",
+        "rtsp://cam:554/stream@1",
+        "rtsp://a:b@cam/stream@1",
+        "http://a:b@cam:80/x?user=a@b",
+        "http://cam/mail@x",
+        "camera0",
+        "rtsp://[fe80::1]:554/a@b",
+    ],
+)
+def test_other_addresses_stay_as_they_are(url):
+    assert with_escaped_credentials(url) == url
