@@ -10,6 +10,16 @@ def each_graph_is_exported_once(exported_once):
     """torch's exporter takes ten seconds."""
 
 
+@pytest.fixture(autouse=True)
+def threads_stay_as_they_were():
+    """``peers`` sets those of torch; a later test of this process would compute with them, too."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def little_effort(monkeypatch):
     """Ten calls of each way, whatever was asked for."""

@@ -158,6 +158,7 @@ def test_a_network_is_adapted_to_windows_and_compared_on_them(panoramas, capsys,
     cut = ["--windows", "0.5", "--wrap"]
     begun = ["adapt", "--method", "bn", "--images", str(panoramas), "--size", "96x48", *cut]
     scored = ["--validation", str(panoramas), "--validation-labels", "labels"]
+    begun += ["--keep", "last"]
     assert cli.main([*begun, *scored, "--set", "num_images=8", "--out", "run"]) == 0
     run = json.loads((panoramas.parent / "run" / "run.json").read_text())
     assert run["inputs"]["windows"] == {"scale": 0.5, "wrap": True}

@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.images import in_order
 from sfda_edge.data.datasets.path_template import PathTemplate
 
 NAMES = st.text("abc019_.-", min_size=1, max_size=6).filter(lambda name: not name.startswith("."))
@@ -71,7 +73,8 @@ def test_what_is_filled_in_is_found_again(tmp_path_factory, pairs):
     found = {path.relative: path.fields for path in template.find(folder)}
     assert set(found) == paths
     assert all(template.fill(fields) == path for path, fields in found.items())
-    assert list(found) == sorted(found, key=lambda path: path.split("/"))
+    by_number = lambda path: [in_order(Path(part)) for part in path.split("/")]
+    assert list(found) == sorted(found, key=by_number)
 
 
 @settings(max_examples=200)
