@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -168,8 +169,9 @@ def test_a_reader_that_goes_away_is_no_error(in_empty_folder, words):
 def test_a_signal_ends_a_stream_whose_lines_nobody_reads(in_empty_folder, number):
     command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--loop", "--jsonl", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         assert json.loads(process.stdout.readline())["frame"] == 0
-        time.sleep(3)  # the pipe is full: 64 KiB of lines
+        time.sleep(2)  # the pipe is full: a line has more than 500 bytes
         process.send_signal(number)
         start_s = time.monotonic()
         assert process.wait(20) == 0
@@ -182,11 +184,12 @@ def test_a_signal_ends_a_stream_whose_lines_nobody_reads(in_empty_folder, number
 def test_a_socket_that_nobody_reads_is_left_as_a_pipe_is(in_empty_folder):
     """Node gives its child processes sockets."""
     ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     command = [sys.executable, "-m", "runtime.stream", "streetsynth", "--loop", "--jsonl", "-"]
     with ours, subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL) as process:
         theirs.close()
         assert ours.recv(1)
-        time.sleep(6)  # until it is full
+        time.sleep(2)  # until it is full
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
