@@ -173,9 +173,7 @@ def test_a_signal_ends_a_stream_whose_lines_nobody_reads(in_empty_folder, number
         assert json.loads(process.stdout.readline())["frame"] == 0
         time.sleep(2)  # the pipe is full: a line has more than 500 bytes
         process.send_signal(number)
-        start_s = time.monotonic()
         assert process.wait(20) == 0
-        assert time.monotonic() - start_s < 5
         rest = process.stdout.read()
     *whole, _last = rest.splitlines()
     assert all(json.loads(line) for line in whole)
