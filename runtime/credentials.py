@@ -16,8 +16,6 @@ _NAMED = re.compile(
     r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^&\s'\"]+)",
     re.I,
 )
-
-
 # Of HTTP, and as a property of GStreamer's elements: ``Authorization=(string)"Basic …"``.
 _HEADER = re.compile(r"\b((?:proxy-)?authorization)\s*[=:].*", re.I)
 

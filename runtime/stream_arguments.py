@@ -21,7 +21,7 @@ from runtime.arguments import (
 
 EPILOG = """\
 SOURCE
-  camera0            a V4L2 camera; camera2 is /dev/video2; /dev/v4l/by-id/NAME
+  camera0            a V4L2 camera, /dev/video0; or /dev/v4l/by-id/NAME
   rtsp:// http://    a network stream, or a video file's URL
   FILE               a video: every frame is segmented
   FOLDER  "IM*.png"  its images, by number or name

@@ -28,7 +28,7 @@ EXTRAS = {
         },
         "no --serve",
     ),
-    "openvino": ({"openvino": "openvino"}, "no --backend openvino, the fastest on x86 CPUs"),
+    "openvino": ({"openvino": "openvino"}, "no --backend openvino"),
 }
 
 

@@ -1,9 +1,11 @@
 """No password and no token in anything that is said."""
 
+import contextlib
 import logging
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,7 +17,9 @@ from runtime.credentials import (
     with_escaped_credentials,
     without_credentials,
 )
+from runtime.errors import SourceError
 from runtime.output import print_error
+from runtime.sources.network import open_url
 
 
 @pytest.mark.parametrize(
@@ -161,3 +165,15 @@ def test_a_password_of_any_characters_leaves_the_host_where_it_is(password, host
 )
 def test_other_addresses_stay_as_they_are(url):
     assert with_escaped_credentials(url) == url
+
+
+@pytest.mark.parametrize("opens", ["PyAV", "OpenCV"])
+def test_a_url_is_opened_with_its_password_escaped(opens, monkeypatch):
+    given = []
+    refused = SimpleNamespace(isOpened=lambda: False)
+    monkeypatch.setattr("runtime.sources.network.has_av", lambda: opens == "PyAV")
+    monkeypatch.setattr("runtime.sources.network.AvSource", lambda name, url, *_: given.append(url))
+    monkeypatch.setattr("cv2.VideoCapture", lambda url, *_: given.append(url) or refused)
+    with contextlib.suppress(SourceError):
+        open_url("rtsp://admin:a/b@cam/1")
+    assert given == ["rtsp://admin:a%2Fb@cam/1"]
