@@ -68,7 +68,7 @@ def check_types(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_once(tmp_path_factory, worker_id):
-    """torch's exporter takes ten seconds: graphs that it made before come from a folder.
+    """torch's exporter takes ten seconds, onnxslim two: what they made before comes from a folder.
 
     What is the same is decided by the pickled network: classes, attributes and weights. One that
     cannot be pickled is exported each time. Each export spends a second on reading all translations
@@ -78,27 +78,37 @@ def exported_once(tmp_path_factory, worker_id):
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     from export.graph import to_onnx
+    from export.precision import pipeline
 
     shared = tmp_path_factory.getbasetemp()
     folder = (shared if worker_id == "master" else shared.parent) / "exported"
     folder.mkdir(exist_ok=True)
-    export = to_onnx._torch_export
+    export, simplify = to_onnx._torch_export, pipeline.simplified
+
+    def once(key, make):
+        kept = folder / f"{key}.onnx"
+        if not kept.exists():
+            unfinished = kept.with_suffix(f".{worker_id}")
+            unfinished.write_bytes(make().SerializeToString())
+            unfinished.replace(kept)
+        return onnx.load(kept)
 
     def exported(model, example, dynamic_shapes, options):
+        def make():
+            return export(model, example, dynamic_shapes, options)
+
         table = options["custom_translation_table"]
         named = {str(operator): table[operator].__name__ for operator in table}
         settings = {**options, "custom_translation_table": named}
         try:
             key = _digest(model, example.shape, str(example.dtype), repr(dynamic_shapes), settings)
         except (pickle.PicklingError, AttributeError, TypeError):
-            return export(model, example, dynamic_shapes, options)
-        kept = folder / f"{key}.onnx"
-        if not kept.exists():
-            made = export(model, example, dynamic_shapes, options).model_proto
-            unfinished = kept.with_suffix(f".{worker_id}")
-            unfinished.write_bytes(made.SerializeToString())
-            unfinished.replace(kept)
-        return SimpleNamespace(model_proto=onnx.load(kept))
+            return make()
+        return SimpleNamespace(model_proto=once(key, lambda: make().model_proto))
+
+    def simplified(graph):
+        key = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+        return once(f"{key}-simplified", lambda: simplify(graph))
 
     read = functools.cache(ONNXRegistry.from_torchlib)
 
@@ -109,6 +119,7 @@ def exported_once(tmp_path_factory, worker_id):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_onnx, "_torch_export", exported)
+        patch.setattr(pipeline, "simplified", simplified)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(registry_of))
         yield
 
