@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.records import output_file
+from benchmarks.measuring.program import exit_code_of
+from benchmarks.records import picture_file
+from runtime.output import print_result, start_output
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out",
-        type=output_file,
+        type=picture_file,
         default=Path("before_after.jpg"),
         metavar="FILE",
         help="a .jpg or .png (default: %(default)s)",
@@ -27,11 +29,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    start_output()
     args = build_parser().parse_args(arguments)
-    from benchmarks.before_after_picture import draw
 
-    print(f"{args.out}: {', '.join(draw(args.out)[1:3])}")
-    return 0
+    def run() -> None:
+        from benchmarks.before_after_picture import draw
+
+        print_result(f"{args.out}: {', '.join(draw(args.out)[1:3])}")
+
+    return exit_code_of(run)
 
 
 if __name__ == "__main__":

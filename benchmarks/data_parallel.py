@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.arguments import add_rows_file
+from benchmarks.measuring.arguments import add_rows_file, several
 from benchmarks.measuring.machine import watch
 from benchmarks.measuring.program import keep_and_print
 from benchmarks.measuring.rows import Invocation, Origin, Row, invocation
 from benchmarks.measuring.table import Table, number, table_of
 from runtime.arguments import positive, size_hw
 from runtime.output import start_output
+from sfda_edge.errors import RunError
 
 _FIGURES = ("images", "decoded_to_check", "decoded_in_steps", "step_ms")
 
@@ -33,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.data_parallel",
         description="Measure what each process reads, and time per step.",
     )
-    parser.add_argument("--processes", default="1,2,4", help="(default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=several(positive), default="1,2,4", help="(default: %(default)s)"
+    )
     parser.add_argument("--method", default="multiview", help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=8, help="over all processes (8)")
     parser.add_argument("--steps", type=positive, default=20, help="timed steps (20)")
@@ -53,13 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
+    from sfda_edge.methods import load_method_recipe
+
+    load_method_recipe(None, args.method, ())  # one that is unknown is said before the work
     with watch() as watched:
-        counts = list(dict.fromkeys(int(count) for count in args.processes.split(",")))
-        adapted = [_adapted_by(args, count) for count in counts]
+        adapted = [_adapted_by(args, count) for count in args.processes]
     network, (height, width) = adapted[0]["network"], adapted[0]["size_hw"]
     origin = Origin(begun, network, f"{width}x{height}", "fp32")
     figures = {}
-    for count, found in zip(counts, adapted, strict=True):
+    for count, found in zip(args.processes, adapted, strict=True):
         way = "1 process" if count == 1 else f"{count} processes"
         speed_up = round(adapted[0]["step_ms"] / found["step_ms"], 3)
         figures[way] = {name: found[name] for name in _FIGURES} | {"speed_up": speed_up}
@@ -90,7 +95,9 @@ def _adapted_by(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
         }
         command.append(json.dumps(settings))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise RunError(f"{num_processes} processes ended with exit code {done.returncode}")
         records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     return {
         "network": records[0]["network"],

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measuring.closed_loop import time_call
+from benchmarks.measuring.program import exit_code_of
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code_of(main))

@@ -3,7 +3,7 @@
 Every backend that starts here: load time, golden frame, latency, agreement with ONNX Runtime on the
 CPU over 32 frames, memory over 2,000 frames, with and without a CUDA graph. On a machine with a GPU
 engines are built and run as well, and adaptation is timed in fp32 and bf16, compiled and not. What
-did not run stands in the file with its reason.
+did not run stands in the file with its reason; the file is written again after each row.
 """
 
 from __future__ import annotations
@@ -23,24 +23,28 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measuring.arguments import some_of
 from benchmarks.measuring.closed_loop import time_call
 from benchmarks.measuring.distribution import distribution
 from benchmarks.measuring.machine import machine_line, machine_record
+from benchmarks.measuring.program import exit_code_of
+from benchmarks.measuring.rows import invocation
 from benchmarks.records import output_file, write_record
 from runtime.backends import BACKENDS, ON_GPU, Backend, open_backend, proved
 from runtime.bundle.engine_file import LIBRARIES
 from runtime.bundle.manifest import Manifest, read_manifest
-from runtime.errors import StreamError
 from runtime.gpu import cuda_of_driver, find_gpu
 from runtime.images import resize_image
-from runtime.output import print_error, start_output
+from runtime.output import print_result, start_output
 from runtime.packaged import BUNDLE_DIR
 from runtime.sources.grammar import open_source
 
 AGREEMENT_FRAMES, LATENCY_CALLS, LEAK_CALLS = 32, 300, 2000
 WARM_UP_CALLS = 20
-# So that all backends fit into eight minutes, whatever the machine.
-MOST_S = 25.0
+# Of one loop; and of all: what is not begun by then does not run. What cannot be ended, such as
+# building an engine, may reach beyond.
+MOST_S, MOST_TOTAL_S = 25.0, 480.0
+TIME_IS_OVER = f"the {MOST_TOTAL_S / 60:g} minutes of a check were over"
 REFERENCE = "onnxruntime"
 WHEELS = """\
 wheels for a full check, on x86 with an NVIDIA GPU: onnxruntime-gpu (instead of onnxruntime), the
@@ -57,7 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, default=BUNDLE_DIR, metavar="DIR")
-    parser.add_argument("--backends", metavar="A,B", help="only these (default: all)")
+    parser.add_argument(
+        "--backends",
+        type=some_of(tuple(BACKENDS)),
+        metavar="A,B",
+        help="only these (default: all, and training)",
+    )
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write the record as JSON")
     return parser
 
@@ -66,68 +75,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code: 2 when the CPU's own backend fails."""
     start_output()
     args = build_parser().parse_args(arguments)
+    begun = invocation("benchmarks.device_check", arguments)
+    origin = {"command": begun.command, "commit": begun.commit}
+    return exit_code_of(lambda: _run(args, origin))
+
+
+def _run(args: argparse.Namespace, origin: dict[str, Any]) -> None:
     begin_s = time.monotonic()
-    try:
-        record = check(args)
-    except StreamError as error:
-        print_error(error)
-        return 2
-    record["seconds"] = round(time.monotonic() - begin_s, 1)
-    print(f"{machine_line(record['machine'])}; {record['seconds']:.0f} s")
-    if args.out is not None:
-        write_record(args.out, record)
-    return 0
+    record: dict[str, Any] = {}
+    for record in check(args.bundle, args.backends, begin_s + MOST_TOTAL_S):
+        record |= {**origin, "seconds": round(time.monotonic() - begin_s, 1)}
+        if args.out is not None:
+            write_record(args.out, record)
+    print_result(f"{machine_line(record['machine'])}; {record['seconds']:.0f} s")
 
 
-def check(args: argparse.Namespace) -> dict[str, Any]:
-    """Check all backends in turn, then training.
+def check(bundle: Path, chosen: Sequence[str] | None, end_s: float) -> Iterator[dict[str, Any]]:
+    """Check all backends in turn, then training; the record after each row.
+
+    Args:
+        bundle: to run.
+        chosen: backends; None for all, and training.
+        end_s: when, on the monotonic clock, nothing more is begun.
 
     Raises:
         StreamError: the bundle is damaged, or ONNX Runtime does not start on the CPU.
     """
-    manifest = read_manifest(args.bundle)
-    chosen = args.backends.split(",") if args.backends else None
-    if unknown := set(chosen or ()) - set(BACKENDS):
-        raise StreamError(f"unknown backend {min(unknown)}; known: {', '.join(BACKENDS)}")
-    with _with_engines(args.bundle, chosen) as bundle_dir:
-        rows = _rows(bundle_dir, manifest, chosen)
-    training = _training() if chosen is None else []
-    for row in training:
-        print(_training_line(row))
+    manifest = read_manifest(bundle)
     gpu = find_gpu()
-    return {
+    record: dict[str, Any] = {
         "bundle": {"precision": manifest.precision, "input_hw": manifest.input_hw},
-        "backends": rows,
-        "training": training,
+        "backends": [],
+        "training": [],
         "gpu": None if gpu is None else {"name": gpu.name, "capability": gpu.compute_capability},
         "cuda_of_driver": cuda_of_driver(),
         "machine": machine_record(),
     }
+    with _with_engines(bundle, chosen) as bundle_dir:
+        for row in _rows(bundle_dir, manifest, chosen, end_s):
+            record["backends"].append(row)
+            print_result(_line(row))
+            yield record
+    for row in _training(end_s) if chosen is None else ():
+        record["training"].append(row)
+        print_result(_training_line(row))
+        yield record
 
 
-def _training() -> list[dict[str, Any]]:
+def _training(end_s: float) -> Iterator[dict[str, Any]]:
     """Rows of training; a device has no torch."""
     try:
         from benchmarks.device_training import measure_training
-    except ModuleNotFoundError as error:
-        reason = f"{error}: pip install 'sfda-edge[adapt]'"
-        return [{"precision": "in any precision", "compiled": False, "did_not_run": reason}]
-    return measure_training()
+    except Exception as error:  # torch may be missing, or not start
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"{error}: pip install 'sfda-edge[adapt]'"
+        yield {"precision": "in any precision", "compiled": False, "did_not_run": reason}
+        return
+    yield from measure_training(end_s=end_s)
 
 
 def _rows(
-    bundle_dir: Path, manifest: Manifest, chosen: Sequence[str] | None
-) -> list[dict[str, Any]]:
+    bundle_dir: Path, manifest: Manifest, chosen: Sequence[str] | None, end_s: float
+) -> Iterator[dict[str, Any]]:
     """A row of each backend."""
     images = _frames(manifest.input_hw)
     with open_backend(REFERENCE, bundle_dir, manifest) as reference:
         labels = [reference.infer(image) for image in images]
-    rows = []
     for name, opener in _openers(bundle_dir, manifest).items():
         if chosen is None or name.partition(",")[0] in chosen:
-            rows.append({"backend": name, **_checked(opener, images, labels)})
-            print(_line(rows[-1]))
-    return rows
+            yield {"backend": name, **_checked(opener, images, labels, end_s)}
 
 
 def _openers(bundle_dir: Path, manifest: Manifest) -> dict[str, Callable[[], Backend]]:
@@ -163,15 +180,28 @@ def _with_engines(bundle_dir: Path, chosen: Sequence[str] | None) -> Iterator[Pa
         copy = Path(shutil.copytree(bundle_dir, Path(folder) / "bundle"))
         wanted = [name for name in LIBRARIES if chosen is None or name in chosen]
         for library in wanted if find_gpu() is not None else ():
-            print(f"building an engine of {library}")
-            try:
-                from export.engine.__main__ import main as build_engine
-
-                if build_engine([str(copy), "--library", library]) != 0:
-                    print(f"no engine of {library} was built: the reason stands above")
-            except ModuleNotFoundError as error:
-                print(f"no engine of {library} was built: {error}")
+            _build_engine(copy, library)
         yield copy
+
+
+def _build_engine(bundle_dir: Path, library: str) -> None:
+    """Build an engine of a library, or print why there is none.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+    """
+    print_result(f"building an engine of {library}")
+    try:
+        from export.engine.__main__ import main as build_engine
+
+        code = build_engine([str(bundle_dir), "--library", library])
+    except Exception as error:  # a library's own; the others are still checked
+        print_result(f"no engine of {library} was built: {type(error).__name__}: {error}")
+        return
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        print_result(f"no engine of {library} was built: the reason stands above")
 
 
 def _frames(input_hw: tuple[int, int]) -> list[np.ndarray]:
@@ -181,29 +211,34 @@ def _frames(input_hw: tuple[int, int]) -> list[np.ndarray]:
 
 
 def _checked(
-    opener: Callable[[], Backend], images: list[np.ndarray], labels: list[np.ndarray]
+    opener: Callable[[], Backend],
+    images: list[np.ndarray],
+    labels: list[np.ndarray],
+    end_s: float,
 ) -> dict[str, Any]:
     """One backend's row, or why there is none."""
     start_s = time.perf_counter()
+    if time.monotonic() > end_s:
+        return {"did_not_run": TIME_IS_OVER}
     try:
         backend = opener()
         with backend:
-            return _measured(backend, images, labels, load_s=time.perf_counter() - start_s)
+            load_s = time.perf_counter() - start_s
+            return {"load_s": round(load_s, 3), **_measured(backend, images, labels, end_s)}
     except Exception as error:  # one that fails must not hide the others
         return {"did_not_run": f"{type(error).__name__}: {error}"}
 
 
 def _measured(
-    backend: Backend, images: list[np.ndarray], labels: list[np.ndarray], *, load_s: float
+    backend: Backend, images: list[np.ndarray], labels: list[np.ndarray], end_s: float
 ) -> dict[str, Any]:
     agreements = [
         float((backend.infer(image) == expected).mean())
         for image, expected in zip(images, labels, strict=True)
     ]
-    latency = _latency(backend, images)
-    growth_mib, calls = _growth(backend, images)
+    latency = _latency(backend, images, end_s)
+    growth_mib, calls = _growth(backend, images, end_s)
     return {
-        "load_s": round(load_s, 3),
         **backend.record(),
         "agreement_with_cpu": round(float(np.mean(agreements)), 6),
         "least_agreement": round(min(agreements), 6),
@@ -213,20 +248,21 @@ def _measured(
     }
 
 
-def _latency(backend: Backend, images: list[np.ndarray]) -> dict[str, Any]:
+def _latency(backend: Backend, images: list[np.ndarray], end_s: float) -> dict[str, Any]:
     for image in images[:WARM_UP_CALLS]:
         backend.outputs(image)
+    end_s = min(end_s, time.monotonic() + MOST_S)
     durations_ms: list[float] = []
-    while len(durations_ms) < LATENCY_CALLS and sum(durations_ms) < 1000 * MOST_S:
+    while not durations_ms or (len(durations_ms) < LATENCY_CALLS and time.monotonic() < end_s):
         image = images[len(durations_ms) % len(images)]
         durations_ms.append(time_call(partial(backend.outputs, image)))
     return distribution(durations_ms).record()
 
 
-def _growth(backend: Backend, images: list[np.ndarray]) -> tuple[float, int]:
+def _growth(backend: Backend, images: list[np.ndarray], end_s: float) -> tuple[float, int]:
     """Growth of this process's memory, in MiB, over how many calls."""
-    before, end_s = _resident_mib(), time.monotonic() + MOST_S
-    calls = 0
+    before, calls = _resident_mib(), 0
+    end_s = min(end_s, time.monotonic() + MOST_S)
     while calls < LEAK_CALLS and time.monotonic() < end_s:
         backend.outputs(images[calls % len(images)])
         calls += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,29 +37,38 @@ def measure_training(
     device: str = "cuda",
     variants: Sequence[tuple[Precision, bool]] = VARIANTS,
     size_hw: tuple[int, int] | None = None,
-) -> list[dict[str, Any]]:
+    end_s: float = math.inf,
+) -> Iterator[dict[str, Any]]:
     """A row for each variant, with the reason where it did not run.
 
     Args:
         device: to train on.
         variants: precision, and whether it is compiled.
         size_hw: input size; None for the packaged model's own.
+        end_s: when, on the monotonic clock, no more variant is begun and no more step taken.
     """
-    rows = []
     for precision, compiled in variants:
         row: dict[str, Any] = {"precision": precision, "compiled": compiled}
         if device == "cuda" and not torch.cuda.is_available():
-            rows.append({**row, "did_not_run": "torch finds no CUDA GPU"})
+            yield {**row, "did_not_run": "torch finds no CUDA GPU"}
+            continue
+        if time.monotonic() > end_s:
+            yield {**row, "did_not_run": "no time was left"}
             continue
         try:
-            rows.append({**row, **_measured(device, precision, compiled, size_hw)})
+            row |= _measured(device, precision, compiled, size_hw=size_hw, end_s=end_s)
         except Exception as error:  # one variant that fails must not hide the others
-            rows.append({**row, "did_not_run": f"{type(error).__name__}: {error}"})
-    return rows
+            row["did_not_run"] = f"{type(error).__name__}: {error}"
+        yield row
 
 
 def _measured(
-    device: str, precision: Precision, compiled: bool, size_hw: tuple[int, int] | None
+    device: str,
+    precision: Precision,
+    compiled: bool,
+    *,
+    size_hw: tuple[int, int] | None,
+    end_s: float,
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         source = load_source(ModelRequest(size_hw=size_hw))
@@ -81,8 +91,8 @@ def _measured(
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         times_ms: list[float] = []
-        end_s = time.monotonic() + MOST_S
-        while len(times_ms) < MOST_STEPS and time.monotonic() < end_s:
+        end_s = min(end_s, time.monotonic() + MOST_S)
+        while not times_ms or (len(times_ms) < MOST_STEPS and time.monotonic() < end_s):
             times_ms.append(time_call(partial(_step, run, device)))
         return {
             "batch_size": BATCH_SIZE,

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring.program import exit_code_of
+from runtime.arguments import natural, positive
 from runtime.output import print_result
 
 SIZE = 160  # pixels of height and width
@@ -222,13 +224,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drawn", description=__doc__)
     parser.add_argument("subject", choices=sorted(CLASSES))
     parser.add_argument("--camera", choices=sorted(CAMERAS), default="source")
-    parser.add_argument("--scenes", default="0:40", metavar="FIRST:COUNT")
+    parser.add_argument("--scenes", type=_scenes, default="0:40", metavar="FIRST:COUNT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args(arguments)
-    first, count = (int(part) for part in args.scenes.split(":"))
-    write_set(args.subject, args.camera, (first, count), args.out)
-    print_result(f"drawn: {count} {args.subject}, {args.camera} camera, in {args.out}")
-    return 0
+
+    def run() -> None:
+        write_set(args.subject, args.camera, args.scenes, args.out)
+        count = args.scenes[1]
+        print_result(f"drawn: {count} {args.subject}, {args.camera} camera, in {args.out}")
+
+    return exit_code_of(run)
+
+
+def _scenes(text: str) -> tuple[int, int]:
+    first, _, count = text.partition(":")
+    return natural(first), positive(count)
 
 
 if __name__ == "__main__":

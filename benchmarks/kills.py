@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rtsp_camera import FPS, MOVING, RtspCamera
+from runtime.errors import StreamError
 
 MOST_LOST_S = 1.0
+_FIRST_RESULT_S = 60.0
 
 
 def kill_recordings(number: int) -> dict[str, Any]:
@@ -46,13 +48,22 @@ def _killed(camera: RtspCamera, folder: Path, video: str) -> int:
     command = [sys.executable, "-m", "runtime.stream", camera.url, "--jsonl", str(lines)]
     command += ["--save", str(folder / f"out.{video}"), "--record", str(folder / "out.mcap")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (lines.exists() and lines.stat().st_size):
-            if process.poll() is not None:
-                raise RuntimeError("the stream ended before its first result")
-            time.sleep(0.02)
-        time.sleep(random.uniform(3, 9))
-        process.kill()
+        try:
+            _wait_for_results(process, lines)
+            time.sleep(random.uniform(3, 9))
+        finally:
+            process.kill()
     return lines.read_text().count("\n")
+
+
+def _wait_for_results(process: subprocess.Popen[bytes], lines: Path) -> None:
+    end_s = time.monotonic() + _FIRST_RESULT_S
+    while not (lines.exists() and lines.stat().st_size):
+        if process.poll() is not None:
+            raise StreamError("the stream ended before its first result")
+        if time.monotonic() > end_s:  # one that reconnects does not end
+            raise StreamError(f"the stream has no result after {_FIRST_RESULT_S:g} s")
+        time.sleep(0.02)
 
 
 def _video_frames(path: Path) -> int:

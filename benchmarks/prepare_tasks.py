@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drawn import CAMERAS, CLASSES, SIZE, write_set
+from benchmarks.measuring.program import exit_code_of
 from runtime.glibc_malloc import keep_freed_memory
-from runtime.output import print_error, print_result, start_output
+from runtime.output import print_result, start_output
 from sfda_edge.data.validation import Validation
-from sfda_edge.errors import SfdaEdgeError
 from sfda_edge.streetsynth.render import SceneRange, render_images
 from sfda_edge.streetsynth.styles import STYLES, Lens, Style
 from sfda_edge.training.run import TrainRequest, run_training
@@ -187,12 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR")
     args = parser.parse_args(arguments)
     keep_freed_memory()
-    try:
-        prepare(args.work)
-    except SfdaEdgeError as error:
-        print_error(error)
-        return 2
-    return 0
+    return exit_code_of(lambda: prepare(args.work))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from runtime.files import create_temporary
+
+
+def picture_file(text: str) -> Path:
+    """For argparse: a picture that can be written later.
+
+    Raises:
+        argparse.ArgumentTypeError: its name ends in another way, or as ``output_file``.
+    """
+    if not text.endswith((".jpg", ".png")):
+        raise argparse.ArgumentTypeError(f"expected a .jpg or .png, got '{text}'")
+    return output_file(text)
+
 
 def output_file(text: str) -> Path:
     """For argparse: a file that can be written later.
@@ -26,5 +39,14 @@ def output_file(text: str) -> Path:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record, so that a diff shows which figure changed."""
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    """Write a record whole or not at all, so that a diff shows which figure changed.
+
+    Raises:
+        OSError: it cannot be written; what the file held is intact.
+    """
+    unfinished = create_temporary(path)
+    try:
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from runtime.closing import Closing
+from runtime.errors import StreamError
 
 DEBIAN_PYTHON = "/usr/bin/python3"
 NEEDED_PACKAGES = (
@@ -55,7 +56,7 @@ class RtspCamera(Closing):
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if self.process.stdout is None or self.process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the RTSP server does not start; it needs {NEEDED_PACKAGES}")
+            raise StreamError(f"the RTSP server does not start; it needs {NEEDED_PACKAGES}")
 
     def show(self, pattern: str) -> None:
         """Change the pattern, such as to ``white`` or ``black``."""

@@ -15,7 +15,7 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is ended, or its standard input is."""
     port, width, height, pattern = sys.argv[1:]
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -37,15 +37,17 @@ def main() -> None:
     server.get_mount_points().add_factory("/camera", factory)
     server.attach(None)
     print("ready", flush=True)
-    threading.Thread(target=follow, args=(sources,), daemon=True).start()
-    GLib.MainLoop().run()
+    loop = GLib.MainLoop()
+    threading.Thread(target=follow, args=(sources, loop), daemon=True).start()
+    loop.run()
 
 
-def follow(sources: list) -> None:
-    """Change the pattern with each line of standard input."""
+def follow(sources: list, loop: GLib.MainLoop) -> None:
+    """Change the pattern with each line of standard input; end with it: nobody is left."""
     for line in sys.stdin:
         for source in sources:
             Gst.util_set_object_arg(source, "pattern", line.strip())
+    loop.quit()
 
 
 if __name__ == "__main__":

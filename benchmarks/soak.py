@@ -24,14 +24,17 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.kills import kill_recordings
 from benchmarks.measuring.machine import machine_record
+from benchmarks.measuring.program import exit_code_of
+from benchmarks.measuring.rows import Invocation, invocation
 from benchmarks.records import output_file, write_record
 from benchmarks.rtsp_camera import MOVING, NEEDED_PACKAGES, RtspCamera, can_serve
 from runtime.arguments import positive, positive_number
-from runtime.output import print_error, start_output
+from runtime.errors import StreamError
+from runtime.output import print_error, print_result, start_output
 from runtime.packaged import CLIP
 
 WARM_UP_S = 60.0
@@ -64,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.what != "file" and not can_serve():
         print_error(f"a soak on RTSP needs Debian's {NEEDED_PACKAGES}")
         return 2
+    begun = invocation("benchmarks.soak", arguments)
+    signal.signal(signal.SIGTERM, _stopped)
+    return exit_code_of(lambda: _run(args, begun))
+
+
+def _stopped(_number: int, _frame: object) -> NoReturn:
+    """End by way of every ``finally``: the stream and the camera must not outlive this process."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _run(args: argparse.Namespace, begun: Invocation) -> int:
     random.seed(args.seed)
     if args.what == "kill":
         record = kill_recordings(args.kills)
@@ -73,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with RtspCamera(640, 480, MOVING) as camera:
             command = [camera.url, "--threads", "1"]
             record = soak(command, 60 * args.minutes, _Faults(camera))
-    record = {"what": args.what, **record, "machine": machine_record()}
-    print(json.dumps(record, indent=1))
+    origin = {"command": begun.command, "commit": begun.commit, "machine": machine_record()}
+    record = {"what": args.what, **record, **origin}
+    print_result(json.dumps(record, indent=1))
     if args.out is not None:
         write_record(args.out, record)
     return 1 if record["exceeded"] else 0
@@ -98,18 +113,16 @@ class Watched:
         """State and counts now.
 
         Raises:
-            RuntimeError: the stream has ended, or does not answer.
+            StreamError: the stream has ended, or does not answer.
         """
         end_s = time.monotonic() + 20
         while time.monotonic() < end_s:
             if self.process.poll() is not None:
-                raise RuntimeError(
-                    f"the stream ended with {self.process.returncode}: {self.tail()}"
-                )
+                raise StreamError(f"the stream ended with {self.process.returncode}: {self.tail()}")
             with contextlib.suppress(OSError, ValueError):
                 return self._asked()
             time.sleep(_LOOK_S)
-        raise RuntimeError(f"the stream's page does not answer: {self.tail()}")
+        raise StreamError(f"the stream's page does not answer: {self.tail()}")
 
     def _asked(self) -> dict[str, Any]:
         if not self._url:
@@ -133,12 +146,12 @@ class Watched:
         """End it as a service manager does; its summary.
 
         Raises:
-            RuntimeError: it did not end well.
+            StreamError: it did not end well.
         """
         self.process.send_signal(signal.SIGTERM)
         summary, _ = self.process.communicate(timeout=20)
         if self.process.returncode != 0:
-            raise RuntimeError(f"it ended with {self.process.returncode}: {self.tail()}")
+            raise StreamError(f"it ended with {self.process.returncode}: {self.tail()}")
         return summary
 
 
@@ -175,7 +188,7 @@ class _Faults:
         start_s = time.monotonic()
         while not _is_live(watched.status()):
             if time.monotonic() - start_s > _BACK_S:
-                raise RuntimeError(f"not live {_BACK_S:g} s after '{name}': {watched.tail()}")
+                raise StreamError(f"not live {_BACK_S:g} s after '{name}': {watched.tail()}")
             time.sleep(0.05)
         self.back_s.append((name, time.monotonic() - start_s))
 
@@ -189,7 +202,7 @@ def soak(command: Sequence[str], seconds: float, faults: _Faults | None = None) 
     """Watch a stream for so long.
 
     Raises:
-        RuntimeError: the stream ended, or did not come back.
+        StreamError: the stream ended, or did not come back.
     """
     with tempfile.TemporaryDirectory() as folder:
         watched = Watched(command, Path(folder) / "log")
@@ -201,7 +214,7 @@ def soak(command: Sequence[str], seconds: float, faults: _Faults | None = None) 
             watched.process.wait()
     found = re.search(r"(\d+) read, (\d+) segmented, (\d+) dropped", summary)
     if found is None:
-        raise RuntimeError(f"no summary in {summary!r}")
+        raise StreamError(f"no summary in {summary!r}")
     counts = [int(count) for count in found.groups()]
     warm = [memory for at_s, memory in samples if at_s >= min(WARM_UP_S, seconds / 2)]
     backs = [] if faults is None else faults.back_s

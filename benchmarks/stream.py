@@ -112,7 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     manifest = read_manifest(args.bundle)
-    if args.source == "streetsynth" and args.labels is None:
+    of_the_clip = read_manifest(BUNDLE_DIR).label_space.names
+    if (
+        args.source == "streetsynth"
+        and args.labels is None
+        and manifest.label_space.names == of_the_clip  # labels of other classes say nothing
+    ):
         args.labels, args.ignore_index = CLIP_DIR / "labels", CLIP_IGNORE_INDEX
     with (
         open_backend(args.backend, args.bundle, manifest, args.threads) as backend,

@@ -8,19 +8,25 @@ plain supervised step. ``table`` prints what a file holds.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.adaptation.table import accuracy_table
+from benchmarks.adaptation.table import accuracy_table, read_accuracy, settings_of
+from benchmarks.measuring.arguments import several
 from benchmarks.measuring.machine import machine_line, machine_record
+from benchmarks.measuring.program import exit_code_of
+from benchmarks.measuring.rows import invocation
 from benchmarks.records import output_file, write_record
-from runtime.arguments import positive
+from runtime.arguments import natural, positive
 from runtime.glibc_malloc import keep_freed_memory
-from runtime.output import print_error, start_output
-from sfda_edge.errors import SfdaEdgeError
+from runtime.output import print_result, start_output
+from sfda_edge.errors import DataError
+
+if TYPE_CHECKING:
+    from benchmarks.adaptation.tasks import BenchmarkTask
 
 RECIPES = "bn,tent,maxsquare,selftrain,sfda,sfda-no-patches,sfda-no-generator,multiview"
 ACCURACY_FILE = Path("benchmarks/results/adaptation-accuracy.json")
@@ -34,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     accuracy = commands.add_parser("accuracy", help="adapt and score, row by row")
-    accuracy.add_argument("--seeds", default="0,1,2", help="(default: %(default)s)")
+    accuracy.add_argument(
+        "--seeds", type=several(natural), default="0,1,2", help="(default: %(default)s)"
+    )
     accuracy.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )
@@ -47,8 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     speed.add_argument("--out", type=output_file, default=str(SPEED_FILE), metavar="FILE")
     speed.set_defaults(run=_speed)
     for command in (accuracy, speed):
-        command.add_argument("--tasks", default="A", help="A to F, A-out, clip … (%(default)s)")
-        command.add_argument("--recipes", default=RECIPES, help="(default: %(default)s)")
+        command.add_argument(
+            "--tasks", type=several(str), default="A", help="A to F, A-out, clip … (%(default)s)"
+        )
+        command.add_argument(
+            "--recipes", type=several(str), default=RECIPES, help="(default: %(default)s)"
+        )
         command.add_argument("--data", type=Path, metavar="DIR", help="CamVid and the weights")
         command.add_argument(
             "--work", type=Path, default=Path("work"), metavar="DIR", help="rendered images"
@@ -57,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     table = commands.add_parser("table", help="print what an accuracy file holds")
     table.add_argument("file", type=Path, nargs="?", default=ACCURACY_FILE)
-    table.set_defaults(run=lambda args: print(accuracy_table(_read(args.file))))
+    table.set_defaults(run=lambda args: print_result(accuracy_table(read_accuracy(args.file))))
     return parser
 
 
@@ -65,50 +77,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
+    args.begun = invocation("benchmarks.adaptation", arguments)
     keep_freed_memory()
-    try:
-        args.run(args)
-    except SfdaEdgeError as error:
-        print_error(error)
-        return 2
-    return 0
+    return exit_code_of(lambda: args.run(args))
 
 
 def _accuracy(args: argparse.Namespace) -> None:
     from benchmarks.adaptation.accuracy import measure_row
     from benchmarks.adaptation.tasks import benchmark_tasks, require_task
+    from sfda_edge.runs.fabric import usable_device
 
-    record = _read(args.out)
+    record = read_accuracy(args.out) if args.out.exists() else {"rows": []}
     tasks = benchmark_tasks(args.data, args.work)
-    overrides = tuple(args.overrides)
-    for name in args.tasks.split(","):
-        for seed in (int(text) for text in args.seeds.split(",")):
-            for recipe in args.recipes.split(","):
-                key = [name, recipe, seed, list(overrides)]
-                if key in [_key(row) for row in record["rows"]]:
-                    continue
-                benchmark = require_task(tasks, name)
-                row = measure_row(
-                    benchmark,
-                    recipe,
-                    seed,
-                    overrides=overrides,
-                    device=args.device,
-                    precision=args.precision,
-                )
-                record["rows"].append({"task": name, **row})
-                record["machine"] = machine_record()
-                write_record(args.out, record)
-                print(_row_text(record["rows"][-1]), flush=True)
-    print(accuracy_table(record))
+    device = usable_device(args.device, args.precision).type
+    for name, seed, recipe in itertools.product(args.tasks, args.seeds, args.recipes):
+        benchmark = require_task(tasks, name)
+        asked = (name, recipe, seed, tuple(args.overrides), args.precision, device)
+        earlier = next((row for row in record["rows"] if settings_of(row) == asked), None)
+        if earlier is not None:
+            _require_same_inputs(earlier, benchmark, args.out)
+            continue
+        row = measure_row(
+            benchmark,
+            recipe,
+            seed,
+            overrides=tuple(args.overrides),
+            device=args.device,
+            precision=args.precision,
+        )
+        record["rows"].append({"task": name, **row, "command": args.begun.command})
+        record["machine"] = machine_record()
+        write_record(args.out, record)
+        print_result(_row_text(record["rows"][-1]))
+    print_result(accuracy_table(record))
 
 
-def _key(row: dict[str, Any]) -> list[Any]:
-    return [row["task"], row["recipe"], row["seed"], row["overrides"]]
+def _require_same_inputs(row: dict[str, Any], benchmark: BenchmarkTask, path: Path) -> None:
+    """A row that is there already must be of the same weights and images.
 
+    Raises:
+        DataError: it is not.
+    """
+    from benchmarks.adaptation.accuracy import inputs_of
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {"rows": []}
+    if "target_sha256" not in row:  # of before 2026-11-30
+        return
+    for name, found in inputs_of(benchmark).items():
+        if row[name] != found:
+            raise DataError(
+                f"{path} has a row of {row['task']}, {row['recipe']}, seed {row['seed']} with "
+                f"another {name}: {row[name][:8]}…, here {found[:8]}…; name another --out"
+            )
 
 
 def _row_text(row: dict[str, Any]) -> str:
@@ -123,8 +142,12 @@ def _speed(args: argparse.Namespace) -> None:
     from benchmarks.adaptation.speed import measure_speed
     from benchmarks.adaptation.tasks import benchmark_tasks, require_task
 
-    benchmark = require_task(benchmark_tasks(args.data, args.work), args.tasks)
-    recipes = tuple(name for name in args.recipes.split(",") if name != "bn")  # it takes no steps
+    if len(args.tasks) > 1:
+        raise DataError(f"speed is measured on one task, got {', '.join(args.tasks)}")
+    benchmark = require_task(benchmark_tasks(args.data, args.work), args.tasks[0])
+    recipes = tuple(name for name in args.recipes if name != "bn")
+    if not recipes:
+        raise DataError("--recipes names bn alone, which takes no steps: add another")
     record = measure_speed(
         benchmark,
         recipes,
@@ -134,9 +157,10 @@ def _speed(args: argparse.Namespace) -> None:
         device=args.device,
         precision=args.precision,
     )
-    record = {"task": args.tasks, **record, "machine": machine_record()}
+    origin = {"command": args.begun.command, "commit": args.begun.commit}
+    record = {"task": args.tasks[0], **record, **origin, "machine": machine_record()}
     write_record(args.out, record)
-    print(speed_table(record))
+    print_result(speed_table(record))
 
 
 def speed_table(record: dict[str, Any]) -> str:

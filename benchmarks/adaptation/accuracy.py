@@ -10,18 +10,30 @@ from typing import Any
 from torch import Tensor, nn
 
 from benchmarks.adaptation.tasks import BenchmarkTask
+from benchmarks.measuring.rows import commit
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.adaptation.loop import Adaptation, adapt
 from sfda_edge.data import ImageSet, open_images
 from sfda_edge.data.target import TargetImages
 from sfda_edge.evaluation import Predictor, evaluate
 from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.models.loaded_model import LoadedModel
 from sfda_edge.models.source_model import load_source
 from sfda_edge.runs.directory import circumstances
 from sfda_edge.runs.fabric import Precision, open_fabric
 from sfda_edge.runs.progress import progress_bar
 from sfda_edge.selection.checkpoint_selection import CheckpointScore
 from sfda_edge.task import AdaptationTask
+
+
+def inputs_of(benchmark: BenchmarkTask) -> dict[str, str]:
+    """What a row of a task is measured on: hashes of weights and of target images."""
+    source = load_source(benchmark.flags)
+    return _inputs(source, TargetImages(benchmark.target_images(), source.spec.input_hw))
+
+
+def _inputs(source: LoadedModel, target: TargetImages) -> dict[str, str]:
+    return {"weights_sha256": source.sha256, "target_sha256": target.sha256}
 
 
 class Scorer:
@@ -87,6 +99,7 @@ def measure_row(
 ) -> dict[str, Any]:
     """Adapt, and score source, final and returned model and every scored checkpoint."""
     method_name, recipe = load_method_recipe(recipe_name, None, (*overrides, f"seed={seed}"))
+    origin = {**circumstances(), "commit": commit()}  # before hours in which files may change
     source = load_source(benchmark.flags)
     target = TargetImages(benchmark.target_images(), source.spec.input_hw)
     validation = open_images(benchmark.validation, benchmark.labels_dir)  # before hours of work
@@ -128,5 +141,8 @@ def measure_row(
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
         **_home_row(run, home, checkpoints.last),
-        **circumstances(),
+        "precision": precision,
+        "device": fabric.device.type,
+        **_inputs(source, target),
+        **origin,
     }

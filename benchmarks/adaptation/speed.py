@@ -90,7 +90,7 @@ def _supervised(task: AdaptationTask, batch_size: int) -> Callable[[], object]:
     """Forward, cross-entropy, backward, AdamW: what any training of this network costs."""
     model = copy.deepcopy(task.model).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-    images = task.target.images(range(batch_size))
+    images = task.target.images([index % len(task.target) for index in range(batch_size)])
     height, width = task.spec.input_hw
     labels = torch.randint(
         task.spec.label_space.num_classes, (batch_size, height, width), device=task.device

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.measuring.machine import machine_line
+from sfda_edge.errors import DataError
 
 # Points of mIoU that a refused model may be better than its source before it counts as a mistake.
 SMALL_GAIN = 0.5
+
+
+def read_accuracy(path: Path) -> dict[str, Any]:
+    """The record of ``benchmarks.adaptation accuracy``.
+
+    Raises:
+        DataError: it is missing, or is none.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in record["rows"]:
+            settings_of(row)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no record of benchmarks.adaptation: {error}") from None
+    return dict(record)
+
+
+def settings_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Task, recipe, seed, overrides, precision and device; old rows are of fp32 on the CPU."""
+    named = (row[name] for name in ("task", "recipe", "seed"))
+    how = row.get("precision", "fp32"), row.get("device", "cpu")
+    return (*named, tuple(row["overrides"]), *how)
 
 
 def accuracy_table(record: dict[str, Any]) -> str:
@@ -22,7 +49,8 @@ def accuracy_table(record: dict[str, Any]) -> str:
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in record["rows"]:
-        name = " ".join([row["recipe"], *row["overrides"]])
+        _, recipe, _, overrides, *how = settings_of(row)
+        name = " ".join([recipe, *overrides, *(how if how != ["fp32", "cpu"] else ())])
         groups.setdefault((row["task"], name), []).append(row)
     for (task, recipe), rows in sorted(groups.items()):
         cells = [_mean_and_spread(rows, f"{which}_miou") for which in ("final", "returned")]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from benchmarks.measuring.machine import allowed_cores
 from benchmarks.records import output_file
-from runtime.arguments import positive, size_hw
+from runtime.arguments import positive
+
+Value = TypeVar("Value")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +25,16 @@ def add_rows_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=output_file, metavar="FILE.jsonl", help="add the rows")
 
 
-def sizes_hw(text: str) -> tuple[tuple[int, int], ...]:
-    """``512x256,1024x512`` as ((256, 512), (512, 1024))."""
-    return tuple(size_hw(one) for one in text.split(","))
+def several(one: Callable[[str], Value]) -> Callable[[str], tuple[Value, ...]]:
+    """For argparse: values with commas between them, each as ``one`` takes it and given once."""
+
+    def values(text: str) -> tuple[Value, ...]:
+        found = tuple(one(word) for word in text.split(","))
+        if len(set(found)) < len(found):
+            raise argparse.ArgumentTypeError(f"expected each value once, got '{text}'")
+        return found
+
+    return values
 
 
 def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ def measure_in_turn(
     end_s = time.perf_counter() + len(ways) * effort.most_seconds
     while not all(_enough(turns, effort) for turns in rounds.values()):
         if time.perf_counter() > end_s and all(rounds.values()):
+            reason = f"{effort.most_seconds:g} s a way were over"
+            print(f"ended after {len(rounds[baseline])} rounds: {reason}", file=sys.stderr)
             break
         for name, call in ways.items():
             turn = [time_call(call) for _ in range(2 + effort.per_turn)]

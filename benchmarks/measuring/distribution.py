@@ -11,6 +11,7 @@ import numpy as np
 
 _PERCENTILES = (50, 90, 95, 99)
 _RESAMPLES = 2000
+_LEAST_ROUNDS = 5  # for an interval
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,20 @@ class Ratio:
     Attributes:
         median: of the rounds' ratios.
         low, high: where the median lies in 95 of 100 resamplings of the rounds (percentile
-            bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+            bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13);
+            None of fewer than five rounds, which say little about others.
         rounds: every ratio.
     """
 
     median: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     rounds: tuple[float, ...]
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = {"median": self.median, "low": self.low, "high": self.high}
-        rounded = {name: round(value, 4) for name, value in values.items()}
+        rounded = {name: value and round(value, 4) for name, value in values.items()}
         return rounded | {"rounds": [round(ratio, 4) for ratio in self.rounds]}
 
 
@@ -98,6 +100,8 @@ def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Ratio:
     ratios = [value / base for value, base in zip(values, baseline, strict=True)]
     if not ratios:
         raise ValueError("no round was measured")
+    if len(ratios) < _LEAST_ROUNDS:
+        return Ratio(statistics.median(ratios), None, None, rounds=tuple(ratios))
     drawn = np.random.default_rng(0).choice(ratios, (_RESAMPLES, len(ratios)))
     low, high = (float(v) for v in np.percentile(np.median(drawn, axis=1), (2.5, 97.5)))
     return Ratio(statistics.median(ratios), low, high, rounds=tuple(ratios))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -117,15 +118,21 @@ class Origin:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows at the end of a file; earlier ones stay as the history.
+    """Add rows at the end of a file, all at once; earlier ones stay as the history.
+
+    A line that an earlier program did not finish stays one by itself, which ``read_rows`` names.
 
     Raises:
         RowsError: it cannot be written.
     """
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     try:
-        with path.open("ab") as file:
-            for row in rows:
-                file.write(msgspec.json.encode(row) + b"\n")
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    lines = b"\n" + lines
+            file.write(lines)
     except OSError as error:
         raise RowsError(f"{path} cannot be written: {error.strerror}") from error
 

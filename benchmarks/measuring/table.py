@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.rows import Row
@@ -74,7 +75,7 @@ def ratio_text(figures: dict[str, object]) -> str:
     ratio = figures.get("ratio")
     if not isinstance(ratio, dict):
         return ""
-    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return _with_interval(ratio, 2)
 
 
 def share_text(figures: dict[str, object]) -> str:
@@ -82,8 +83,17 @@ def share_text(figures: dict[str, object]) -> str:
     share = figures.get("share_of_engine")
     if not isinstance(share, dict):
         return ""
-    median, low, high = (100 * share[name] for name in ("median", "low", "high"))
-    return f"{median:.1f} ({low:.1f} to {high:.1f})"
+    return _with_interval(share, 1, 100)
+
+
+def _with_interval(ratio: dict[str, Any], digits: int, factor: float = 1) -> str:
+    """A median with its interval, or with the number of rounds where they are too few for one."""
+    median = f"{factor * ratio['median']:.{digits}f}"
+    if ratio["low"] is None:
+        count = len(ratio["rounds"])
+        return f"{median} ({count} round{'s' if count > 1 else ''})"
+    low, high = (f"{factor * ratio[name]:.{digits}f}" for name in ("low", "high"))
+    return f"{median} ({low} to {high})"
 
 
 def _line(cells: Sequence[str]) -> str:

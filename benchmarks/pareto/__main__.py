@@ -12,12 +12,13 @@ import csv
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measuring.arguments import add_rows_file, add_threads, sizes_hw, some_of
+from benchmarks.measuring.arguments import add_rows_file, add_threads, several, some_of
 from benchmarks.records import output_file
-from runtime.arguments import positive
+from runtime.arguments import positive, size_hw
 from runtime.backends import BACKENDS
 from runtime.credentials import without_credentials
 from runtime.output import start_output
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--validation", default="streetsynth:clip", help="(default: %(default)s)")
     parser.add_argument("--validation-labels", type=Path, metavar="DIR", help="of a plain folder")
     parser.add_argument(
-        "--sizes", type=sizes_hw, default=(None,), help="W1xH1,W2xH2 (the run's own)"
+        "--sizes", type=several(size_hw), default=(None,), help="W1xH1,W2xH2 (the run's own)"
     )
     parser.add_argument(
         "--precisions", type=some_of(PRECISIONS), default="fp32,fp16", help="(%(default)s)"
@@ -70,21 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.pareto.table import table
 
     begun = invocation("benchmarks.pareto", arguments)
-    return keep_and_print(lambda: _measured_and_drawn(args, begun), table, args.out)
+    draw = partial(_draw, args.csv, args.plot)
+    return keep_and_print(lambda: _measure(args, begun), table, args.out, then=draw)
 
 
-def _measured_and_drawn(args: argparse.Namespace, begun: Invocation) -> list[Row]:
+def _draw(table_file: Path | None, plot_file: Path | None, rows: Sequence[Row]) -> None:
     from benchmarks.pareto.table import csv_lines, points_of
 
-    rows = _measure(args, begun)
-    if args.csv is not None:
-        with args.csv.open("w", newline="") as file:
+    if table_file is not None:
+        with table_file.open("w", newline="") as file:
             csv.writer(file).writerows(csv_lines(rows))
-    if args.plot is not None:
+    if plot_file is not None:
         from benchmarks.charts import front_chart
 
-        args.plot.write_text(front_chart(points_of(rows)), encoding="utf-8")
-    return rows
+        plot_file.write_text(front_chart(points_of(rows)), encoding="utf-8")
 
 
 def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:

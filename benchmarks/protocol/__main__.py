@@ -12,16 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.measuring.program import exit_code_of
 from benchmarks.protocol.file import Protocol, load_protocol, protocol_names
 from benchmarks.protocol.table import protocol_table
 from benchmarks.records import write_record
 from runtime.arguments import size_hw
 from runtime.glibc_malloc import keep_freed_memory
-from runtime.output import print_error, print_result, start_log, start_output
+from runtime.output import print_result, start_log, start_output
 from sfda_edge.cli.options import add_windows_flags, windows
 from sfda_edge.data.datasets import DATASETS
 from sfda_edge.data.datasets.opening import find_split, missing_labels_text
-from sfda_edge.errors import DataError, SfdaEdgeError
+from sfda_edge.errors import DataError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,11 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     start_log()
     keep_freed_memory()
-    try:
-        return _run(args)
-    except (SfdaEdgeError, OSError) as error:
-        print_error(error)
-        return 2
+    return exit_code_of(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:

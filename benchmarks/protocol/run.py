@@ -21,13 +21,12 @@ from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.cli.options import windows
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RecipeError
-from sfda_edge.models.source_model import ModelRequest, describes_itself
+from sfda_edge.models.source_model import ModelRequest, describes_itself, weights_file_of
 from sfda_edge.recipes.recipe import toml_value
 from sfda_edge.runs.directory import RUN_FILE, read_run
 from sfda_edge.runs.distributed import leave_group
 from sfda_edge.runs.files import write_text
 from sfda_edge.training.run import TrainRequest, run_training
-from sfda_edge.training.supervised import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 SOURCE_DIR, TRAIN_RECIPE = "source", "source.toml"
@@ -56,7 +55,7 @@ def run_protocol(
         return None
     adapted, cut = out_dir / (args.method or "sfda"), windows(args)
     asked = {
-        "source": _named_source(args, out_dir),
+        "source": _source_sha256(args, out_dir),
         "weights_key": None if args.weights is None else args.weights_key,
         "images": specs[protocol.target],
         "scored": specs[protocol.scored],
@@ -64,6 +63,7 @@ def run_protocol(
         "windows": msgspec.to_builtins(cut),
         "set": args.overrides,
         "precision": args.precision,
+        "skip_bad": args.skip_bad,
     }
     _require_same(adapted, asked)
     if _state(adapted) != "finished":
@@ -102,14 +102,19 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
     """Let a stage go on, or be taken as it is, for the arguments that it was begun with alone.
 
     Raises:
-        RecipeError: it was begun with others.
+        RecipeError: it was begun with others, or they are not recorded.
     """
     path = folder.with_name(f"{folder.name}.asked.json")
     asked = json.loads(json.dumps(asked))
-    if not path.exists() or not _state(folder):
+    if not _state(folder):
         if _is_first():
             write_text(path, json.dumps(asked, indent=1) + "\n")
         return
+    if not path.exists():
+        raise RecipeError(
+            f"{path.name}, which says what {folder.name} was made with, is not there; choose "
+            f"another --out, or remove {folder}"
+        )
     try:
         before = json.loads(read_text(path))
     except ValueError:
@@ -158,11 +163,9 @@ def _source_model(
     return ModelRequest(folder, size_hw=size_hw)
 
 
-def _named_source(args: argparse.Namespace, out_dir: Path) -> str:
-    """Where the given weights are, or the hash of those that were trained here."""
-    if args.weights is not None:
-        return str(args.weights.absolute())
-    return file_sha256(out_dir / SOURCE_DIR / WEIGHTS_FILE)
+def _source_sha256(args: argparse.Namespace, out_dir: Path) -> str:
+    """Of the weights that were given or trained here: a file may be another by now."""
+    return file_sha256(weights_file_of(args.weights or out_dir / SOURCE_DIR))
 
 
 def _train_source(

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.records import output_file
-from runtime.output import print_error, print_result, start_output
-from sfda_edge.errors import DataError, SfdaEdgeError
+from runtime.output import print_result, start_output
+from sfda_edge.errors import DataError
 
 RESULTS = Path(__file__).parents[1] / "results"
 TITLE = "sfda-edge: measured"
@@ -38,23 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     start_output()
     args = build_parser().parse_args(arguments)
+    from benchmarks.measuring.program import exit_code_of
     from benchmarks.measuring.rows import command_line
+
+    command = command_line("benchmarks.report", arguments)
+    return exit_code_of(lambda: _write(args, command))
+
+
+def _write(args: argparse.Namespace, command: str) -> None:
     from benchmarks.report.content import sections
     from benchmarks.report.page import markdown, page
 
-    try:
-        found = sections(args.results)
-        if args.readme is not None:
-            _write_readme(args.readme, args.results)
-    except SfdaEdgeError as error:
-        print_error(error)
-        return 2
-    html = page(TITLE, found, command_line("benchmarks.report", arguments))
-    args.out.write_text(html, encoding="utf-8")
+    found = sections(args.results)
+    if args.readme is not None:
+        _write_readme(args.readme, args.results)
+    args.out.write_text(page(TITLE, found, command), encoding="utf-8")
     if args.markdown is not None:
         args.markdown.write_text(markdown(found), encoding="utf-8")
     print_result(f"{args.out}: {', '.join(section.title for section in found)}")
-    return 0
 
 
 def _write_readme(readme: Path, results: Path) -> None:

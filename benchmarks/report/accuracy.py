@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmarks.adaptation.table import mistakes_text
+from benchmarks.adaptation.table import mistakes_text, settings_of
 from benchmarks.measuring.table import Table
-from sfda_edge.errors import DataError
 
 AccuracyRow = Mapping[str, Any]
 _COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "returned", "measured")
 
 
-def read_accuracy(path: Path) -> dict[str, Any]:
-    """The record of ``benchmarks.adaptation accuracy``.
-
-    Raises:
-        DataError: it is missing, or is none.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        current_rows(record)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no record of benchmarks.adaptation: {error}") from None
-    return dict(record)
-
-
 def current_rows(record: Mapping[str, Any]) -> list[AccuracyRow]:
-    """The rows that were measured with today's settings: nothing was overridden."""
-    return [row for row in record["rows"] if not row["overrides"]]
+    """The rows that were measured with today's settings: nothing was overridden, fp32."""
+    return [row for row in record["rows"] if settings_of(row)[3:5] == ((), "fp32")]
 
 
 def accuracy_table(record: Mapping[str, Any]) -> Table:
@@ -48,7 +29,8 @@ def accuracy_table(record: Mapping[str, Any]) -> Table:
     command = f"python -m benchmarks.adaptation accuracy --tasks {tasks} --recipes {recipes}"
     # Rows are of several machines, whose speed changes no score.
     note = "Commit and versions of each row: adaptation-accuracy.json."
-    return Table(mistakes_text(dict(record)), _COLUMNS, tuple(cells), command=command, machine=note)
+    shown = mistakes_text({"rows": current_rows(record)})
+    return Table(shown, _COLUMNS, tuple(cells), command=command, machine=note)
 
 
 def scored_on(task: str) -> str:

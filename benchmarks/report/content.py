@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import charts, data_parallel, decoder, efficiency, engines, stream, throughput
+from benchmarks.adaptation.table import read_accuracy
 from benchmarks.measuring.machine import machine_line
 from benchmarks.measuring.rows import Row
 from benchmarks.measuring.table import Table
 from benchmarks.pareto import table as pareto
 from benchmarks.peers import table as peers
-from benchmarks.report.accuracy import accuracy_table, gains, read_accuracy
+from benchmarks.report.accuracy import accuracy_table, gains
 from benchmarks.report.runs import Run, disturbed, latest, over_commits, read_all_rows, runs_of
 from benchmarks.scale import table as scale
 from sfda_edge.errors import DataError
@@ -182,13 +183,17 @@ def _history(rows: Sequence[Row]) -> tuple[Block, ...]:
     )
 
 
+def _way(row: Row) -> str:
+    return pareto.name_of(row) if row.benchmark == "pareto" else row.way
+
+
 def _commits(runs: Sequence[Run]) -> Table:
     command = runs[-1][0].command
-    ways = list(dict.fromkeys(row.way for run in runs for row in run))
+    ways = list(dict.fromkeys(_way(row) for run in runs for row in run))
     cells = []
     for run in runs:
         ratios = {
-            row.way: f"{row.figures['ratio']['median']:.2f}"
+            _way(row): f"{row.figures['ratio']['median']:.2f}"
             for row in run
             if "ratio" in row.figures
         }

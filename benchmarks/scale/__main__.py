@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring.arguments import add_rows_file, add_threads, sizes_hw
-from runtime.arguments import positive
+from benchmarks.measuring.arguments import add_rows_file, add_threads, several
+from runtime.arguments import positive, size_hw
 from runtime.bundle.manifest import read_manifest
 from runtime.output import start_output
 from runtime.packaged import BUNDLE_DIR
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     streams.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
     sizes = axes.add_parser("sizes", help="a frame against the input's size")
     sizes.add_argument(
-        "--sizes", type=sizes_hw, default=_SIZES, metavar="WxH,WxH", help="(%(default)s)"
+        "--sizes", type=several(size_hw), default=_SIZES, metavar="WxH,WxH", help="(%(default)s)"
     )
     classes = axes.add_parser("classes", help="a frame against the number of classes")
     _add_counts(classes, "2,11,19,66,150")
@@ -61,12 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_counts(axis: argparse.ArgumentParser, default: str) -> None:
     axis.add_argument(
-        "--counts", type=_numbers, default=default, metavar="N,N", help=f"(default: {default})"
+        "--counts",
+        type=several(positive),
+        default=default,
+        metavar="N,N",
+        help=f"(default: {default})",
     )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(positive(one) for one in text.split(","))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,10 @@ all kernels of a frame.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,10 @@ from runtime.backends.onnxruntime import OnnxRuntimeBackend
 from runtime.backends.ort_session import Provider
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
+from runtime.files import printable_line
 from runtime.gpu import Gpu, find_gpu
+
+logger = logging.getLogger(__name__)
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -33,6 +40,7 @@ def open_cuda(bundle_dir: Path, manifest: Manifest, cuda_graph: bool = True) -> 
         BackendUnavailable: it does not start, or does not run the layers.
     """
     _require_provider(CUDA)
+    _load_cuda_wheels()
     providers: list[Provider] = [(CUDA, cuda_options(cuda_graph))]
     path = bundle_dir / manifest.model_file
     return BoundBackend("onnxruntime-cuda", path, manifest, providers=providers)
@@ -52,6 +60,9 @@ def open_tensorrt(
         BackendUnavailable: it does not start, or does not run the layers.
     """
     gpu = _require_provider(TENSORRT)
+    _load_cuda_wheels()
+    with contextlib.suppress(ImportError, OSError):  # JetPack's library is found without
+        importlib.import_module("tensorrt")  # the wheel loads its libraries for the whole process
     cache = engine_cache(bundle_dir, manifest, gpu)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -107,6 +118,21 @@ def _require_provider(name: str) -> Gpu:
             f"ONNX Runtime {onnxruntime.__version__} has no {name}: pip install onnxruntime-gpu"
         )
     return gpu
+
+
+def _load_cuda_wheels() -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where the system's loader does not look.
+
+    What is missing ONNX Runtime prints; results may be on standard output, so that it is logged.
+    """
+    load = getattr(onnxruntime, "preload_dlls", None)  # since 1.21
+    if load is None:
+        return
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        load()
+    for line in printed.getvalue().splitlines():
+        logger.warning("ONNX Runtime: %s", printable_line(line))
 
 
 class BoundBackend(OnnxRuntimeBackend):

@@ -77,7 +77,7 @@ def load_source(request: ModelRequest, hint: str = "name another to change") -> 
         return _given(request, request.network)
     if request.weights is None:
         logger.info("model: the packaged StreetSynth network (%s)", hint)
-    path = _weights_file(request.weights or MODEL_DIR)
+    path = weights_file_of(request.weights or MODEL_DIR)
     spec = _spec(path, request)
     if request.network is not None:
         network = local_batchnorm(own_copy(request.network, spec))
@@ -130,7 +130,12 @@ def default_weights(weights: Path | None, *, else_packaged: bool) -> Path | None
     )
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file_of(path: Path) -> Path:
+    """The weights that a file or run directory stands for.
+
+    Raises:
+        CheckpointError: it is missing, or holds none.
+    """
     if not path.exists():
         raise missing_weights(path)
     if not path.is_dir():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import data_parallel, decoder, engines, stream, throughput
+from benchmarks import before_after, data_parallel, decoder, engines, stream, throughput
 from benchmarks.adaptation import __main__ as adaptation
 from benchmarks.pareto import __main__ as pareto
 from benchmarks.peers import __main__ as peers
@@ -18,6 +18,21 @@ def test_a_record_is_json_that_can_be_compared_line_by_line(tmp_path):
     write_record(path, {"rows": [1, 2]})
     assert json.loads(path.read_text()) == {"rows": [1, 2]}
     assert len(path.read_text().splitlines()) > 3
+
+
+def test_a_record_that_cannot_be_written_leaves_the_earlier_one(tmp_path, full_disk):
+    path = tmp_path / "record.json"
+    write_record(path, {"rows": [1]})
+    with full_disk(64), pytest.raises(OSError, match="File too large"):
+        write_record(path, {"rows": list(range(1000))})
+    assert json.loads(path.read_text()) == {"rows": [1]}
+    assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_picture_of_an_unknown_kind_is_said_before_the_work(capsys):
+    with pytest.raises(SystemExit):
+        before_after.main(["--out", "x.jpeg"])
+    assert "expected a .jpg or .png, got 'x.jpeg'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "message"), [("no/x.json", "make it first"), (".", "a folder")])

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -74,6 +75,63 @@ def test_rows_are_added_one_by_one_and_never_measured_twice(small_task, capsys):
     assert "| A | tent steps=2 | 2 |" in printed
     assert "rank correlation" in printed
     assert adaptation.main(["table", str(out)]) == 0
+    bf16 = [*arguments, "--seeds", "0", "--recipes", "tent", "--precision", "bf16"]
+    assert adaptation.main(bf16) == 0
+    third = json.loads(out.read_text())["rows"]
+    assert third[:4] == second
+    assert [(row["precision"], row["device"]) for row in third[3:]] == [
+        ("fp32", "cpu"),
+        ("bf16", "cpu"),
+    ]
+    assert all(row["command"].startswith("python -m benchmarks.adaptation a") for row in third)
+
+
+def test_rows_of_other_weights_or_images_are_not_taken_for_these(small_task, capsys):
+    out = small_task / "accuracy.json"
+    arguments = ["accuracy", "--recipes", "bn", "--seeds", "0", "--out", str(out)]
+    assert adaptation.main(arguments) == 0
+    before = out.read_bytes()
+    (small_task / "images" / "5.png").unlink()
+    assert adaptation.main(arguments) == 2
+    assert "A, bn, seed 0 with another target_sha256" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_a_row_names_the_code_that_it_began_with(small_task, monkeypatch):
+    commits = iter(["at the start", "later"])
+    monkeypatch.setattr("benchmarks.adaptation.accuracy.commit", lambda: next(commits))
+    (task,) = adaptation_tasks.benchmark_tasks().values()
+    assert measure_row(task, "bn", 0)["commit"] == "at the start"
+
+
+@pytest.mark.parametrize("content", [None, '{"rows": [{"task": ', "[]", '{"rows": [1]}'])
+@pytest.mark.parametrize("command", ["table", "accuracy"])
+def test_a_file_that_is_no_record_is_named_and_stays(tmp_path, capsys, command, content):
+    path = tmp_path / "rows.json"
+    if content is not None:
+        path.write_text(content)
+    elif command == "accuracy":
+        return  # which begins a file
+    words = ["table", str(path)] if command == "table" else ["accuracy", "--out", str(path)]
+    assert adaptation.main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{path} cannot be read: No such file" in said or "is no record of bench" in said
+    assert content is None or path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["accuracy", "--seeds", "x"], "expected a whole number from 0, got 'x'"),
+        (["accuracy", "--seeds", "1,1"], "expected each value once, got '1,1'"),
+        (["speed", "--recipes", "bn"], "bn alone, which takes no steps"),
+        (["speed", "--tasks", "A,B"], "speed is measured on one task, got A, B"),
+    ],
+)
+def test_arguments_that_cannot_be_are_said(capsys, words, message):
+    with contextlib.suppress(SystemExit):  # of argparse
+        assert adaptation.main(words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_steps_are_timed_beside_a_supervised_one(small_task, capsys):

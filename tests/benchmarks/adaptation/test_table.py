@@ -8,6 +8,7 @@ def row(source: float, final: float, returned: float, step: int | None, **more: 
     return {
         "task": "A",
         "recipe": "bn",
+        "seed": 0,
         "overrides": [],
         "source_miou": source,
         "source_score": 0.5,
@@ -39,6 +40,14 @@ def test_the_table_has_the_score_at_home_where_it_was_measured():
     table = accuracy_table({"rows": [row(50, 52, 53, 37, **home), row(50, 54, 53, 37)]})
     assert "| A | bn | 2 | 50.0 | 53.0 ± 1.4 | 53.0 ± 0.0 | 70.0, 60.0, 65.0 |" in table
     assert "| 50.0 | 52.0 | 53.0 | – |" in accuracy_table({"rows": [row(50, 52, 53, 37)]})
+
+
+def test_rows_of_another_precision_or_device_are_not_averaged():
+    rows = [row(50, 52, 53, 37), row(50, 52, 60, 37, precision="bf16"), row(50, 52, 70, 37)]
+    rows[2] |= {"precision": "fp32", "device": "cuda"}
+    table = accuracy_table({"rows": rows})
+    for name, score in (("bn", 53), ("bn bf16 cpu", 60), ("bn fp32 cuda", 70)):
+        assert f"| A | {name} | 1 | 50.0 | 52.0 | {score:.1f} |" in table
 
 
 def test_rank_correlation_is_spearmans():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.measuring.distribution import distribution, paired_ratio
+from benchmarks.measuring.table import ratio_text, share_text
 
 DURATIONS = st.lists(st.floats(0.001, 1e4), min_size=1, max_size=60)
 
@@ -36,12 +37,23 @@ def test_nothing_measured_is_an_error():
         paired_ratio([], [])
 
 
-@given(st.lists(st.floats(0.5, 2), min_size=1, max_size=20), st.floats(0.1, 10))
+@given(st.lists(st.floats(0.5, 2), min_size=5, max_size=20), st.floats(0.1, 10))
 def test_a_drift_of_the_machine_leaves_the_ratio(drift, ratio):
     found = paired_ratio([ratio * one for one in drift], drift)
     assert found.median == pytest.approx(ratio)
     assert found.low == pytest.approx(ratio)
     assert found.high == pytest.approx(ratio)
+
+
+def test_few_rounds_have_no_interval():
+    found = paired_ratio([2.0, 4.0, 9.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    assert (found.median, found.low, found.high) == (2.0, None, None)
+    assert found.record() == {"median": 2.0, "low": None, "high": None, "rounds": [2, 2, 3, 2]}
+    assert ratio_text({"ratio": found.record()}) == "2.00 (4 rounds)"
+    share = paired_ratio([0.5], [1.0]).record()
+    assert share_text({"share_of_engine": share}) == "50.0 (1 round)"
+    five = {"ratio": paired_ratio([2.0] * 5, [1.0] * 5).record()}
+    assert ratio_text(five) == "2.00 (2.00 to 2.00)"
 
 
 def test_the_interval_holds_the_true_median_about_95_times_in_100():

@@ -69,6 +69,18 @@ def test_what_is_no_row_is_named_with_its_line(tmp_path, line):
         read_rows(path)
 
 
+def test_a_line_that_was_not_finished_takes_no_other_with_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [ROW, ROW])
+    path.write_bytes(path.read_bytes()[:-9])  # as of a kill meanwhile
+    append_rows(path, [ROW])
+    first, unfinished, last = path.read_bytes().splitlines()
+    assert first == last == msgspec.json.encode(ROW)
+    assert unfinished == first[:-8]
+    with pytest.raises(RowsError, match="line 2 is not a measured row"):
+        read_rows(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RowsError, match="cannot be read: No such file"):
         read_rows(tmp_path / "rows.jsonl")

@@ -141,9 +141,15 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     assert weights.stat().st_mtime_ns == trained
     assert (out / "sfda" / "run.json").stat().st_mtime_ns == first
     # Other arguments are no reason to show figures of these.
-    for changed in (["--set", "seed=5"], ["--size", "96x48"], ["--train-set", "seed=9"]):
+    for changed in (
+        ["--set", "seed=5"],
+        ["--size", "96x48"],
+        ["--train-set", "seed=9"],
+        ["--skip-bad"],
+    ):
         assert protocol.main([*arguments, *changed]) == 2
         assert "was made with another" in capsys.readouterr().err
+    asked = (out / "source.asked.json").read_text()
     shutil.move(out / "source", tmp_path / "first")
     assert protocol.main([*arguments, "--train-set", "seed=9"]) == 2
     assert "was made with another source;" in capsys.readouterr().err
@@ -153,8 +159,11 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     assert protocol.main(arguments) == 2
     assert "source was made with another images, train_set" in capsys.readouterr().err
     (out / "source.asked.json").unlink()
+    assert protocol.main(arguments) == 2
+    assert "source.asked.json, which says what source was made with," in capsys.readouterr().err
+    (out / "source.asked.json").write_text(asked)
     # Another method has a folder of its own, beside.
-    arguments = arguments[: arguments.index("--set")] + TINY + ["--size", "64x32"]
+    arguments = arguments[: arguments.index("--set")] + ["--size", "64x32", *TINY]
     assert protocol.main([*arguments, "--method", "bn"]) == 0
     assert json.loads((out / "bn" / "run.json").read_text())["state"] == "finished"
 
