@@ -47,7 +47,7 @@ def follow(sources: list, loop: GLib.MainLoop) -> None:
     for line in sys.stdin:
         for source in sources:
             Gst.util_set_object_arg(source, "pattern", line.strip())
-    loop.quit()
+    GLib.idle_add(loop.quit)  # once it runs: before, it would be forgotten
 
 
 if __name__ == "__main__":

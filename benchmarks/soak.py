@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.what != "file" and not can_serve():
         print_error(f"a soak on RTSP needs Debian's {NEEDED_PACKAGES}")
         return 2
-    begun = invocation("benchmarks.soak", arguments)
     signal.signal(signal.SIGTERM, _stopped)
+    begun = invocation("benchmarks.soak", arguments)
     return exit_code_of(lambda: _run(args, begun))
 
 

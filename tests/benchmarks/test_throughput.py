@@ -30,7 +30,7 @@ def test_each_way_reads_every_frame(in_empty_folder, monkeypatch, capsys):
         assert row.figures["energy_sensor"] == "a sensor"
     assert rows[0].conditions == {"files": 3, "backend": "onnxruntime", "threads": 2}
     printed = capsys.readouterr().out
-    assert "| 2 processes | 6.0 | 1.00" in printed
+    assert "| 2 processes | onnxruntime | 6.0 | 1.00" in printed
     assert "| joules a frame, a sensor |" in printed
 
 
@@ -45,6 +45,7 @@ def test_the_energy_of_a_gpu_is_not_given_to_a_loop_on_the_processor(in_empty_fo
     assert throughput.main([*arguments, "--out", "rows.jsonl"]) == 0
     assert asked == [True]
     first, plain = read_rows(in_empty_folder / "rows.jsonl")
+    assert [row.figures["backend"] for row in (first, plain)] == ["tensorrt", "onnxruntime"]
     assert "joules_per_frame" in first.figures
     assert "joules_per_frame" not in plain.figures
     with pytest.raises(SystemExit, match="2"):

@@ -163,7 +163,7 @@ def test_what_was_done_is_not_done_again(data, tmp_path, capsys):
     assert "source.asked.json, which says what source was made with," in capsys.readouterr().err
     (out / "source.asked.json").write_text(asked)
     # Another method has a folder of its own, beside.
-    arguments = arguments[: arguments.index("--set")] + ["--size", "64x32", *TINY]
+    arguments = [*arguments[: arguments.index("--set")], "--size", "64x32", *TINY]
     assert protocol.main([*arguments, "--method", "bn"]) == 0
     assert json.loads((out / "bn" / "run.json").read_text())["state"] == "finished"
 

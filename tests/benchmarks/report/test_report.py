@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from benchmarks.measuring.rows import Row, append_rows
+from benchmarks.measuring.rows import Row, append_rows, read_rows
 from benchmarks.peers.video_loops import LOOPS
 from benchmarks.report.__main__ import RESULTS, main
 from benchmarks.report.accuracy import scored_on
@@ -209,6 +210,54 @@ def test_what_is_over_commits_is_shown_relative_to_its_first_line(results, in_em
     assert "def, 2026-12-01" in cells
     assert "35.00" in cells
     assert "70.00" not in cells  # the earlier run's time
+
+
+def test_points_of_one_backend_are_kept_apart_over_commits(results, in_empty_folder):
+    def run(commit, factor, measured):
+        conditions = {"run": "one", "argmax": "full", "threads": 1, "validation": "clip"}
+        return [
+            row(
+                "pareto",
+                "onnxruntime",
+                conditions,
+                {**TIMES, "miou": 60.0, "ratio": RATIO | {"median": factor * place}},
+                size=size,
+                commit=commit,
+                command="over sizes",
+                machine=MACHINE | {"measured": measured},
+            )
+            for place, size in enumerate(("384x192", "768x384"), 1)
+        ]
+
+    for found in (run("abc", 1.57, "2026-11-30"), run("def", 2.58, "2026-12-01")):
+        append_rows(results / "pareto.jsonl", found)
+    assert main(["--results", str(results)]) == 0
+    cells = Outline((in_empty_folder / "report.html").read_text()).cells
+    places = [cells.index(ratio) for ratio in ("1.57", "3.14", "2.58", "5.16")]
+    assert np.diff(places).tolist() == [1, 2, 1]  # a line for each commit, after its name
+
+
+def test_mistakes_are_counted_among_the_rows_that_are_shown(results, in_empty_folder):
+    path = results / "adaptation-accuracy.json"
+    record = json.loads(path.read_text())
+    record["rows"].append(accuracy_row("A-out", "bn", 0, 10, ("old code",)))
+    path.write_text(json.dumps(record))
+    assert main(["--results", str(results), "--markdown", "tables.md"]) == 0
+    printed = (in_empty_folder / "tables.md").read_text()
+    assert "of 9 runs, 0 returned less than the source" in printed
+
+
+def test_the_readme_prefers_a_run_that_nobody_disturbed(results):
+    later = MACHINE | {"measured": "2026-12-01T01:00:00+00:00", "disturbed": True}
+    path = results / "peers.jsonl"
+    append_rows(path, frames_run(3.0, command="longer", machine=later))
+    assert "| sfda-edge on OpenVINO | 10.0 ms | 1.00 |" in with_figures(TEXT, results)
+    rows = [msgspec.structs.replace(one, machine=later) for one in read_rows(path)]
+    path.unlink()
+    append_rows(path, rows)
+    text = with_figures(TEXT, results)
+    assert "time relative to ours, disturbed by other work: OpenCV" in text
+    assert "a CPU, disturbed by other work; labels agree" in text
 
 
 def test_the_latest_run_counts_unless_others_disturbed_it():

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from runtime.backends import AUTO, BACKENDS, open_backend
+from runtime.backends import AUTO, BACKENDS, onnxruntime_gpu, open_backend
 from runtime.backends.onnxruntime_gpu import BoundBackend, engine_cache
 from runtime.backends.ort_session import CPU
 from runtime.backends.verify import require_precision
@@ -257,6 +258,26 @@ def test_bound_inputs_and_outputs_give_the_same():
         assert bound.provider == CPU
         for image in (golden.image, golden.image[::-1], golden.image[:, ::-1]):
             np.testing.assert_array_equal(bound.infer(image), one.infer(image))
+
+
+def test_cuda_of_wheels_is_loaded_and_what_is_missing_is_logged(monkeypatch, capsys, caplog):
+    """The loader does not look into wheels; what ONNX Runtime prints must not be among results."""
+    monkeypatch.setattr(onnxruntime_gpu, "_require_provider", lambda name: Gpu(name, "8.9"))
+    monkeypatch.setattr(onnxruntime_gpu, "BoundBackend", lambda *_, **named: named["providers"])
+
+    def load():
+        print("Failed to load libcudnn.so.9")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", load, raising=False)
+    manifest = read_manifest(BUNDLE_DIR)
+    for opener in (onnxruntime_gpu.open_cuda, onnxruntime_gpu.open_tensorrt):
+        monkeypatch.setattr(onnxruntime_gpu, "engine_cache", lambda *_: Path())
+        caplog.clear()
+        assert opener(BUNDLE_DIR, manifest)[0][1]["device_id"] == 0
+        assert caplog.messages == ["ONNX Runtime: Failed to load libcudnn.so.9"]
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr(onnxruntime, "preload_dlls")  # before 1.21
+    assert onnxruntime_gpu.open_cuda(BUNDLE_DIR, manifest)
 
 
 def test_engines_are_kept_apart_by_graph_library_and_gpu(bundle):
