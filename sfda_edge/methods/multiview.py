@@ -4,7 +4,8 @@ The source model is often far more accurate on a target at another input size, w
 predictions averaged in, or with some of the target in its BatchNorm statistics. Which views are
 accurate is found without labels (``selection/view_search.py``). Their mean prediction labels the
 target, softly; a student at the deployment size, which is the source model itself, is trained on
-these labels, sharpened, with strong augmentation, ClassMix and more weight on rare classes.
+these labels, sharpened, with strong augmentation, ClassMix and more weight on classes
+that are rare and that the views do not agree on.
 
 What each part brings, and what did not help: ``benchmarks/results/adaptation.md``.
 """
@@ -39,7 +40,8 @@ class MultiViewRecipe:
         warmup_steps: in which the learning rate rises linearly from zero.
         sharpness: power of the ensemble's probabilities; 1 leaves them, and the student as
             uncertain as the mean of all views.
-        rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight; 0 is equal.
+        rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight at most, see
+            ``class_weights``; 0 is equal.
         min_scale: crops keep at least this share of the image's area.
         colour_jitter: strength of brightness, contrast and saturation changes; hue a sixth of it.
         blur_share: share of blurred images.
@@ -89,8 +91,11 @@ class MultiView(AdaptationMethod):
         self.labels = label_target(
             task, "views", lambda images: ensemble.probabilities(images, task.half_hw), keep=True
         )
-        self.class_weights = rarity_weights(
+        rarity = rarity_weights(
             self.labels.class_shares, self.recipe.rarity_weight, task.selection.rare_class_share
+        )
+        self.class_weights = class_weights(
+            self.labels.class_shares, rarity, views.agreement.cpu(), self.recipe.sharpness
         ).to(task.device)
         task.mix_target_statistics(views.kept[0].target_share)
 
@@ -109,7 +114,7 @@ class MultiView(AdaptationMethod):
 
 
 def rarity_weights(shares: Tensor, power: float, rare_share: float) -> Tensor:
-    """share^-power of each class, scaled to mean 1 over all pixels.
+    """share^-power of each class, 1 and more.
 
     Args:
         shares: of all pixels, (C,).
@@ -119,5 +124,24 @@ def rarity_weights(shares: Tensor, power: float, rare_share: float) -> Tensor:
     """
     believed = (shares / rare_share).clamp_max(1)
     favoured = shares.clamp_min(rare_share).pow(-power)
-    weights = torch.lerp(torch.ones_like(shares), favoured, believed)
+    return torch.lerp(torch.ones_like(shares), favoured, believed)
+
+
+def class_weights(shares: Tensor, rarity: Tensor, agreement: Tensor, sharpness: float) -> Tensor:
+    """What each class weighs in the loss, scaled to mean 1 over all pixels.
+
+    A pixel that has a class with probability p adds p to the intersection and 1 - p to the union,
+    so a class of IoU J gains by it where its odds are above J (Nowozin, CVPR 2014). For that its
+    odds have to count 1 / J times, and those of sharpened labels as often to the same power. J is
+    not known: the square of the IoU between two views stands for it, since views of one network
+    share errors, of thin and small things most. But they also disagree on a frequent class that one
+    of them makes up, and that must not be favoured: rarity is the upper bound.
+
+    Args:
+        shares: of all pixels, (C,).
+        rarity: the most that each class may weigh against one that is everywhere.
+        agreement: IoU of each class between the views, in [0, 1], (C,).
+        sharpness: power of the labels' odds.
+    """
+    weights = torch.minimum(rarity, agreement.pow(-2 * sharpness))
     return weights / (weights * shares).sum()

@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from sfda_edge.batchnorm.layers import batchnorm_layers
-from sfda_edge.runs.distributed import local_share
+from sfda_edge.runs.distributed import local_share, reduced
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score
 from sfda_edge.selection.probe import Predictions, Probe, ranked_views, summed_views
@@ -40,6 +41,7 @@ class SelectedViews:
         by_share: expected score of each share of target statistics, at the input size.
         by_size: expected score of each size, at the best share.
         consensus: mean class probabilities of the kept views on the probe images, (N, C, h, w).
+        agreement: of the kept views' label maps there on each class, (C,), see ``class_agreement``.
         probe: the probe images' indices; of several processes each has its share.
         statistics: of the target at each size.
     """
@@ -48,6 +50,7 @@ class SelectedViews:
     by_share: dict[View, ExpectedScore]
     by_size: dict[View, ExpectedScore]
     consensus: Tensor
+    agreement: Tensor
     probe: tuple[int, ...]
     statistics: SizeStatistics = field(default_factory=dict)
 
@@ -95,6 +98,7 @@ def search_views(
         by_share=shares.scores,
         by_size=by_size,
         consensus=(found[first].plain.float() + found[second].mirrored) / 2,
+        agreement=class_agreement(found[first].plain, found[second].mirrored),
         probe=probe.images,
         statistics=probe.statistics,
     )
@@ -112,6 +116,26 @@ def _second_view(
     least = config.second_view_ratio * scores[ranked[0]].miou
     near = [view for view in ranked[1:] if scores[view].miou >= least]
     return near[0] if near else ranked[0]
+
+
+def class_agreement(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of each class between two views' label maps, in [0, 1], (C,) float32; of all processes.
+
+    It is 1 for a class that is in neither.
+
+    Args:
+        first: class probabilities, (N, C, h, w).
+        second: those of the same images in another view.
+    """
+    one, other = (found.float().max(1).indices.flatten() for found in (first, second))
+    in_one, in_other, in_both = reduced(
+        *(
+            torch.bincount(labels, minlength=first.shape[1]).double()
+            for labels in (one, other, one[one == other])
+        )
+    )
+    in_either = in_one + in_other - in_both
+    return torch.where(in_either > 0, in_both / in_either, 1).float()
 
 
 def size_scores(

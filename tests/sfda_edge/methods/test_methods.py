@@ -18,6 +18,7 @@ from sfda_edge.batchnorm.statistics import target_statistics
 from sfda_edge.errors import RecipeError, RunError
 from sfda_edge.labels.label_spaces import label_space
 from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.methods.multiview import class_weights, rarity_weights
 from sfda_edge.methods.sfda.features import feature_layer
 from sfda_edge.models import MODELS, ModelSpec, build_model
 from sfda_edge.models.source_model import ModelRequest, load_source
@@ -426,6 +427,23 @@ def test_the_student_learns_sharpened_labels(make_task, monkeypatch):
     size_hw, cpu = run.task.spec.input_hw, torch.device("cpu")
     labels = run.method.labels.read(run._indices(0), size_hw, cpu)
     torch.testing.assert_close(lessons[0].soft_labels, labels**3 / (labels**3).sum(1, keepdim=True))
+
+
+def test_classes_weigh_by_rarity_as_far_as_the_views_disagree(make_task):
+    run = started(make_task(), "multiview", steps=2)
+    shares = run.method.labels.class_shares
+
+    def weights(agreement):
+        run.method.prepare(dataclasses.replace(run.views, agreement=torch.full((3,), agreement)))
+        return run.method.class_weights
+
+    rarity = rarity_weights(shares, 0.4, run.task.selection.rare_class_share)
+    assert rarity.max() > 1.1 * rarity.min()
+    torch.testing.assert_close(weights(1.0), torch.ones(3))
+    torch.testing.assert_close(weights(0.0), rarity / (rarity * shares).sum())
+    run.method.prepare(run.views)
+    expected = class_weights(shares, rarity, run.views.agreement, 2.0)
+    torch.testing.assert_close(run.method.class_weights, expected)
 
 
 def test_a_resumed_bn_mixes_in_the_share_that_it_began_with(make_task):

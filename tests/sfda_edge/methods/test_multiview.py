@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfda_edge.errors import RecipeError, RunError
-from sfda_edge.methods.multiview import rarity_weights
+from sfda_edge.methods.multiview import class_weights, rarity_weights
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.training.augmentation import LabelledBatch, StrongAugmentation, class_mix
 from sfda_edge.training.losses import soft_cross_entropy
@@ -122,18 +122,17 @@ def test_soft_cross_entropy_is_a_loop():
     assert soft_cross_entropy(p, q, weights).item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_rarity_weights_favour_the_rare_and_keep_the_mean():
-    shares = torch.tensor([0.81, 0.09, 0.1, 0.0])
-    weights = rarity_weights(shares, 0.5, RARE_SHARE)
-    assert (weights * shares).sum().item() == pytest.approx(1.0)
-    assert (weights[1] / weights[0]).item() == pytest.approx(3.0)
-    torch.testing.assert_close(rarity_weights(shares, 0.0, RARE_SHARE), torch.ones(4))
+def test_rarity_is_a_power_of_the_share():
+    found = rarity_weights(torch.tensor([0.81, 0.09, 0.1, 0.0]), 0.5, RARE_SHARE)
+    assert (found[1] / found[0]).item() == pytest.approx(3.0)
+    assert found[3].item() == 1
+    torch.testing.assert_close(rarity_weights(found, 0.0, RARE_SHARE), torch.ones(4))
 
 
 def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
     def against_road(share):
-        weights = rarity_weights(torch.tensor([1 - share, share]), 0.4, RARE_SHARE)
-        return (weights[1] / weights[0]).item()
+        found = rarity_weights(torch.tensor([1 - share, share]), 0.4, RARE_SHARE)
+        return (found[1] / found[0]).item()
 
     assert against_road(RARE_SHARE) == pytest.approx(RARE_SHARE**-0.4, rel=1e-2)
     found = [against_road(share) for share in (0.0, 1e-7, 1e-5, 2e-4, RARE_SHARE)]
@@ -141,6 +140,36 @@ def test_a_class_in_a_handful_of_pixels_is_not_favoured_without_bound():
     assert found[0] == pytest.approx(1)
     assert found[1] == pytest.approx(1, abs=0.01)
     assert against_road(2 * RARE_SHARE) < found[-1]
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.0, 200.0])
+def test_class_weights_are_bounded_by_rarity_and_by_agreement_and_keep_the_mean(sharpness):
+    shares = torch.tensor([0.9, 0.06, 0.04, 0.0])
+    rarity = torch.tensor([1.0, 3.0, 4.0, 1.0])
+    weights = class_weights(shares, rarity, torch.tensor([1.0, 0.9, 0.1, 1.0]), sharpness)
+    assert (weights * shares).sum().item() == pytest.approx(1.0)
+    expected = torch.tensor([1.0, min(3.0, 0.9 ** (-2 * sharpness)), 4.0, 1.0])
+    torch.testing.assert_close(weights / weights[0], expected)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.0])
+def test_weighed_labels_predict_a_class_where_its_iou_gains(sharpness):
+    """Against every threshold; the truth is drawn from the probabilities."""
+    torch.manual_seed(0)
+    p = torch.rand(4000).pow(3)
+    predicted = p[None] > torch.linspace(0.01, 0.99, 99)[:, None]
+
+    def iou(predicted):
+        both = (predicted * p).sum(-1)
+        return both / (predicted.sum(-1) + p.sum() - both)
+
+    best = iou(predicted).max()
+    agreement, shares = torch.stack([torch.ones(()), best.sqrt()]), torch.tensor([0.8, 0.2])
+    weights = class_weights(shares, torch.full((2,), 100.0), agreement, sharpness)
+    labels = sharpened(torch.stack([1 - p, p]).view(1, 2, 1, -1), sharpness)[0, :, 0]
+    found = iou((weights[:, None] * labels).argmax(0) == 1)
+    assert found.item() == pytest.approx(best.item(), abs=1e-3)
+    assert found > iou(labels.argmax(0) == 1) + 0.03
 
 
 def lesson(seed, count=3, num_classes=4):

@@ -48,7 +48,12 @@ def test_the_table_of_views_says_which_are_in_the_consensus_and_how():
     ):
         kept = large, replace(second, mirrored=True)
         views = SelectedViews(
-            kept=kept, by_share=by_share, by_size=by_size, consensus=torch.zeros(0), probe=()
+            kept=kept,
+            by_share=by_share,
+            by_size=by_size,
+            consensus=torch.zeros(0),
+            agreement=torch.zeros(0),
+            probe=(),
         )
         section = views_section(views)
         assert section.table[1:3] == [

@@ -16,7 +16,7 @@ from sfda_edge.selection.expected_score import ExpectedScore, expected_score, fr
 from sfda_edge.selection.probe import Predictions, Probe, ranked_views
 from sfda_edge.selection.share_search import compare_shares, share_scores
 from sfda_edge.selection.test_time_ensemble import TestTimeEnsemble, View, view_sizes
-from sfda_edge.selection.view_search import search_views, size_scores
+from sfda_edge.selection.view_search import class_agreement, search_views, size_scores
 
 
 def judged(labels, truth):
@@ -478,3 +478,28 @@ def test_statistics_of_a_size_are_observed_once(make_task, sizes):
     TestTimeEnsemble(task, task.model, views.kept, views.statistics)
     assert (32, 64) in sizes
     assert len(sizes) == len(set(sizes))
+
+
+@given(st.integers(0, 1000))
+def test_agreement_is_the_iou_of_two_label_maps(seed):
+    generator = torch.Generator().manual_seed(seed)
+    one = torch.randint(0, 3, (4, 30, 40), generator=generator)
+    changed = torch.rand(one.shape, generator=generator) < 0.3
+    other = torch.where(changed, torch.randint(0, 4, one.shape, generator=generator), one)
+    found = class_agreement(one_hot(one, 5), one_hot(other, 5))
+    for k in range(3):
+        both, either = ((one == k) & (other == k)).sum(), ((one == k) | (other == k)).sum()
+        assert found[k].item() == pytest.approx(float(both / either))
+    assert found[3].item() == 0, "a class that only one view finds"
+    assert found[4].item() == 1, "a class that is in neither is agreed on"
+
+
+def test_the_agreement_is_that_of_the_two_views_that_are_kept(make_task):
+    task = make_task()
+    views = search_views(task)
+    first, second = views.kept
+    assert second.mirrored
+    probe = Probe(task, views.probe, views.statistics)
+    expected = class_agreement(*map(probe.probabilities, (first, second)))
+    torch.testing.assert_close(views.agreement, expected)
+    assert views.agreement.min() < 1
