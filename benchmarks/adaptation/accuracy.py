@@ -72,6 +72,18 @@ class Checkpoints:
         self.last = {name: value.clone() for name, value in run.method.model.state_dict().items()}
 
 
+def _course(run: Adaptation, checkpoints: Checkpoints) -> dict[str, Any]:
+    """What the run did: its views, its checkpoints, and the one that was selected."""
+    return {
+        "source_score": round(run.selection.source.score, 4),
+        "checkpoints": checkpoints.rows,
+        "final_miou": checkpoints.rows[-1]["miou"],
+        "returned_step": run.selection.best_step,
+        "stopped": run.stopped,
+        "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
+    }
+
+
 def _home_row(run: Adaptation, home: ImageSet | None, last: dict[str, Tensor]) -> dict[str, float]:
     """Scores on the source domain: of the source, the last checkpoint and what is returned.
 
@@ -131,13 +143,8 @@ def measure_row(
         "seed": seed,
         "overrides": list(overrides),
         "source_miou": before,
-        "source_score": round(run.selection.source.score, 4),
-        "checkpoints": checkpoints.rows,
-        "final_miou": checkpoints.rows[-1]["miou"],
         "returned_miou": returned,
-        "returned_step": run.selection.best_step,
-        "stopped": run.stopped,
-        "views": [f"{v.size_hw[1]}x{v.size_hw[0]} {v.target_share}" for v in run.views.kept],
+        **_course(run, checkpoints),
         "prepared_s": round(prepared_s, 1),
         "seconds": round(seconds, 1),
         **_home_row(run, home, checkpoints.last),
