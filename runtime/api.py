@@ -55,6 +55,10 @@ class LoadedBundle(Closing):
         Raises:
             SourceError: the image has another shape or type.
         """
+        if not isinstance(image, np.ndarray):
+            raise SourceError(
+                f"expected an image as an array (H, W, 3) of uint8, found {type(image).__name__}"
+            )
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise SourceError(
                 f"expected an image (H, W, 3) of uint8, found {image.shape} {image.dtype}"

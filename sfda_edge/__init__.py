@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sfda_edge.own_packages import hidden
+
 __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
@@ -46,6 +48,10 @@ _HOMES = {
     "TrainedModel": "sfda_edge.training.run",
     **dict.fromkeys(("adapt", "evaluate", "load_model", "train"), "sfda_edge.api"),
 }
+
+
+if _hidden := hidden("runtime"):
+    raise ImportError(_hidden)
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,14 @@ ROOMS = {
         ["api", "stream"],
     ],
     "sfda_edge": [
-        ["errors", "packaged", "toml_file", "selection.config", "selection.diversity"],
+        [
+            "errors",
+            "own_packages",
+            "packaged",
+            "toml_file",
+            "selection.config",
+            "selection.diversity",
+        ],
         ["runs", "streetsynth"],
         ["recipes", "labels", "batchnorm"],
         ["models"],

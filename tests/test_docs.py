@@ -33,11 +33,14 @@ from benchmarks.report import __main__ as report
 from benchmarks.scale import __main__ as scale
 from export.engine import __main__ as engine
 from runtime import doctor, stream
+from runtime.bundle.labels import LabelSpace
 from runtime.config import read_config
 from runtime.packaged import BUNDLE_DIR, CLIP
 from runtime.stream_arguments import add_arguments
 from sfda_edge.cli import main as cli
 from sfda_edge.data import open_images
+from sfda_edge.labels.class_map import load_class_map
+from sfda_edge.labels.label_spaces import label_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -147,6 +150,18 @@ def describe_a_data_set(folder: Path) -> None:
         (folder / "masks/monday").mkdir(parents=True, exist_ok=True)
         labels = np.full((48, 96), 26, np.uint8)
         Image.fromarray(labels).save(folder / f"masks/monday/{index}_mask.png")
+
+
+def test_the_files_of_the_page_about_adapting_describe_classes(in_empty_folder):
+    page = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
+    space, class_map = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (in_empty_folder / "mine.toml").write_text(space)
+    (in_empty_folder / "map.toml").write_text(class_map)
+    found = label_space("mine.toml")
+    assert found.names == ("nature", "building", "ground")
+    names = ("tree", "grass", "road", "pavement", "building", "wall", "sky")
+    model = LabelSpace(names, tuple((0, 0, number) for number in range(7)))
+    assert load_class_map("map.toml", model).groups == ((0, 1), (4, 5), (2, 3))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from runtime.credentials import without_credentials
 from runtime.errors import SourceError
+from runtime.images import IMAGE_SUFFIXES
 from runtime.packaged import CLIP
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera
@@ -99,6 +100,11 @@ def _open_path(spec: str) -> Source:
         path = Path(spec)
         if spec and path.is_dir():
             return open_folder(path)
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+            raise SourceError(
+                f"{path} is an image; name its folder, or a pattern such as "
+                f"{path.with_name(f'*{path.suffix}')}"
+            )
         if path.is_file():
             return open_video_file(path)
         if "*" in path.name:

@@ -203,7 +203,7 @@ def _write_report(
     """Log the outcome and write the page; a failure is a warning, since the run is complete."""
     logger.info(outcome_text(adaptation))
     if measured.scores is not None:
-        logger.info(scores_text(measured.scores))
+        logger.info(scores_text(measured.scores, adaptation.selection))
     if measured.source_scores is not None:
         logger.info(forgetting_text(measured.source_scores, measured.home_score))
     path = directory.path / REPORT_FILE

@@ -46,10 +46,20 @@ class SplitCheck:
     @property
     def complete(self) -> bool:
         """Whether nothing is missing or broken."""
-        official = self.found.split.num_images
-        missing = official is not None and self.num_there < official
+        return not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        """What is missing or broken, a phrase for each kind."""
+        missing = max(0, (self.found.split.num_images or 0) - self.num_there)
         no_labels = bool(self.found.label_template) and not self.num_labelled
-        return not (missing or no_labels or self.found.without_labels or self.problems)
+        found = {
+            f"{missing} images are missing": missing,
+            "no label map is there": no_labels,
+            f"{len(self.found.without_labels)} label maps are missing": self.found.without_labels,
+            f"{len(self.problems)} images or label maps cannot be used": self.problems,
+        }
+        return [text for text, is_so in found.items() if is_so]
 
     @property
     def num_labelled(self) -> int:
@@ -72,7 +82,10 @@ class SplitCheck:
         lines += _listed("without labels", found.without_labels)
         lines += [f"  read         {self.num_read}, {len(self.problems)} of them cannot be used"]
         lines += [f"    {problem}" for problem in self.problems[:_LISTED]]
-        return "\n".join([*lines, *self._class_lines()])
+        lines += self._class_lines()
+        if self.lacking:
+            lines.append(f"  not complete: {', '.join(self.lacking)}")
+        return "\n".join(lines)
 
     def _class_lines(self) -> list[str]:
         counts = self.counts

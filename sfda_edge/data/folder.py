@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sfda_edge.errors import DataError
 
 logger = logging.getLogger(__name__)
 _DEEP = "**"
+_MOST_NAMED = 5
 
 
 def open_folder(
@@ -42,8 +44,7 @@ def open_folder(
         labels_dir = _named_alike(labels_dir, images_dir)
         paths = _without_label_maps(images_dir, paths, labels_dir)
     if not paths:
-        below = 0 if deep else _num_below(images_dir)
-        advice = f"; its subfolders hold {below}: {images_dir}/{_DEEP} takes them" if below else ""
+        advice = "" if deep else _below(images_dir)
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{images_dir} holds no images ({endings}){advice}")
     if labels_dir is not None:
@@ -52,12 +53,22 @@ def open_folder(
     return ImageSet(str(images_dir), tuple(samples), label_space)
 
 
-def _num_below(folder: Path) -> int:
-    """How many images its subfolders hold, as far as they can be read: for advice."""
+def _below(folder: Path) -> str:
+    """What its subfolders hold, as far as they can be read: for advice.
+
+    They are named, since one of them may hold label maps, which are images, too.
+    """
     try:
-        return len(list_images(folder, deep=True))
+        found = Counter(
+            path.relative_to(folder).parts[0] for path in list_images(folder, deep=True)
+        )
     except ImageError:
-        return 0
+        return ""
+    if not found:
+        return ""
+    listed = ", ".join(f"{name} ({count})" for name, count in found.most_common(_MOST_NAMED))
+    more = ", …" if len(found) > _MOST_NAMED else ""
+    return f"; its subfolders do: {listed}{more}. {folder}/{_DEEP} takes them all"
 
 
 def _listed(folder: Path, deep: bool) -> list[Path]:

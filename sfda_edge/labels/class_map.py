@@ -47,6 +47,8 @@ def load_class_map(name_or_path: str, source: LabelSpace) -> ClassMap:
     path = (
         Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
     )
+    if not path.is_file() and path.suffix == ".toml" and str(path) == name_or_path:
+        raise DataError(f"{path} does not exist")
     if not path.is_file():
         known = ", ".join(class_map_names())
         raise DataError(f"unknown class map '{name_or_path}'; known: {known}, or a .toml file")
@@ -54,7 +56,8 @@ def load_class_map(name_or_path: str, source: LabelSpace) -> ClassMap:
     unknown = set(content) - {"target", "merge", "drop"}
     if unknown or not {"target", "merge"} <= set(content):
         raise DataError(
-            f"{path}: a class map has target, merge and drop; found {', '.join(content)}"
+            f"{path}: a class map has target and merge, and may have drop; "
+            f"found {', '.join(content) or 'nothing'}"
         )
     _require_texts(path, content)
     target = label_space(content["target"])

@@ -122,7 +122,7 @@ def label_space(name_or_path: str) -> LabelSpace:
     unknown = set(content) - {"names", "palette", "ignore_index"}
     if unknown or "names" not in content:
         raise DataError(
-            f"{name_or_path}: a label space has names, palette and ignore_index; "
+            f"{name_or_path}: a label space has names, and may have palette and ignore_index; "
             f"found {', '.join(content) or 'nothing'}"
         )
     names, palette = content["names"], content.get("palette")

@@ -18,6 +18,7 @@ from sfda_edge.errors import CheckpointError, line_of
 from sfda_edge.models.inference import main_output
 from sfda_edge.models.spec import ModelSpec
 
+_LIKELY_UNIT = 64  # sizes in multiples of it suit nearly all networks
 _LEAST_PROBABILITY = 1e-7  # about half of what float32 has beside 1
 
 
@@ -36,9 +37,8 @@ def checked_output(model: nn.Module, spec: ModelSpec, image: Tensor) -> Tensor:
     except Exception as error:  # of a user's network; they have no common base
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"{spec.architecture} does not take (1, {channels}, {height}, {width}): {reason}. A "
-            "network of 1 channel needs one value of --mean and --std; one of 4 or more cannot be "
-            f"given images from cameras and files, which have red, green and blue{line_of(error)}"
+            f"{spec.architecture} does not take (1, {channels}, {height}, {width}): {reason}"
+            f"{_advice(model, image, reason)}{line_of(error)}"
         ) from None
     counts = {classes, 1} if classes == 2 else {classes}
     if output.ndim != 4 or output.shape[0] != 1 or output.shape[1] not in counts:
@@ -47,6 +47,22 @@ def checked_output(model: nn.Module, spec: ModelSpec, image: Tensor) -> Tensor:
             "needed, one for each of the classes of --label-space (one for both of two classes)"
         )
     return output
+
+
+def _advice(model: nn.Module, image: Tensor, reason: str) -> str:
+    """What to change, where it can be told."""
+    if "channel" in reason:
+        return (
+            ". A network of 1 channel needs one value of --mean and --std; one of 4 or more cannot "
+            "be given images from cameras and files, which have red, green and blue"
+        )
+    height, width = (side + -side % _LIKELY_UNIT for side in image.shape[2:])
+    padded = image.new_zeros((*image.shape[:2], height, width))
+    try:
+        model(padded)
+    except Exception:  # of a user's network: then its size is not all
+        return ""
+    return f". It takes {width}x{height}: give a --size that it can halve as often as it does"
 
 
 @dataclass(frozen=True, kw_only=True)

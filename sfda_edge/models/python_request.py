@@ -69,6 +69,8 @@ def _size(size_hw: Sequence[int]) -> tuple[int, int]:
 
 
 def _space(names: Sequence[str], palette: Sequence[tuple[int, int, int]] | None) -> LabelSpace:
+    if isinstance(names, str):
+        raise CheckpointError(f"class_names must be a list of names, found the text {names!r}")
     try:
         return LabelSpace(tuple(names), tuple(palette or spread_colours(len(names))))
     except ValueError as error:

@@ -162,7 +162,10 @@ def _spec(path: Path, request: ModelRequest) -> ModelSpec:
                 "for weights without one"
             )
         return _changed(_confirmed(spec, request), request)
-    return _changed(_described(request, f"{path} has no {SPEC_FILE} beside it"), request)
+    lacking = f"{path} has no {SPEC_FILE} beside it"
+    if spec is not None:
+        lacking = f"{beside} is of {spec.architecture}, not of {request.architecture}"
+    return _changed(_described(request, lacking), request)
 
 
 def _is_about(spec: ModelSpec, request: ModelRequest) -> bool:

@@ -122,12 +122,17 @@ def run_section(run: dict[str, Any]) -> Section:
     return Section("The run", table=[("", ""), *rows])
 
 
-def scores_text(scores: tuple[Evaluation, Evaluation]) -> str:
-    """One sentence: mIoU before and after."""
+def scores_text(scores: tuple[Evaluation, Evaluation], selection: CheckpointSelection) -> str:
+    """One sentence: mIoU before and after, beside what the run expected without labels.
+
+    A source model that is sure of what is wrong misleads its own selection, which only this shows.
+    """
     before, after = scores
+    expected = selection.source.score, selection.best.score
     return (
         f"On {before.num_images} labelled images, not used for training: mIoU "
-        f"{100 * before.scores.miou:.1f} before, {100 * after.scores.miou:.1f} after."
+        f"{100 * before.scores.miou:.1f} before, {100 * after.scores.miou:.1f} after; without "
+        f"labels {100 * expected[0]:.1f} and {100 * expected[1]:.1f} were expected."
     )
 
 
@@ -156,7 +161,7 @@ def forgetting_text(
 def _score_sections(facts: ReportFacts) -> list[Section]:
     sections = []
     if facts.scores is not None:
-        text = scores_text(facts.scores)
+        text = scores_text(facts.scores, facts.selection)
         sections.append(_score_section("Scores", text, facts.scores, facts.space))
     if facts.source_scores is not None:
         found = forgetting_text(facts.source_scores, facts.home_score)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from user_network import as_dict
+from user_network import Returning, as_dict
 
 import export
 import runtime
@@ -227,6 +227,10 @@ def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
     ("call", "message"),
     [
         (lambda: sfda_edge.load_model(as_dict(3)), "described: class_names, size_hw"),
+        (lambda: sfda_edge.load_model(as_dict(3), class_names="sky,road", size_hw=(8, 8)),
+         "class_names must be a list of names, found the text 'sky,road'"),
+        (lambda: sfda_edge.load_model(Returning(3, lambda y: {"seg": y}), class_names=NAMES,
+                                      size_hw=(32, 64)), "the network returned dict with seg"),
         (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "b"), size_hw=(8, 8)),
          "returned (1, 3, 8, 8); logits (1, 2, h, w)"),
         (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "a"), size_hw=(8, 8)),

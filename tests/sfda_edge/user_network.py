@@ -271,3 +271,15 @@ def pooled(num_classes: int) -> nn.Module:
     """As DeepLab's image pooling: BatchNorm of one value for each image and channel."""
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     return nn.Sequential(pool, nn.Upsample((4, 4)), nn.Conv2d(4, num_classes, 1))
+
+
+class Skipping(nn.Module):
+    """Joins what it has halved to what it has not, so that sizes have to be even."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.down = nn.Conv2d(3, num_classes, 3, 2, 1)
+        self.across = nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, images):
+        return self.across(images) + functional.interpolate(self.down(images), scale_factor=2)

@@ -116,6 +116,19 @@ def test_a_file_that_may_not_be_read_is_named(bundle, monkeypatch):
         read_manifest(folder)
 
 
+@pytest.mark.parametrize("name", ["card.md", "card.jpg"])
+def test_what_only_people_read_may_be_removed_and_not_changed(bundle, name):
+    folder, _ = bundle
+    (folder / name).write_text("target images")
+    edit(folder, lambda c: c["sha256"].update({name: file_sha256(folder / name)}))
+    assert read_manifest(folder)
+    (folder / name).write_text("others")
+    with pytest.raises(ManifestError, match="not the file that was exported"):
+        read_manifest(folder)
+    (folder / name).unlink()
+    assert read_manifest(folder)
+
+
 def test_a_missing_file_is_named(bundle):
     folder, _ = bundle
     (folder / "model.onnx").unlink()

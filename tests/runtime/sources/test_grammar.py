@@ -34,6 +34,13 @@ def grey_levels(source):
     return [round(float(f.image.mean()) / 20) for f in iter(source.read, None)]
 
 
+def test_an_image_is_told_from_a_video(tmp_path):
+    path = tmp_path / "street.PNG"
+    Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(SourceError, match=r"street\.PNG is an image; name its folder, .*\*\.PNG"):
+        open_source(str(path))
+
+
 def test_a_video_gives_every_frame_in_order_then_ends(video):
     with open_source(str(video)) as source:
         assert not source.live

@@ -31,6 +31,7 @@ def test_a_check_says_what_is_there_missing_and_broken(tmp_path, capsys):
     assert "without labels: 1: 00003.png" in printed
     assert "read         2, 1 of them cannot be used" in printed
     assert "00001.png: cannot identify image file" in printed
+    assert ", 1 label maps are missing, 1 images or label maps cannot be used" in printed
     with Image.open(out / "gta5-all.jpg") as picture:
         assert picture.size[0] > 3 * 150
 
@@ -46,7 +47,9 @@ def test_labels_that_were_not_unpacked_are_missing(tmp_path, capsys, monkeypatch
     monkeypatch.setitem(DATASETS, "kitti", dataclasses.replace(whole, splits=splits))
     arguments = ["data", "check", "kitti", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--split", "training"]) == 1
-    assert "with labels  0\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "with labels  0\n" in printed
+    assert printed.strip().splitlines()[-2] == "  not complete: no label map is there"
     assert main([*arguments, "--split", "testing"]) == 0
     assert "with labels  0, none are released" in capsys.readouterr().out
 
@@ -62,7 +65,8 @@ def test_a_check_counts_the_pixels_of_each_class(tmp_path):
     np.testing.assert_array_equal(found.counts.pixels, expected)
     assert (found.counts.images_with == 2).all()
     assert found.counts.ignored == 2 * 64 * 32 - sum(expected)
-    assert not found.complete  # 2 of 200
+    assert found.lacking == ["198 images are missing"]
+    assert "  not complete: 198 images are missing" in found.text()
     assert f"{100 * twice / (2 * 64 * 32):.2f} %" in found.text()
 
 

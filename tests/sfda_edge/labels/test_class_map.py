@@ -12,6 +12,14 @@ from sfda_edge.recipes.recipe import toml_value
 CAMVID, CITYSCAPES20 = LABEL_SPACES["camvid"], LABEL_SPACES["cityscapes20"]
 
 
+def test_a_file_that_is_missing_is_said_to_be(tmp_path):
+    path = tmp_path / "mine.toml"
+    with pytest.raises(DataError, match=r"mine\.toml does not exist"):
+        load_class_map(str(path), label_space("camvid"))
+    with pytest.raises(DataError, match="unknown class map 'mine'; known: "):
+        load_class_map("mine", label_space("camvid"))
+
+
 @pytest.mark.parametrize("source", ["cityscapes", "cityscapes20"])
 def test_cityscapes_classes_go_where_the_task_says(source):
     space = LABEL_SPACES[source]
@@ -49,7 +57,7 @@ def test_every_shipped_map_loads():
     ("text", "message"),
     [
         ("", "found"),
-        ('target = "camvid"\nmerge = 3\nextra = 1', "target, merge and drop"),
+        ('target = "camvid"\nmerge = 3\nextra = 1', "target and merge, and may have drop"),
         ('target = "camvid"\n[merge]\nroad = ["road"]', "must list the target's classes in order"),
         ("target = [", "not valid TOML"),
         ('target = "atlantis"\n[merge]', "unknown label space"),
@@ -94,7 +102,7 @@ def test_a_label_space_from_a_file_gets_colours(tmp_path):
     [
         ("names = 3", "must be a list of texts"),
         ('names = ["a"]', "2 to 255"),
-        ("name = 1", "names, palette"),
+        ("name = 1", "names, and may have palette"),
     ],
 )
 def test_impossible_label_spaces_are_errors(tmp_path, text, message):
