@@ -154,11 +154,15 @@ def _open_first(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backe
     Raises:
         BackendUnavailable: none does; names each reason.
     """
-    reasons = []
+    names_by_reason: dict[str, list[str]] = {}
     for name in AUTO:
         try:
-            return open_backend(name, bundle_dir, manifest, num_threads)
+            backend = open_backend(name, bundle_dir, manifest, num_threads)
         except BackendUnavailable as error:
-            reasons.append(f"{name}: {error}")
-            logger.info("backend %s is passed over: %s", name, error)
-    raise BackendUnavailable("no backend starts. " + " ".join(reasons))
+            names_by_reason.setdefault(str(error), []).append(name)
+            continue
+        for reason, names in names_by_reason.items():
+            logger.info("passed over: %s: %s", ", ".join(names), reason)
+        return backend
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
+    raise BackendUnavailable("\n  ".join(["no backend starts", *lines]))

@@ -112,7 +112,7 @@ def _require_provider(name: str) -> Gpu:
     """
     gpu = find_gpu()
     if gpu is None:
-        raise BackendUnavailable(f"{name}: no NVIDIA GPU, or no driver")
+        raise BackendUnavailable("no NVIDIA GPU, or no driver, which this backend needs")
     if name not in onnxruntime.get_available_providers():
         raise BackendUnavailable(
             f"ONNX Runtime {onnxruntime.__version__} has no {name}: pip install onnxruntime-gpu"

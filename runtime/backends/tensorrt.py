@@ -50,7 +50,7 @@ def open_tensorrt_engine(
     """
     gpu = find_gpu()
     if gpu is None:
-        raise BackendUnavailable(f"{name}: no NVIDIA GPU, or no driver")
+        raise BackendUnavailable("no NVIDIA GPU, or no driver, which this backend needs")
     record = read_engine_record(bundle_dir, name)
     try:
         trt = importlib.import_module(LIBRARIES[name])
