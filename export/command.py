@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.bundle.directory import require_replaceable
 from export.bundle.provenance import (
     for_source_domain,
     images_name,
@@ -109,6 +110,7 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
         ExportError: the export failed, or the graph differs from the model.
     """
     profile = find_profile(flags.profile)
+    require_replaceable(out_dir.resolve())  # before the images are read
     thresholds = load_recipe(flags.thresholds, Thresholds, flags.overrides)
     run = recorded_run(source)
     windows = _windows(source, run, flags)
@@ -120,7 +122,7 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
     logger.info("precision: %s%s", flags.precision, others)
     logger.info("profile: %s, %s (--profile for another)", flags.profile, profile.machine)
     logger.info("gate: %d frames of %s (--images for others)", len(gate), images.title)
-    logger.info("bundle: %s (--out DIR for another)", out_dir)
+    logger.info("bundle: %s; an earlier one there is replaced (--out DIR for another)", out_dir)
     request = ExportRequest(
         model=source.network,
         spec=source.spec,
