@@ -11,6 +11,7 @@ const context = canvas.getContext("2d", { willReadFrequently: true });
 const labelCanvas = document.createElement("canvas");
 const labelContext = labelCanvas.getContext("2d", { willReadFrequently: true });
 const HISTORY = 240;
+const CHART_TOP = 20; // of its height, for the text above the curve
 const history = { age: [], infer: [] };
 const shown = [];
 let facts = null;
@@ -176,15 +177,19 @@ function remember(header) {
 
 function chart(target, values) {
   const ctx = target.getContext("2d");
-  const { width, height } = target;
+  const ratio = window.devicePixelRatio;
+  const width = target.clientWidth, height = target.clientHeight;
+  // As many pixels as are shown: others are squeezed, the text with them.
+  target.width = Math.round(width * ratio);
+  target.height = Math.round(height * ratio);
+  ctx.scale(ratio, ratio);
   const most = Math.max(1, ...values) * 1.1;
-  ctx.clearRect(0, 0, width, height);
   ctx.strokeStyle = "#6ea8fe";
   ctx.lineWidth = 2;
   ctx.beginPath();
   values.forEach((value, index) => {
     const x = (index / (HISTORY - 1)) * width;
-    const y = height - (value / most) * (height - 6) - 3;
+    const y = height - (value / most) * (height - CHART_TOP) - 3;
     if (index) ctx.lineTo(x, y); else ctx.moveTo(x, y);
   });
   ctx.stroke();

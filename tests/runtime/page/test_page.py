@@ -84,6 +84,21 @@ def shows(page, x, y, colour):
     until(page, script, [x, y, colour])
 
 
+@pytest.mark.parametrize("width", [420, 900])
+def test_charts_have_the_pixels_that_are_shown(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    sizes = "c => [c.width, c.height, c.clientWidth, c.clientHeight]"
+    until(
+        page,
+        f"() => {{ const [w, h, x, y] = ({sizes})(document.querySelector('#age')); "
+        "const r = window.devicePixelRatio; return w === Math.round(x * r) "
+        "&& h === Math.round(y * r); }",
+    )
+    beside = "() => document.querySelector('#age').getBoundingClientRect().top !== "
+    beside += "document.querySelector('#infer').getBoundingClientRect().top"
+    assert page.evaluate(beside) == (width < 520)
+
+
 def test_the_picture_the_legend_and_the_facts(page):
     reads(page, "#state", "live")
     reads(page, "#source", "rtsp://…@camera/1")
