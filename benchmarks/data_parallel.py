@@ -65,9 +65,8 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
     origin = Origin(begun, network, f"{width}x{height}", "fp32")
     figures = {}
     for count, found in zip(args.processes, adapted, strict=True):
-        way = "1 process" if count == 1 else f"{count} processes"
         speed_up = round(adapted[0]["step_ms"] / found["step_ms"], 3)
-        figures[way] = {name: found[name] for name in _FIGURES} | {"speed_up": speed_up}
+        figures[_way(count)] = {name: found[name] for name in _FIGURES} | {"speed_up": speed_up}
     conditions: dict[str, str | int | float] = {
         "method": args.method,
         "batch_size": args.batch_size,
@@ -77,6 +76,10 @@ def _measure(args: argparse.Namespace, begun: Invocation) -> list[Row]:
         "kept": "no image" if args.no_cache else "images",
     }
     return origin.rows(figures, watched.machine, conditions)
+
+
+def _way(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _adapted_by(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _adapted_by(args: argparse.Namespace, num_processes: int) -> dict[str, Any]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
         if done.returncode:
-            raise RunError(f"{num_processes} processes ended with exit code {done.returncode}")
+            raise RunError(f"{_way(num_processes)} failed: exit code {done.returncode}")
         records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     return {
         "network": records[0]["network"],

@@ -9,7 +9,6 @@ did not run stands in the file with its reason; the file is written again after 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import resource
 import shutil
@@ -111,7 +110,8 @@ def check(bundle: Path, chosen: Sequence[str] | None, end_s: float) -> Iterator[
         "cuda_of_driver": cuda_of_driver(),
         "machine": machine_record(),
     }
-    with _with_engines(bundle, chosen) as bundle_dir:
+    with tempfile.TemporaryDirectory() as folder:  # which engines are built in
+        bundle_dir = Path(shutil.copytree(bundle, Path(folder) / "bundle"))
         for row in _rows(bundle_dir, manifest, chosen, end_s):
             record["backends"].append(row)
             print_result(_line(row))
@@ -144,6 +144,8 @@ def _rows(
         labels = [reference.infer(image) for image in images]
     for name, opener in _openers(bundle_dir, manifest).items():
         if chosen is None or name.partition(",")[0] in chosen:
+            if name in LIBRARIES and find_gpu() is not None and time.monotonic() < end_s:
+                _build_engine(bundle_dir, name)
             yield {"backend": name, **_checked(opener, images, labels, end_s)}
 
 
@@ -171,17 +173,6 @@ def _open_without_graph(name: str, bundle_dir: Path, manifest: Manifest) -> Back
     cuda = name == "onnxruntime-cuda"
     opener = onnxruntime_gpu.open_cuda if cuda else onnxruntime_gpu.open_tensorrt
     return opener(bundle_dir, manifest, cuda_graph=False)
-
-
-@contextlib.contextmanager
-def _with_engines(bundle_dir: Path, chosen: Sequence[str] | None) -> Iterator[Path]:
-    """A copy of the bundle, with an engine of each chosen library that builds one here."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copytree(bundle_dir, Path(folder) / "bundle"))
-        wanted = [name for name in LIBRARIES if chosen is None or name in chosen]
-        for library in wanted if find_gpu() is not None else ():
-            _build_engine(copy, library)
-        yield copy
 
 
 def _build_engine(bundle_dir: Path, library: str) -> None:

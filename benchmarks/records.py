@@ -39,14 +39,22 @@ def output_file(text: str) -> Path:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record whole or not at all, so that a diff shows which figure changed.
+    """Write a record, so that a diff shows which figure changed: whole or not at all.
+
+    Where nothing can be put in its place, as in a folder that cannot be written, or of a device, it
+    is written as it is.
 
     Raises:
-        OSError: it cannot be written; what the file held is intact.
+        OSError: it cannot be written.
     """
+    path = path.resolve()
+    text = json.dumps(record, indent=1) + "\n"
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
+        path.write_text(text, encoding="utf-8")
+        return
     unfinished = create_temporary(path)
     try:
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

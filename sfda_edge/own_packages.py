@@ -16,8 +16,8 @@ def hidden(name: str) -> str | None:
         A sentence that names the file; None where it is ours that is found.
     """
     found = importlib.util.find_spec(name)
-    ours = Path(__file__).parent.with_name(name)
-    if found is None or found.origin is None or Path(found.origin).parent == ours:
+    ours = Path(__file__).resolve().parent.with_name(name)
+    if found is None or found.origin is None or Path(found.origin).resolve().parent == ours:
         return None
     return (
         f"{found.origin} hides sfda-edge's package '{name}': rename it, or take its folder off "

@@ -120,7 +120,7 @@ def _require_same_inputs(row: dict[str, Any], benchmark: BenchmarkTask, path: Pa
     """
     from benchmarks.adaptation.accuracy import inputs_of
 
-    if "target_sha256" not in row:  # of before 2026-11-30
+    if "target_sha256" not in row:  # older rows have no hashes
         return
     for name, found in inputs_of(benchmark).items():
         if row[name] != found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from sfda_edge.selection.checkpoint_selection import CheckpointScore
 from sfda_edge.task import AdaptationTask
 
 
+@functools.cache
 def inputs_of(benchmark: BenchmarkTask) -> dict[str, str]:
     """What a row of a task is measured on: hashes of weights and of target images."""
     source = load_source(benchmark.flags)

@@ -14,8 +14,8 @@ _COLUMNS = ("task", "scored images", "method", "seeds", "source", "last", "retur
 
 
 def current_rows(record: Mapping[str, Any]) -> list[AccuracyRow]:
-    """The rows that were measured with today's settings: nothing was overridden, fp32."""
-    return [row for row in record["rows"] if settings_of(row)[3:5] == ((), "fp32")]
+    """The rows of today's settings: nothing was overridden, fp32 on a CPU as the others."""
+    return [row for row in record["rows"] if settings_of(row)[3:] == ((), "fp32", "cpu")]
 
 
 def accuracy_table(record: Mapping[str, Any]) -> Table:

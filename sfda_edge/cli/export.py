@@ -10,7 +10,6 @@ from runtime.arguments import positive
 from runtime.output import print_result
 from sfda_edge.cli import options
 from sfda_edge.errors import SfdaEdgeError
-from sfda_edge.own_packages import hidden
 
 if TYPE_CHECKING:
     from export.engine.request import EngineRequest
@@ -108,13 +107,7 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the command.
-
-    Raises:
-        SfdaEdgeError: the user has to change something.
-    """
-    if by := hidden("export"):
-        raise SfdaEdgeError(by)
+    """Run the command."""
     from export.command import ExportFlags, export_model
     from export.graph.deploy import Outputs
 

@@ -28,6 +28,7 @@ from sfda_edge.cli import (
     train,
 )
 from sfda_edge.errors import SfdaEdgeError, missing_weights
+from sfda_edge.own_packages import hidden
 
 # Which extra brings a library that a command found missing.
 EXTRAS = {
@@ -57,6 +58,7 @@ examples
   python -m runtime.stream camera0         that bundle on a camera
   sfda-edge demo                           all of it, with scores
 """
+_WITH_EXPORT = ("export", "trace", "demo")
 _COMMANDS = (adapt, evaluate, export, trace, recipes, train, data, synth, demo, stream, doctor)
 
 
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.arguments, args.parse = given, parser.parse_args
     start_log()
     try:
+        if args.command in _WITH_EXPORT and (by := hidden("export")):
+            raise SfdaEdgeError(by)
         _require_weights(args)
         return args.run(args) or 0
     except SfdaEdgeError as error:

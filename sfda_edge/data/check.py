@@ -54,10 +54,10 @@ class SplitCheck:
         missing = max(0, (self.found.split.num_images or 0) - self.num_there)
         no_labels = bool(self.found.label_template) and not self.num_labelled
         found = {
-            f"{missing} images are missing": missing,
+            f"images missing: {missing}": missing,
             "no label map is there": no_labels,
-            f"{len(self.found.without_labels)} label maps are missing": self.found.without_labels,
-            f"{len(self.problems)} images or label maps cannot be used": self.problems,
+            f"label maps missing: {len(self.found.without_labels)}": self.found.without_labels,
+            f"images or label maps that cannot be used: {len(self.problems)}": self.problems,
         }
         return [text for text, is_so in found.items() if is_so]
 

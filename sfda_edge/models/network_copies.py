@@ -58,12 +58,13 @@ def is_whole(copied: nn.Module, model: nn.Module, image: Tensor) -> bool:
         image: to compare with.
 
     Raises:
-        CheckpointError: it returns nothing that can be read as logits.
+        CheckpointError: the network itself returns nothing that can be read as logits.
     """
     try:
         found = main_output(copied(image.clone()))
-    except CheckpointError:  # what it returns is no output of a network: not the copy's fault
-        raise
+    except CheckpointError:  # it returns nothing that is read as logits
+        main_output(model(image.clone()))  # nor does the network: this is the reason, then
+        return False
     except Exception:  # of a user's network; they have no common base
         return False
     expected, again = (main_output(model(image.clone())).nan_to_num() for _ in range(2))

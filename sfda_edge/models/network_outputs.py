@@ -51,18 +51,19 @@ def checked_output(model: nn.Module, spec: ModelSpec, image: Tensor) -> Tensor:
 
 def _advice(model: nn.Module, image: Tensor, reason: str) -> str:
     """What to change, where it can be told."""
-    if "channel" in reason:
+    if "channels" in reason:
         return (
             ". A network of 1 channel needs one value of --mean and --std; one of 4 or more cannot "
             "be given images from cameras and files, which have red, green and blue"
         )
     height, width = (side + -side % _LIKELY_UNIT for side in image.shape[2:])
-    padded = image.new_zeros((*image.shape[:2], height, width))
-    try:
-        model(padded)
-    except Exception:  # of a user's network: then its size is not all
+    if (height, width) == tuple(image.shape[2:]):
         return ""
-    return f". It takes {width}x{height}: give a --size that it can halve as often as it does"
+    try:
+        model(image.new_zeros((*image.shape[:2], height, width)))
+    except Exception:  # of a user's network, or no memory: then the size is not all
+        return ""
+    return f". It takes {width}x{height}: give a --size in multiples of {_LIKELY_UNIT}"
 
 
 @dataclass(frozen=True, kw_only=True)

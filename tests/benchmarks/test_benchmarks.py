@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -124,23 +125,27 @@ def test_processes_that_fail_are_one_line(in_empty_folder, capsys):
     assert data_parallel.main(["--method", "nosuch"]) == 2
     assert "nosuch" in capsys.readouterr().err
     assert data_parallel.main(["--processes", "1", "--images", "nowhere"]) == 2
-    assert "error: 1 processes ended with exit code " in capsys.readouterr().err
+    assert "error: 1 process failed: exit code " in capsys.readouterr().err
 
 
 def test_a_soak_that_is_ended_takes_its_stream_with_it():
     command = [sys.executable, "-m", "benchmarks.soak", "file"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while (streaming := _stream_of(process.pid)) is None:
-            assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM
+        try:
+            while (streaming := _stream_of(process.pid)) is None:
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
     assert not streaming.exists()
 
 
 def _stream_of(pid):
     """The folder in /proc of the stream that a soak has started, once it has threads."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(OSError):  # git, which has ended
+    with contextlib.suppress(OSError):  # one has ended, such as git
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             found = Path(f"/proc/{child}")
             is_stream = b"runtime.stream" in (found / "cmdline").read_bytes()
             if is_stream and len(list((found / "task").iterdir())) > 2:

@@ -65,16 +65,19 @@ def test_a_builder_that_fails_costs_no_row(
 
 
 def test_ctrl_c_while_an_engine_is_built_ends_the_check(in_empty_folder, monkeypatch, with_gpu):
-    monkeypatch.setattr("export.engine.__main__.main", lambda _arguments: 130)
-    assert device_check.main(["--backends", "tensorrt", "--out", "check.json"]) == 130
-    assert not (in_empty_folder / "check.json").exists()
+    answers = iter([2, 130])
+    monkeypatch.setattr("export.engine.__main__.main", lambda _arguments: next(answers))
+    asked = ["--backends", "tensorrt,tensorrt-rtx", "--out", "check.json"]
+    assert device_check.main(asked) == 130
+    names = [row["backend"] for row in record_of(in_empty_folder)["backends"]]
+    assert names == ["tensorrt", "tensorrt, no CUDA graph"], "what was checked before it stays"
 
 
-def test_nothing_is_begun_when_the_time_is_over(monkeypatch):
-    monkeypatch.setattr(device_check, "find_gpu", lambda: None)
+def test_nothing_is_begun_when_the_time_is_over(monkeypatch, with_gpu):
+    monkeypatch.setattr("export.engine.__main__.main", lambda _arguments: pytest.fail("it builds"))
     end_s = time.monotonic() - 1
-    *_, record = device_check.check(device_check.BUNDLE_DIR, ["onnxruntime", "opencv"], end_s)
-    assert [row["did_not_run"] for row in record["backends"]] == [device_check.TIME_IS_OVER] * 2
+    *_, record = device_check.check(device_check.BUNDLE_DIR, ["onnxruntime", "tensorrt"], end_s)
+    assert [row["did_not_run"] for row in record["backends"]] == [device_check.TIME_IS_OVER] * 3
     assert device_check.TIME_IS_OVER == "the 8 minutes of a check were over"
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_a_record_that_cannot_be_written_leaves_the_earlier_one(tmp_path, full_d
         write_record(path, {"rows": list(range(1000))})
     assert json.loads(path.read_text()) == {"rows": [1]}
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_link_stays_one_and_a_device_is_written_to(tmp_path):
+    (tmp_path / "record.json").touch()
+    (tmp_path / "link.json").symlink_to("record.json")
+    write_record(tmp_path / "link.json", {"rows": [1]})
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "record.json").read_text()) == {"rows": [1]}
+    write_record(Path("/dev/null"), {"rows": [1]})
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_picture_of_an_unknown_kind_is_said_before_the_work(capsys):

@@ -21,12 +21,21 @@ def test_ours_are_found():
     assert hidden("export") is None
 
 
-@pytest.mark.parametrize("name", ["export", "runtime"])
-def test_a_file_that_hides_a_package_is_named_and_not_run(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runtime", ["-c", "import sfda_edge"]),
+        ("export", ["-m", "sfda_edge.cli", "export"]),
+        ("export", ["-m", "sfda_edge.cli", "trace", "bundle"]),
+        ("export", ["-m", "sfda_edge.cli", "demo"]),
+    ],
+)
+def test_a_file_that_hides_a_package_is_named_and_not_run(tmp_path, name, words):
     file = tmp_path / f"{name}.py"
     file.write_text("print('my own script')\n")
-    words = {"export": ("-m", "sfda_edge.cli", "export"), "runtime": ("-c", "import sfda_edge")}
-    done = run(tmp_path, *words[name])
-    assert done.returncode
+    done = run(tmp_path, *words)
     assert f"{file} hides sfda-edge's package '{name}': rename it" in done.stderr
     assert "my own script" not in done.stdout
+    if name == "export":
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr

@@ -283,3 +283,19 @@ class Skipping(nn.Module):
 
     def forward(self, images):
         return self.across(images) + functional.interpolate(self.down(images), scale_factor=2)
+
+
+class Gathering(nn.Module):
+    """Returns what a hook has gathered in a dict of the network: a copy's own stays empty."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.inner = build(num_classes)
+        self.kept = {}
+        self.inner.register_forward_hook(lambda _m, _i, out: self.kept.update(out=out))
+
+    def forward(self, images):
+        self.inner(images)
+        found = dict(self.kept)
+        self.kept.clear()
+        return found

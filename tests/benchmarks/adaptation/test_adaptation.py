@@ -104,19 +104,19 @@ def test_a_row_names_the_code_that_it_began_with(small_task, monkeypatch):
     assert measure_row(task, "bn", 0)["commit"] == "at the start"
 
 
-@pytest.mark.parametrize("content", [None, '{"rows": [{"task": ', "[]", '{"rows": [1]}'])
-@pytest.mark.parametrize("command", ["table", "accuracy"])
-def test_a_file_that_is_no_record_is_named_and_stays(tmp_path, capsys, command, content):
+@pytest.mark.parametrize("content", ['{"rows": [{"task": ', "[]", '{"rows": [1]}'])
+@pytest.mark.parametrize("words", [["table"], ["accuracy", "--out"]])
+def test_a_file_that_is_no_record_is_named_and_stays(tmp_path, capsys, words, content):
     path = tmp_path / "rows.json"
-    if content is not None:
-        path.write_text(content)
-    elif command == "accuracy":
-        return  # which begins a file
-    words = ["table", str(path)] if command == "table" else ["accuracy", "--out", str(path)]
-    assert adaptation.main(words) == 2
-    said = capsys.readouterr().err
-    assert f"{path} cannot be read: No such file" in said or "is no record of bench" in said
-    assert content is None or path.read_text() == content
+    path.write_text(content)
+    assert adaptation.main([*words, str(path)]) == 2
+    assert f"{path} is no record of benchmarks.adaptation" in capsys.readouterr().err
+    assert path.read_text() == content
+
+
+def test_a_table_of_nothing_is_an_error(tmp_path, capsys):
+    assert adaptation.main(["table", str(tmp_path / "rows.json")]) == 2
+    assert "rows.json cannot be read: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def made(tmp_path_factory):
     return folder
 
 
+def test_a_card_that_was_removed_is_said_not_to_be_there(chain):
+    (chain / "bundle" / "card.jpg").unlink()
+    links = trace(chain / "bundle", None)
+    assert [link.state for link in links if link.name == "card.jpg"] == [NOT_HERE]
+    assert cli.main(["trace", str(chain / "bundle")]) == 0
+
+
 @pytest.fixture
 def chain(made, tmp_path):
     """A copy to damage; its run speaks of the copy's own files."""

@@ -274,12 +274,15 @@ def test_cuda_of_wheels_is_loaded_and_what_is_missing_is_logged(monkeypatch, cap
         print("Failed to load libcudnn.so.9")
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", load, raising=False)
-    manifest = read_manifest(BUNDLE_DIR)
+    manifest, imported = read_manifest(BUNDLE_DIR), []
+    monkeypatch.setattr(onnxruntime_gpu, "engine_cache", lambda *_: Path())
+    monkeypatch.setattr("importlib.import_module", imported.append)
     for opener in (onnxruntime_gpu.open_cuda, onnxruntime_gpu.open_tensorrt):
-        monkeypatch.setattr(onnxruntime_gpu, "engine_cache", lambda *_: Path())
+        assert imported == []
         caplog.clear()
         assert opener(BUNDLE_DIR, manifest)[0][1]["device_id"] == 0
         assert caplog.messages == ["ONNX Runtime: Failed to load libcudnn.so.9"]
+    assert imported == ["tensorrt"], "which loads the libraries of its wheel"
     assert capsys.readouterr().out == ""
     monkeypatch.delattr(onnxruntime, "preload_dlls")  # before 1.21
     assert onnxruntime_gpu.open_cuda(BUNDLE_DIR, manifest)

@@ -31,7 +31,7 @@ def test_a_check_says_what_is_there_missing_and_broken(tmp_path, capsys):
     assert "without labels: 1: 00003.png" in printed
     assert "read         2, 1 of them cannot be used" in printed
     assert "00001.png: cannot identify image file" in printed
-    assert ", 1 label maps are missing, 1 images or label maps cannot be used" in printed
+    assert ", label maps missing: 1, images or label maps that cannot be used: 1" in printed
     with Image.open(out / "gta5-all.jpg") as picture:
         assert picture.size[0] > 3 * 150
 
@@ -65,8 +65,8 @@ def test_a_check_counts_the_pixels_of_each_class(tmp_path):
     np.testing.assert_array_equal(found.counts.pixels, expected)
     assert (found.counts.images_with == 2).all()
     assert found.counts.ignored == 2 * 64 * 32 - sum(expected)
-    assert found.lacking == ["198 images are missing"]
-    assert "  not complete: 198 images are missing" in found.text()
+    assert found.lacking == ["images missing: 198"]
+    assert "  not complete: images missing: 198" in found.text()
     assert f"{100 * twice / (2 * 64 * 32):.2f} %" in found.text()
 
 

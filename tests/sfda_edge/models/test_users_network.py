@@ -122,7 +122,16 @@ def test_a_network_whose_copies_run_its_own_layers_is_built_again(images):
     assert not torch.equal(copied(images), expected)
 
 
-@pytest.mark.parametrize("build", [user_network.Closed, user_network.Bound])
+@torch.no_grad()
+def test_a_network_whose_copies_return_nothing_is_built_again(images):
+    """What a copy returns is no reason to reject the network."""
+    spec = ModelSpec("user_network:Gathering", label_space("binary"), SIZE)
+    model = user_network.Gathering(2).eval()
+    make_usable(model, spec)
+    assert torch.equal(copy.deepcopy(model)(images)["out"], model(images)["out"])
+
+
+@pytest.mark.parametrize("build", [user_network.Closed, user_network.Bound, user_network.Gathering])
 def test_one_that_was_given_in_python_is_rejected(build):
     with pytest.raises(CheckpointError, match=rf"copy of python:{build.__name__} .*--model pack"):
         loaded(build)
