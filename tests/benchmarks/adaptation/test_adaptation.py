@@ -10,6 +10,7 @@ from benchmarks.adaptation import __main__ as adaptation
 from benchmarks.adaptation import tasks as adaptation_tasks
 from benchmarks.adaptation.accuracy import measure_row
 from benchmarks.adaptation.tasks import BenchmarkTask, benchmark_tasks
+from sfda_edge.adaptation.begin import begin
 from sfda_edge.errors import DataError
 from sfda_edge.models.source_model import ModelRequest
 
@@ -98,8 +99,14 @@ def test_rows_of_other_weights_or_images_are_not_taken_for_these(small_task, cap
 
 
 def test_a_row_names_the_code_that_it_began_with(small_task, monkeypatch):
-    commits = iter(["at the start", "later"])
-    monkeypatch.setattr("benchmarks.adaptation.accuracy.commit", lambda: next(commits))
+    commits = ["at the start"]
+
+    def meanwhile(*task):
+        commits.append("later")
+        return begin(*task)
+
+    monkeypatch.setattr("benchmarks.adaptation.accuracy.commit", lambda: commits[-1])
+    monkeypatch.setattr("benchmarks.adaptation.accuracy.begin", meanwhile)
     (task,) = adaptation_tasks.benchmark_tasks().values()
     assert measure_row(task, "bn", 0)["commit"] == "at the start"
 
