@@ -50,6 +50,10 @@ class Evaluation:
     confusion: ConfusionMatrix
     num_images: int
 
+    def __repr__(self) -> str:
+        """For people: its mIoU, and of how many images."""
+        return f"Evaluation(mIoU {100 * self.miou:.1f} % of {self.num_images} images)"
+
     @property
     def scores(self) -> Scores:
         """mIoU, IoU of each class, pixel accuracy, each in [0, 1]."""

@@ -79,12 +79,12 @@ class Run:
     """
 
     path: Path
-    model: LoadedModel
-    home_model: LoadedModel | None
-    images: ImageSet
+    model: LoadedModel = field(repr=False)  # print(run) is for people
+    home_model: LoadedModel | None = field(repr=False)
+    images: ImageSet = field(repr=False)
     windows: SlidingWindows | None
     selected_step: int | None
     scores: tuple[Evaluation, Evaluation] | None
     source_scores: tuple[Evaluation, Evaluation] | None
     report_path: Path | None
-    result: dict[str, Any]
+    result: dict[str, Any] = field(repr=False)

@@ -28,7 +28,7 @@ class LoadedModel:
         loaded_sha256: of the network's weights as they were loaded.
     """
 
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     spec: ModelSpec
     path: Path | None
     sha256: str

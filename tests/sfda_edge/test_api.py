@@ -111,6 +111,9 @@ def test_images_and_networks_in_memory_are_enough(images, in_empty_folder):
     assert run.report_path == Path("run/report.html")
     assert run.report_path.is_file()
     assert run.scores is None
+    shown = f"Run(path={run.path!r}, windows=None, selected_step={run.selected_step}, scores=None, "
+    assert repr(run) == f"{shown}source_scores=None, report_path={run.report_path!r})"
+    assert "Conv2d" not in repr(run.model), "the network would be pages"
     assert run.model.class_names == NAMES
     bundle = export.export(run, out_dir="bundle", confidence=True)
     assert bundle.result.parity.label_agreement > 0.999

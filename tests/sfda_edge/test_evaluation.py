@@ -41,6 +41,7 @@ def test_a_perfect_model_scores_one(labelled_folder, raw_spec):
     evaluation = evaluate(Predictor(GreyReader(), raw_spec, CPU), images)
     assert evaluation.num_images == 6
     assert evaluation.scores.miou == 1.0
+    assert repr(evaluation) == f"Evaluation(mIoU 100.0 % of {evaluation.num_images} images)"
     assert evaluation.record()["iou"] == {"sky": 1.0, "road": 1.0, "car": 1.0}
     assert "mIoU             100.0" in evaluation.text()
 
