@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from runtime.files import create_temporary
+from runtime.files import whole_or_not_at_all
 
 
 def picture_file(text: str) -> Path:
@@ -52,9 +52,5 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
         path.write_text(text, encoding="utf-8")
         return
-    unfinished = create_temporary(path)
-    try:
+    with whole_or_not_at_all(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

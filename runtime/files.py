@@ -108,6 +108,22 @@ def _lock(handle: int, path: Path) -> None:
         raise Locked(str(path)) from None
 
 
+@contextlib.contextmanager
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, which takes its place at the end of a ``with`` without an error.
+
+    Raises:
+        OSError: the folder cannot be written; what ``path`` held is intact.
+    """
+    temporary = create_temporary(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def create_temporary(path: Path) -> Path:
     """An empty file ``.NAME.part`` beside ``path``, newly made: never an existing file or link.
 

@@ -21,7 +21,7 @@ from runtime.bundle.engine_file import (
     read_engine_record,
     timing_cache_path,
 )
-from runtime.bundle.manifest import FOR_PEOPLE, MANIFEST_FILE, Manifest, check_file, parse_manifest
+from runtime.bundle.manifest import MANIFEST_FILE, Manifest, check_file, parse_manifest
 from runtime.errors import BackendUnavailable, ManifestError
 from sfda_edge.data import open_images
 from sfda_edge.data.target import TargetImages
@@ -242,13 +242,12 @@ def _metadata(graph: onnx.ModelProto) -> dict[str, str]:
 
 def _file_of_bundle(folder: Path, name: str, expected: str) -> Link:
     what = "ONNX file" if name == MODEL_FILE else "file"
-    if name in FOR_PEOPLE and not (folder / name).exists():
-        return Link(what, name, expected, NOT_HERE)
     try:
         check_file(folder, name, expected)
     except ManifestError as error:
         return Link(what, name, sha256=expected, state=DIFFERS, note=str(error))
-    return Link(what, name, expected, MATCHES)
+    # What only people read may have been removed.
+    return Link(what, name, expected, MATCHES if (folder / name).exists() else NOT_HERE)
 
 
 def _engine(folder: Path, library: str, manifest: Manifest) -> Link:

@@ -47,7 +47,7 @@ def load_class_map(name_or_path: str, source: LabelSpace) -> ClassMap:
     path = (
         Path(name_or_path) if name_or_path.endswith(".toml") else _FOLDER / f"{name_or_path}.toml"
     )
-    if not path.is_file() and path.suffix == ".toml" and str(path) == name_or_path:
+    if not path.is_file() and name_or_path.endswith(".toml"):
         raise DataError(f"{path} does not exist")
     if not path.is_file():
         known = ", ".join(class_map_names())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from runtime.files import create_temporary
+from runtime.files import whole_or_not_at_all
 from sfda_edge.errors import RunError
 
 
@@ -18,20 +17,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the folder cannot be written or the disk is full; what ``path`` held is intact.
     """
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = create_temporary(path)
-        write(temporary)
-        temporary.chmod(0o644)  # safetensors makes private files, whatever the user's umask
-        temporary.replace(path)
+        with whole_or_not_at_all(path) as unfinished:
+            write(unfinished)
+            unfinished.chmod(0o644)  # safetensors makes private files, whatever the user's umask
     except (OSError, SafetensorError) as error:  # the latter, too, when a disk is full
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise RunError(f"cannot write {path}: {reason}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,10 +12,10 @@ from sfda_edge.recipes.recipe import toml_value
 CAMVID, CITYSCAPES20 = LABEL_SPACES["camvid"], LABEL_SPACES["cityscapes20"]
 
 
-def test_a_file_that_is_missing_is_said_to_be(tmp_path):
-    path = tmp_path / "mine.toml"
-    with pytest.raises(DataError, match=r"mine\.toml does not exist"):
-        load_class_map(str(path), label_space("camvid"))
+def test_a_file_that_is_missing_is_said_to_be(in_empty_folder):
+    for named in ("mine.toml", "./mine.toml", f"{in_empty_folder}/mine.toml"):
+        with pytest.raises(DataError, match=r"mine\.toml does not exist"):
+            load_class_map(named, label_space("camvid"))
     with pytest.raises(DataError, match="unknown class map 'mine'; known: "):
         load_class_map("mine", label_space("camvid"))
 
