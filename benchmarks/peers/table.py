@@ -22,7 +22,7 @@ def table(rows: Sequence[Row]) -> Table:
         return table_of(rows, title, columns, cells)
     camera = f"{first.conditions['camera_fps']}/s camera: missed, age p95"
     columns = ["", "p50, ms", "p99, ms", "time, ratio to the first", camera, "same labels, %"]
-    columns += ["to the first label map, s"]
+    columns += ["first map, s"]
     return table_of(rows, title, columns, [_frame_cells(row) for row in rows])
 
 
