@@ -2,6 +2,10 @@
 
 Arguments: port, width, height, and a pattern of videotestsrc such as ``ball``. It prints ``ready``.
 A line on standard input, such as ``white`` or ``black``, changes the pattern.
+
+It watches itself, and is ready once it sees a frame. Without that viewer the stream starts when the
+first client plays, and gst-rtsp-server 1.22 aborts (``gst_rtsp_media_get_rates``) where a second
+one plays before the first frame.
 """
 
 import sys
@@ -36,10 +40,34 @@ def main() -> None:
     )
     server.get_mount_points().add_factory("/camera", factory)
     server.attach(None)
-    print("ready", flush=True)
     loop = GLib.MainLoop()
     threading.Thread(target=follow, args=(sources, loop), daemon=True).start()
+    viewer = watch(f"rtsp://127.0.0.1:{port}/camera", loop)
     loop.run()
+    viewer.set_state(Gst.State.NULL)
+
+
+def watch(url: str, loop: GLib.MainLoop) -> Gst.Element:
+    """Be the first client: the stream runs on while others come and go. An error ends the loop."""
+    viewer = Gst.parse_launch(
+        f"rtspsrc location={url} protocols=tcp latency=0 ! fakesink name=sink signal-handoffs=true"
+    )
+    ready = threading.Event()
+
+    def see(*_: object) -> None:
+        if not ready.is_set():
+            ready.set()
+            print("ready", flush=True)
+
+    def fail(_: object, message: Gst.Message) -> None:
+        print(message.parse_error().gerror.message, file=sys.stderr)
+        loop.quit()
+
+    viewer.get_by_name("sink").connect("handoff", see)
+    viewer.get_bus().add_signal_watch()
+    viewer.get_bus().connect("message::error", fail)
+    viewer.set_state(Gst.State.PLAYING)
+    return viewer
 
 
 def follow(sources: list, loop: GLib.MainLoop) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -189,14 +190,20 @@ def test_stopping_on_loss_names_the_state(camera, source):
 
 def test_a_signal_ends_a_stream_in_time_while_its_server_hangs(camera, tmp_path):
     processes = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        lines = tmp_path / f"{number.name}.jsonl"
-        command = [sys.executable, "-m", "runtime.stream", camera.url, "--jsonl", str(lines)]
-        processes[number] = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-    for number in processes:
-        wait_for_lines(tmp_path / f"{number.name}.jsonl")
+    with ExitStack() as ended:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            lines = tmp_path / f"{number.name}.jsonl"
+            command = [sys.executable, "-m", "runtime.stream", camera.url, "--jsonl", str(lines)]
+            processes[number] = ended.enter_context(
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            )
+            ended.callback(processes[number].kill)
+        for number in processes:
+            wait_for_lines(tmp_path / f"{number.name}.jsonl")
+        assert_signals_end(processes, camera, tmp_path)
+
+
+def assert_signals_end(processes, camera, tmp_path):
     camera.pause()
     time.sleep(1)
     for number, process in processes.items():
