@@ -70,6 +70,9 @@ def check_types(tmp_path_factory):
 def exported_once(tmp_path_factory, worker_id):
     """torch's exporter takes ten seconds, onnxslim two: what they made before comes from a folder.
 
+    onnxslim runs in the tests' process: to load it takes most of its time. Its own tests start it
+    as an export does.
+
     What is the same is decided by the pickled network: classes, attributes and weights. One that
     cannot be pickled is exported each time. Each export spends a second on reading all translations
     of operators again: they are read once.
@@ -77,13 +80,13 @@ def exported_once(tmp_path_factory, worker_id):
     import onnx
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    from export.graph import to_onnx
+    from export.graph import simplify, to_onnx
     from export.precision import pipeline
 
     shared = tmp_path_factory.getbasetemp()
     folder = (shared if worker_id == "master" else shared.parent) / "exported"
     folder.mkdir(exist_ok=True)
-    export, simplify = to_onnx._torch_export, pipeline.simplified
+    export, run_onnxslim = to_onnx._torch_export, simplify.simplified
 
     def once(key, make):
         kept = folder / f"{key}.onnx"
@@ -108,7 +111,19 @@ def exported_once(tmp_path_factory, worker_id):
 
     def simplified(graph):
         key = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
-        return once(f"{key}-simplified", lambda: simplify(graph))
+
+        def make():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(simplify, "_slim", slim_here)
+                return run_onnxslim(graph)
+
+        return once(f"{key}-simplified", make)
+
+    def slim_here(before, after):
+        import onnxslim
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxslim.slim(str(before), str(after))
 
     read = functools.cache(ONNXRegistry.from_torchlib)
 

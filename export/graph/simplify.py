@@ -29,15 +29,9 @@ def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-        command = [sys.executable, "-m", "onnxslim", str(before), str(after)]
         try:
             onnx.save(graph, before)
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-            )
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-                raise ExportError(lines[-1])
+            _slim(before, after)
             smaller = onnx.load(after)
             check_graph(smaller, "the simplified graph")
             _require_same_answers(graph, smaller)
@@ -49,6 +43,20 @@ def simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
         return graph
     smaller.ir_version = graph.ir_version
     return smaller
+
+
+def _slim(before: Path, after: Path) -> None:
+    """Run onnxslim on a file.
+
+    Raises:
+        ExportError: it fails, in its own last words.
+        TimeoutExpired: it takes ten minutes.
+    """
+    command = [sys.executable, "-m", "onnxslim", str(before), str(after)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(lines[-1])
 
 
 def _require_same_answers(graph: onnx.ModelProto, smaller: onnx.ModelProto) -> None:

@@ -54,18 +54,18 @@ class Probe:
         """The same of other images."""
         return replace(self, images=images)
 
-    def probabilities(self, view: View) -> Tensor:
-        """Class probabilities of the images in a view, (N, C, h, w), in half precision."""
+    def in_view(self, view: View) -> Predictions:
+        """Class probabilities of the images in a view, in half precision."""
         task, count = self.task, self.task.selection.probe_batch_size
-        ensemble = TestTimeEnsemble(task, task.model, [view], self.statistics)
-        batches = [
-            ensemble.probabilities(self.images[start : start + count], task.half_hw).half()
-            for start in range(0, len(self.images), count)
+        both = [view, replace(view, mirrored=True)]
+        ensemble = TestTimeEnsemble(task, task.model, both, self.statistics)
+        shape = (0, task.num_classes, *task.half_hw)  # of no images: more processes than images
+        none = torch.empty(shape, dtype=torch.half, device=task.device)
+        batches = [[none, none]] + [
+            [part.half() for part in ensemble.of_each_view(images, task.half_hw)]
+            for images in (self.images[i : i + count] for i in range(0, len(self.images), count))
         ]
-        if not batches:  # more processes than probe images
-            shape = (0, task.num_classes, *task.half_hw)
-            return torch.empty(shape, dtype=torch.half, device=task.device)
-        return torch.cat(batches)
+        return Predictions(*map(torch.cat, zip(*batches, strict=True)))
 
     def predictions(self, views: Sequence[View]) -> dict[View, Predictions]:
         """Class probabilities in several views, each plain and mirrored.
@@ -78,8 +78,7 @@ class Probe:
         for view in bar(views):
             problem = ""
             try:
-                both = (self.probabilities(one) for one in (view, replace(view, mirrored=True)))
-                found[view] = Predictions(*both)
+                found[view] = self.in_view(view)
                 if not all(part.isfinite().all() for part in found[view]):
                     problem = "the predictions are NaN or infinite"
             except Exception as error:  # of a user's network; they have no common base

@@ -120,13 +120,21 @@ class TestTimeEnsemble:
 
     def probabilities(self, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
         """Mean class probabilities of target images, (N, C, h, w) float32."""
-        found = [self._of_view(view, indices, out_hw) for view in self.views]
-        return torch.stack(found).mean(0)
+        return torch.stack(self.of_each_view(indices, out_hw)).mean(0)
+
+    def of_each_view(self, indices: Sequence[int], out_hw: tuple[int, int]) -> list[Tensor]:
+        """Class probabilities of target images in each view, (N, C, h, w) float32.
+
+        Images are read once for all views of a size.
+        """
+        task = self.task
+        sizes = dict.fromkeys(view.size_hw for view in self.views)
+        inputs = {hw: task.inputs(task.target.images(indices, hw)) for hw in sizes}
+        return [self._of_view(view, inputs[view.size_hw], out_hw) for view in self.views]
 
     @torch.no_grad()
-    def _of_view(self, view: View, indices: Sequence[int], out_hw: tuple[int, int]) -> Tensor:
+    def _of_view(self, view: View, images: Tensor, out_hw: tuple[int, int]) -> Tensor:
         task, network = self.task, self._networks[plain(view)]
-        images = task.inputs(task.target.images(indices, view.size_hw))
         logits = task.logits(network, images.flip(3) if view.mirrored else images)
         found = _resized(task.probabilities(logits), out_hw)
         return found.flip(3) if view.mirrored else found

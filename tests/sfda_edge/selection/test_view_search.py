@@ -94,6 +94,19 @@ def test_a_ensemble_averages_its_views(make_task):
     torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
 
 
+def test_an_image_is_read_once_for_a_view_and_its_mirror_image(make_task):
+    task = make_task(count=3)
+    task.target._kept.clear()
+    before = task.target.num_decoded
+    view = View((64, 128), 0.0)  # a size that is not kept
+    seen = Probe(task, (0, 1, 2)).in_view(view)
+    assert task.target.num_decoded == before + 3
+    for mirrored, part in ((False, seen.plain), (True, seen.mirrored)):
+        ensemble = TestTimeEnsemble(task, task.model, [replace(view, mirrored=mirrored)])
+        expected = ensemble.probabilities([0, 1, 2], task.half_hw)
+        torch.testing.assert_close(part.float(), expected, atol=1e-3, rtol=0)
+
+
 SCALES = SelectionConfig().scales
 
 
@@ -309,14 +322,14 @@ def test_a_second_view_far_behind_the_best_gives_way_to_its_mirror(
 
 def test_a_size_that_does_not_fit_in_memory_is_left_out(make_task, monkeypatch, caplog):
     task = make_task()
-    small_enough = TestTimeEnsemble.probabilities
+    small_enough = TestTimeEnsemble.of_each_view
 
     def limited(self, indices, out_hw):
         if self.views[0].size_hw == (64, 128):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return small_enough(self, indices, out_hw)
 
-    monkeypatch.setattr(TestTimeEnsemble, "probabilities", limited)
+    monkeypatch.setattr(TestTimeEnsemble, "of_each_view", limited)
     views = search_views(task)
     assert (64, 128) not in {view.size_hw for view in views.by_size}
     assert "view 128x64 with" in caplog.text
@@ -328,13 +341,16 @@ def test_a_size_that_does_not_fit_in_memory_is_left_out(make_task, monkeypatch, 
     [{"target_share": 1.0}, {"size_hw": (64, 128)}, {"target_share": 0.6, "mirrored": True}],
 )
 def test_a_view_that_is_not_numbers_is_left_out(broken, make_task, monkeypatch, caplog):
-    plain = TestTimeEnsemble.probabilities
+    of_each_view = TestTimeEnsemble.of_each_view
 
     def overflowing(self, indices, out_hw):
-        seen = plain(self, indices, out_hw)
-        return seen * float("nan") if vars(self.views[0]).items() >= broken.items() else seen
+        seen = zip(self.views, of_each_view(self, indices, out_hw), strict=True)
+        return [
+            part * float("nan") if vars(view).items() >= broken.items() else part
+            for view, part in seen
+        ]
 
-    monkeypatch.setattr(TestTimeEnsemble, "probabilities", overflowing)
+    monkeypatch.setattr(TestTimeEnsemble, "of_each_view", overflowing)
     views = search_views(make_task())
     assert not any(vars(view).items() >= broken.items() for view in views.kept)
     scores = {**views.by_share, **views.by_size}.values()
@@ -351,13 +367,13 @@ def test_a_network_that_answers_no_numbers_is_an_error(make_task):
 
 
 def test_without_sizes_only_the_input_size_is_looked_at(make_task, monkeypatch):
-    plain, seen = TestTimeEnsemble.probabilities, set()
+    of_each_view, seen = TestTimeEnsemble.of_each_view, set()
 
     def noted(self, indices, out_hw):
         seen.update(view.size_hw for view in self.views)
-        return plain(self, indices, out_hw)
+        return of_each_view(self, indices, out_hw)
 
-    monkeypatch.setattr(TestTimeEnsemble, "probabilities", noted)
+    monkeypatch.setattr(TestTimeEnsemble, "of_each_view", noted)
     views = search_views(make_task(), compare_sizes=False)
     assert seen == {(32, 64)}
     assert [view.mirrored for view in views.kept] == [False, True]
@@ -366,13 +382,13 @@ def test_without_sizes_only_the_input_size_is_looked_at(make_task, monkeypatch):
 
 def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_task, monkeypatch):
     """The others get the scores that they have without the halving."""
-    plain, counts = TestTimeEnsemble.probabilities, Counter()
+    of_each_view, counts = TestTimeEnsemble.of_each_view, Counter()
 
     def noted(self, indices, out_hw):
         counts.update({view: len(indices) for view in self.views})
-        return plain(self, indices, out_hw)
+        return of_each_view(self, indices, out_hw)
 
-    monkeypatch.setattr(TestTimeEnsemble, "probabilities", noted)
+    monkeypatch.setattr(TestTimeEnsemble, "of_each_view", noted)
     task = make_task(count=10)
     first, rest = Probe(task, (0, 4, 8)), Probe(task, (1, 2, 3, 5, 6, 7, 9))
     found = compare_shares(first, rest, (0.0, 0.3, 0.6, 1.0))
@@ -385,9 +401,9 @@ def test_shares_that_are_behind_after_a_quarter_of_the_images_are_given_up(make_
     whole = compare_shares(first, rest, finalists)
     assert whole.best == found.best
     assert all(found.scores[view] == score for view, score in whole.scores.items())
-    torch.testing.assert_close(found.found.plain, probe.probabilities(found.best))
-    turned = replace(found.best, mirrored=True)
-    torch.testing.assert_close(found.found.mirrored, probe.probabilities(turned))
+    both = probe.in_view(found.best)
+    torch.testing.assert_close(found.found.plain, both.plain)
+    torch.testing.assert_close(found.found.mirrored, both.mirrored)
 
 
 def halves(task):
@@ -401,14 +417,14 @@ def test_where_no_finalist_is_finite_on_the_other_images_the_next_are_tried(
     scores = {0.0: (0.3, 0.8), 0.3: (0.5, 0.8), 0.6: (0.4, 0.8), 1.0: (0.6, 0.8)}
     known = lambda found, _config: {v: ExpectedScore(*scores[v.target_share]) for v in found}
     monkeypatch.setattr("sfda_edge.selection.share_search.share_scores", known)
-    plain = TestTimeEnsemble.probabilities
+    of_each_view = TestTimeEnsemble.of_each_view
 
     def overflowing(self, indices, out_hw):
-        seen = plain(self, indices, out_hw)
+        seen = of_each_view(self, indices, out_hw)
         fails = self.views[0].target_share in broken and indices[0] >= 2
-        return seen * float("nan") if fails else seen
+        return [part * float("nan") for part in seen] if fails else seen
 
-    monkeypatch.setattr(TestTimeEnsemble, "probabilities", overflowing)
+    monkeypatch.setattr(TestTimeEnsemble, "of_each_view", overflowing)
     if len(broken) == 4:
         with pytest.raises(RunError, match="NaN or infinite"):
             compare_shares(*halves(make_task()), tuple(scores))
@@ -500,6 +516,7 @@ def test_the_agreement_is_that_of_the_two_views_that_are_kept(make_task):
     first, second = views.kept
     assert second.mirrored
     probe = Probe(task, views.probe, views.statistics)
-    expected = class_agreement(*map(probe.probabilities, (first, second)))
+    mirrored = probe.in_view(replace(second, mirrored=False)).mirrored
+    expected = class_agreement(probe.in_view(first).plain, mirrored)
     torch.testing.assert_close(views.agreement, expected)
     assert views.agreement.min() < 1
