@@ -15,11 +15,13 @@ not published as labels: ``diagnostics`` tells of it.
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
@@ -28,7 +30,11 @@ from sensor_msgs.msg import Image
 import runtime
 from runtime.frames import Segmentation
 
-_LEVELS = {"live": DiagnosticStatus.OK, "frozen": DiagnosticStatus.WARN}
+_LEVELS = {
+    "live": DiagnosticStatus.OK,
+    "frozen": DiagnosticStatus.WARN,
+    "black": DiagnosticStatus.WARN,
+}
 
 
 class SegmentationNode(Node):
@@ -56,19 +62,29 @@ class SegmentationNode(Node):
         with runtime.open_stream(
             self._source, bundle=self._bundle, backend=self._backend, on_loss="hold"
         ) as stream:
+            # Spinning follows a simulated clock, and ends when ROS shuts down.
+            spinning = threading.Thread(target=self._spin, args=(stream,), daemon=True)
+            spinning.start()
             for result in stream:
-                if not rclpy.ok():
-                    return
                 if not result.repeated:
                     self._publish(result)
                 if time.monotonic() - self._told_s >= 1:
                     self._told_s = time.monotonic()
                     self._tell(stream, result)
 
+    def _spin(self, stream: runtime.Stream) -> None:
+        try:
+            rclpy.spin(self)
+        except ExternalShutdownException:
+            pass
+        finally:
+            stream.close()
+
     def _publish(self, result: Segmentation) -> None:
         age_ns = time.monotonic_ns() - result.frame.captured_ns
         now_ns = self.get_clock().now().nanoseconds
-        stamp = Time(nanoseconds=now_ns - age_ns, clock_type=self.get_clock().clock_type).to_msg()
+        captured_ns = max(0, now_ns - age_ns)  # a simulated clock begins at 0
+        stamp = Time(nanoseconds=captured_ns, clock_type=self.get_clock().clock_type).to_msg()
         self._send("labels", result.label_map, "mono8", stamp)
         if result.confidence is not None:
             self._send("confidence", result.confidence, "mono8", stamp)
@@ -87,6 +103,7 @@ class SegmentationNode(Node):
         figures = stream.figures
         level = _LEVELS.get(stream.state, DiagnosticStatus.ERROR)
         values = {
+            "backend": stream.backend,
             "frames a second": f"{figures.fps:.1f}",
             "frame age (ms)": f"{result.frame.age_ms:.1f}",
             "segmented": str(figures.segmented),

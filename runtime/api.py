@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.backends import open_backend
 from runtime.bundle.labels import LabelSpace
-from runtime.bundle.manifest import read_manifest
+from runtime.bundle.manifest import read_manifest, without_links
 from runtime.closing import Closing
 from runtime.errors import SourceError
 from runtime.frames import Segmentation
@@ -34,6 +34,7 @@ class LoadedBundle(Closing):
     """
 
     def __init__(self, bundle_dir: Path, backend: str, num_threads: int) -> None:
+        bundle_dir = without_links(bundle_dir)
         self.manifest = read_manifest(bundle_dir)
         self.label_space: LabelSpace = self.manifest.label_space
         self._backend = open_backend(backend, bundle_dir, self.manifest, num_threads)
@@ -97,6 +98,7 @@ class Stream(Closing):
 
     Attributes:
         label_space: names and colours of the labels.
+        backend: what runs the model, and how well it answered the golden frame, in a line.
     """
 
     def __init__(
@@ -105,13 +107,14 @@ class Stream(Closing):
         source: Source,
         label_space: LabelSpace,
         *,
+        backend: str,
         stop: threading.Event,
         stack: contextlib.ExitStack,
     ) -> None:
         self._pipeline, self._source, self._stack = pipeline, source, stack
         self._stop, self._done = stop, threading.Event()
         self._iterating: int | None = None  # the thread that does
-        self.label_space = label_space
+        self.label_space, self.backend = label_space, backend
         self._results: Generator[Segmentation, None, None] | None = None
 
     def __iter__(self) -> Iterator[Segmentation]:
@@ -190,7 +193,7 @@ def open_stream(
     Raises:
         StreamError: the source does not open, the bundle is damaged, or the backend does not start.
     """
-    bundle_dir = Path(bundle or BUNDLE_DIR)
+    bundle_dir = without_links(Path(bundle or BUNDLE_DIR))
     manifest = read_manifest(bundle_dir)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_backend(backend, bundle_dir, manifest, num_threads))
@@ -207,5 +210,12 @@ def open_stream(
             buffer_policy=buffer_policy,
             deadline_ms=deadline_ms,
         )
-        return Stream(pipeline, opened, manifest.label_space, stop=stop, stack=stack.pop_all())
+        return Stream(
+            pipeline,
+            opened,
+            manifest.label_space,
+            backend=model.line(),
+            stop=stop,
+            stack=stack.pop_all(),
+        )
     raise AssertionError("an exit stack swallows no exception")

@@ -13,6 +13,7 @@ from runtime.credentials import hide_credentials
 BUFFER_POLICIES = ("newest", "every", "every-with-deadline")
 ON_LOSS = ("hold", "blank", "stop")
 PAGE_ADDRESS = "127.0.0.1:8080"
+_MOST = 2**31 - 1  # of the libraries' own numbers
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,15 +30,26 @@ class Parser(argparse.ArgumentParser):
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
-    return int(text)
+    return _whole_number(text, 0, _MOST)
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return _whole_number(text, 1, _MOST)
+
+
+def num_threads(text: str) -> int:
+    """A number of threads; 0 leaves it to the library."""
+    return _whole_number(text, 0, 1024)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    # Python itself rejects what has thousands of digits.
+    if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+        limit = "" if most == _MOST else f" to {most}"
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {least}{limit}, got '{text}'"
+        )
     return int(text)
 
 

@@ -72,7 +72,7 @@ def _arguments(
     parser.where = f"{path}, source '{name}'"
     if misplaced := sorted(OF_PROCESS & table.keys()):
         raise ConfigError(
-            f"{parser.where}: {', '.join(misplaced)} is of all sources; write it above the first "
+            f"{parser.where}: all sources share {', '.join(misplaced)}; write it above the first "
             "[[source]]"
         )
     args = parser.parse_args([*_tokens(parser, {**common, **table}), "--", where])

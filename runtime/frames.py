@@ -60,8 +60,8 @@ class Frame:
     Attributes:
         index: number of the frame in its source, from 0.
         picture: the image, or what can be converted into it.
-        captured_ns: monotonic clock at capture: by a network stream's own time stamps, of a camera
-            and a file when the library had read it.
+        captured_ns: monotonic clock at capture: by a network stream's own time stamps where PyAV
+            reads it, else when the library had read it.
         time_s: on the source's own clock; None of one without.
         state: of the source with this frame: live, frozen or black.
     """

@@ -94,7 +94,12 @@ def _require_changing_names(args: argparse.Namespace) -> None:
     ]
     if not split:
         raise SinkError("--split-minutes: there is no file to split; add --record, --save, …")
-    later = _NEW_YEAR + timedelta(minutes=args.split_minutes)
+    try:
+        later = _NEW_YEAR + timedelta(minutes=args.split_minutes)
+    except OverflowError:
+        raise SinkError(
+            f"--split-minutes {args.split_minutes:g}: a file would end after the last date there is"
+        ) from None
     for flag, name in split:
         if expanded(name, _NEW_YEAR) == expanded(name, later):
             raise SinkError(

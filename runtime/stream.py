@@ -89,13 +89,13 @@ def stream(args: argparse.Namespace) -> int:
     Raises:
         StreamError: something does not open, or broke on the way.
     """
-    from runtime.bundle.manifest import read_manifest
+    from runtime.bundle.manifest import read_manifest, without_links
     from runtime.stream_run import run_all
 
     each = _arguments_of_each(args)
     process = each[0]
     start_log(process.log_format)  # which a file may change
-    bundle_dir = choose_bundle(process.bundle)
+    bundle_dir = without_links(choose_bundle(process.bundle))
     require_other_files(each, bundle_dir, args.config)
     if process.cpus is not None:
         _keep_to(process.cpus)
@@ -116,7 +116,10 @@ def stream(args: argparse.Namespace) -> int:
         runs = [
             _open_run(one, stack, backend=backend, manifest=manifest, stop=stop, trace=trace)
             for one in each
+            if not stop.is_set()
         ]
+        if stop.is_set():
+            return 0  # before files of an earlier stream are emptied
         if process.serve is not None:
             open_page(runs, backend, process.serve, stack)
         tell_service_manager(runs, stack)

@@ -14,6 +14,7 @@ from runtime.arguments import (
     address,
     cpu_list,
     natural,
+    num_threads,
     positive,
     positive_number,
     size_hw,
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=natural,
+        type=num_threads,
         default=0,
         metavar="N",
         help="threads of one inference (default: the backend's choice)",
@@ -142,7 +143,10 @@ def _add_output_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_live_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--reconnect", type=natural, metavar="N", help="attempts to reopen a lost source (no end)"
+        "--reconnect",
+        type=natural,
+        metavar="N",
+        help="attempts to open a lost source again (default: without end)",
     )
     group.add_argument(
         "--on-loss",

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+import time
 import types
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from runtime.frames import Frame, Segmentation
 from runtime.hardware import Hardware
 from runtime.packaged import CLIP
 
@@ -92,6 +94,10 @@ class Message(SimpleNamespace):
         super().__init__(header=SimpleNamespace(stamp=None, frame_id=""), **fields)
 
 
+class ExternalShutdown(Exception):  # noqa: N818 - as rclpy's
+    pass
+
+
 class Publisher:
     def __init__(self):
         self.sent = []
@@ -130,7 +136,8 @@ class Node:
 def ros(monkeypatch):
     """Modules with the names of ROS 2's."""
     modules = {
-        "rclpy": {"ok": lambda: True},
+        "rclpy": {},
+        "rclpy.executors": {"ExternalShutdownException": ExternalShutdown},
         "rclpy.node": {"Node": Node},
         "rclpy.qos": {"qos_profile_sensor_data": None},
         "rclpy.time": {
@@ -156,10 +163,16 @@ def ros(monkeypatch):
 def test_a_ros_node_publishes_each_label_map_with_its_time(ros, monkeypatch):
     monkeypatch.setattr(Node, "parameters", {"source": str(CLIP), "backend": "onnxruntime"})
     node = ros.SegmentationNode()
-    monkeypatch.setattr(ros.rclpy, "ok", lambda: len(node.topics["~/labels"].sent) < 3)
+
+    def spin_until_shut_down(_node):
+        while len(node.topics["~/labels"].sent) < 3:
+            time.sleep(0.01)
+        raise ExternalShutdown
+
+    monkeypatch.setattr(ros.rclpy, "spin", spin_until_shut_down, raising=False)
     node.run()
     labels, images = node.topics["~/labels"].sent, node.topics["~/image"].sent
-    assert len(labels) == len(images) == 3
+    assert 3 <= len(labels) == len(images) < 72, "it ends with ROS, before the clip does"
     for label, image in zip(labels, images, strict=True):
         assert (label.encoding, label.height, label.width, label.step) == ("mono8", 192, 384, 384)
         assert len(label.data) == 192 * 384
@@ -168,3 +181,16 @@ def test_a_ros_node_publishes_each_label_map_with_its_time(ros, monkeypatch):
         assert 10**18 - 10**10 < label.header.stamp < 10**18
     (status,) = node.topics["~/diagnostics"].sent[0].status
     assert status.message == "live"
+    told = {value.key: value.value for value in status.values}
+    assert told["backend"].startswith("ONNX Runtime")
+
+
+def test_a_simulated_clock_that_begins_at_0_gives_no_time_before_it(ros, monkeypatch):
+    node = ros.SegmentationNode()
+    at_0 = SimpleNamespace(nanoseconds=0, to_msg=lambda: "now")
+    clock = SimpleNamespace(now=lambda: at_0, clock_type="ros")
+    monkeypatch.setattr(node, "get_clock", lambda: clock)
+    image = np.zeros((4, 4, 3), np.uint8)
+    result = Segmentation(frame=Frame(0, image, 0), label_map=image[..., 0], timing={})
+    node._publish(result)
+    assert node.topics["~/labels"].sent[0].header.stamp == 0

@@ -63,7 +63,8 @@ def cost_text(
     disk = _disk_bytes(model, spec, method, there[protocol.target])
     lines += [
         f"{method:<13} {_duration(adapt_s)}: {steps} x {batch} images",
-        f"memory        {memory_bytes / 1e9:.1f} GB with one image; features grow with the batch",
+        f"memory        at most {memory_bytes / 1e9:.1f} GB with one image, torch included; "
+        "features grow with the batch",
         f"disk          {disk / 1e9:.1f} GB"
         + ", times the windows of an image" * bool(args.windows),
     ]

@@ -37,11 +37,13 @@ class Mean:
         name: as the table has it.
         without: classes that do not count.
         published: in per cent.
+        published_source: of the source model.
     """
 
     name: str
     without: tuple[str, ...]
     published: float | None = None
+    published_source: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

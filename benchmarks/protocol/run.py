@@ -14,13 +14,17 @@ import msgspec
 from benchmarks.protocol.file import Protocol
 from benchmarks.protocol.server_export import write_server_labels
 from benchmarks.protocol.source import source_settings
+from runtime.bundle.labels import LabelSpace
 from runtime.bundle.manifest import file_sha256
 from runtime.files import read_text
 from sfda_edge.adaptation.request import AdaptRequest
 from sfda_edge.adaptation.run import run_adaptation
 from sfda_edge.cli.options import windows
+from sfda_edge.data import recorded_spec
 from sfda_edge.data.validation import Validation
 from sfda_edge.errors import RecipeError
+from sfda_edge.labels.label_spaces import LABEL_SPACES
+from sfda_edge.models.checkpoint import SPEC_FILE, read_spec
 from sfda_edge.models.source_model import ModelRequest, describes_itself, weights_file_of
 from sfda_edge.recipes.recipe import toml_value
 from sfda_edge.runs.directory import RUN_FILE, read_run
@@ -57,8 +61,8 @@ def run_protocol(
     asked = {
         "source": _source_sha256(args, out_dir),
         "weights_key": None if args.weights is None else args.weights_key,
-        "images": specs[protocol.target],
-        "scored": specs[protocol.scored],
+        "images": recorded_spec(specs[protocol.target]),
+        "scored": recorded_spec(specs[protocol.scored]),
         "size": args.size,
         "windows": msgspec.to_builtins(cut),
         "set": args.overrides,
@@ -137,6 +141,7 @@ def _source_model(
     wanted = protocol.model
     size_hw = args.size or wanted.input_hw
     if args.weights is not None and describes_itself(args.weights):
+        _require_classes(args.weights, LABEL_SPACES[wanted.label_space or ""])
         return ModelRequest(args.weights, size_hw=size_hw)
     if args.weights is not None:
         return ModelRequest(
@@ -147,7 +152,7 @@ def _source_model(
             weights_key=args.weights_key,
         )
     folder = out_dir / SOURCE_DIR
-    asked = {"images": specs[protocol.source], "train_set": args.train_set}
+    asked = {"images": recorded_spec(specs[protocol.source]), "train_set": args.train_set}
     begun = args.initial_weights
     if begun is not None or _state(folder) != "finished":  # which need not be named again
         asked["initial_weights"] = None if begun is None else file_sha256(begun)
@@ -161,6 +166,21 @@ def _source_model(
             )
         _train_source(protocol, specs, args, out_dir)
     return ModelRequest(folder, size_hw=size_hw)
+
+
+def _require_classes(weights: Path, reported: LabelSpace) -> None:
+    """See that a model that describes itself predicts what the row reports, in its order.
+
+    Raises:
+        RecipeError: it predicts other classes.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    found = read_spec(folder / SPEC_FILE).output_space.names
+    if found != reported.names:
+        raise RecipeError(
+            f"{weights} predicts {len(found)} classes ({', '.join(found)}) and this row reports "
+            f"{len(reported.names)} ({', '.join(reported.names)}); choose another --weights"
+        )
 
 
 def _source_sha256(args: argparse.Namespace, out_dir: Path) -> str:

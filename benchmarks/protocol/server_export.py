@@ -12,7 +12,7 @@ from PIL import Image
 from runtime.files import read_text
 from sfda_edge.cli.options import windows
 from sfda_edge.data import open_images
-from sfda_edge.data.datasets.cityscapes import LABEL_IDS
+from sfda_edge.data.datasets.cityscapes import LABEL_IDS, SPACE
 from sfda_edge.data.loading import read_all
 from sfda_edge.errors import RecipeError
 from sfda_edge.evaluation import Predictor
@@ -30,7 +30,7 @@ def write_server_labels(
     """Write ``CITY_SEQUENCE_FRAME.png`` for each image of Cityscapes; those of this model stay.
 
     Args:
-        run: the run directory of an adapted model of the 19 classes.
+        run: the run directory of an adapted model, of classes of Cityscapes.
         images_spec: as ``open_images`` takes it.
         out_dir: for the label maps.
         args: of the command line: device, windows, and whether damaged images are left out.
@@ -44,7 +44,8 @@ def write_server_labels(
     predictor = Predictor(source.network, source.spec, device, windows=windows(args))
     images = open_images(images_spec)
     out_dir.mkdir(parents=True, exist_ok=True)
-    to_ids = np.array(LABEL_IDS, np.uint8)
+    numbers = dict(zip(SPACE.names, LABEL_IDS, strict=True))
+    to_ids = np.array([numbers[name] for name in source.class_names], np.uint8)
     bar = progress_bar("label maps for the server", len(images))
     for loaded in bar(read_all(images, None, args.skip_bad)):
         stem = Path(loaded.name).name.removesuffix("_leftImg8bit.png")

@@ -27,8 +27,11 @@ def protocol_table(protocol: Protocol, before: dict[str, Any], after: dict[str, 
     for mean in protocol.means:
         source, ours = (mean_iou(record["iou"], mean.without) for record in (before, after))
         lines.append(_row(mean.name, source, ours, mean.published))
-    if published.source_miou is not None:
-        lines.append(f"published source model: {published.source_miou:.1f}")
+    of_source = {"mIoU": published.source_miou}
+    of_source |= {mean.name: mean.published_source for mean in protocol.means}
+    known = [f"{name} {value:.1f}" for name, value in of_source.items() if value is not None]
+    if known:
+        lines.append(f"published source model: {'; '.join(known)}")
     return "\n".join(lines)
 
 

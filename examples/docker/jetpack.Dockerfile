@@ -6,8 +6,9 @@
 #     -m export.engine /data/bundle
 # Run it; nvargus-daemon of the host serves CSI cameras through the socket:
 #   docker run --rm --runtime nvidia -v /tmp/argus_socket:/tmp/argus_socket --device /dev/video0 \
-#     -v /srv/bundle:/data/bundle:ro -p 127.0.0.1:8080:8080 -e SFDA_EDGE_TOKEN=… \
+#     -v /srv/bundle:/data/bundle:ro -p 127.0.0.1:8080:8080 --env-file secrets \
 #     sfda-edge csi0 --bundle /data/bundle --backend tensorrt --serve 0.0.0.0:8080
+# The file secrets has the line SFDA_EDGE_TOKEN=…: every user of the host sees command lines.
 # The image has TensorRT and its Python bindings of JetPack.
 ARG BASE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel
 FROM ${BASE}

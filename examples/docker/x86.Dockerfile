@@ -5,7 +5,8 @@
 #     --build-arg BASE=nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04 -t sfda-edge .
 # Run it with a camera; the bundle is a volume, so that a new model needs no new image:
 #   docker run --rm --device /dev/video0 -v /srv/bundle:/data/bundle:ro -p 127.0.0.1:8080:8080 \
-#     -e SFDA_EDGE_TOKEN=… sfda-edge camera0 --bundle /data/bundle --serve 0.0.0.0:8080
+#     --env-file secrets sfda-edge camera0 --bundle /data/bundle --serve 0.0.0.0:8080
+# The file secrets has the line SFDA_EDGE_TOKEN=…: every user of the host sees command lines.
 # With a GPU add --gpus all.
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
@@ -29,5 +30,6 @@ WORKDIR /data
 ENTRYPOINT ["/opt/sfda-edge/bin/python", "-I", "-m", "runtime.stream"]
 CMD ["--help"]
 EXPOSE 8080
+# It asks the page of --serve at port 8080; without one, run with --no-healthcheck.
 HEALTHCHECK --start-period=10m CMD ["/opt/sfda-edge/bin/python", "-I", "-c", \
  "import os, urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:8080/readyz', headers={'Authorization': 'Bearer ' + os.environ.get('SFDA_EDGE_TOKEN', '')}), timeout=5)"]

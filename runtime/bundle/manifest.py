@@ -11,10 +11,12 @@ from typing import Any
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.onnx_scan import reads_other_files
 from runtime.errors import ManifestError
+from runtime.files import require_regular
 
 SCHEMA = 2
 LABEL_MAP = "label_map"
 MANIFEST_FILE = "manifest.json"
+_MOST_BYTES = 16 << 20  # of a manifest: one of 255 classes has 30 KB
 PRECISIONS = ("fp32", "fp16", "int8")
 FOR_PEOPLE = ("card.md", "card.jpg")
 
@@ -119,6 +121,18 @@ def _require_whole_graph(path: Path) -> None:
         )
 
 
+def without_links(bundle_dir: Path) -> Path:
+    """The folder that a path with links stands for now.
+
+    A link may be set to another bundle at any time, also between the check of a file and its use.
+    """
+    try:
+        found = bundle_dir.resolve()
+    except (OSError, ValueError, RuntimeError):  # whoever opens it reports it
+        return bundle_dir
+    return bundle_dir if found == bundle_dir.absolute() else found
+
+
 def parse_manifest(bundle_dir: Path) -> Manifest:
     """Read a bundle's manifest without a look at the files.
 
@@ -127,7 +141,7 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
     """
     path = bundle_dir / MANIFEST_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        content = json.loads(_manifest_text(path), object_pairs_hook=_each_once)
     except (FileNotFoundError, NotADirectoryError):
         if not bundle_dir.exists():
             raise ManifestError(
@@ -140,6 +154,21 @@ def parse_manifest(bundle_dir: Path) -> Manifest:
     except (ValueError, OSError, RecursionError) as error:
         raise ManifestError(f"{path} cannot be read: {error}") from None
     return _parse(path, content)
+
+
+def _manifest_text(path: Path) -> str:
+    """The content of a manifest: a file of the bundle itself, of a size that is possible.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is a link, too large, or no text.
+    """
+    if path.is_symlink():
+        raise ValueError("it is a link; a bundle holds its own files")
+    require_regular(path)
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MB")
+    return path.read_text(encoding="utf-8")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_MOST_KEY = 0xFFFFFFFF
 # Message → field → message that is found there.
 _INSIDE = {
     "model": {7: "graph", 25: "function"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -28,13 +29,16 @@ def reads_other_files(path: Path) -> bool:
         ValueError: it is no protobuf message.
         OSError: the file cannot be read.
     """
-    return _reads(memoryview(path.read_bytes()), "model")
+    try:
+        return _reads(memoryview(path.read_bytes()), "model")
+    except RecursionError:
+        raise ValueError("its graphs are nested too deeply") from None
 
 
 def _reads(message: memoryview, kind: str) -> bool:
     for field, value in _fields(message):
         if kind == "tensor":
-            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1):
+            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value):
                 return True
         elif (
             field in _INSIDE[kind]
@@ -50,6 +54,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
+        if key > _MOST_KEY:  # of which others read the low 32 bits
+            raise ValueError(f"a field of number {key >> 3}")
         wire = key & 7
         value: int | memoryview = 0
         if wire == 0:

@@ -17,7 +17,7 @@ from runtime.errors import SinkError
 
 TOKEN_VARIABLE = "SFDA_EDGE_TOKEN"
 _LEAST_TOKEN = 16
-_COOKIE = "sfda_edge_token"
+_COOKIE = "sfda_edge_token"  # and the port: browsers send cookies of one port to all
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
 
@@ -65,7 +65,7 @@ class Guard:
 
     On loopback, a name that is not of this machine is refused: another site's script could
     otherwise reach the page through a name of its own (DNS rebinding). A WebSocket's origin has to
-    be the page.
+    be the page, and pictures are not for other sites' pages: links to the page are.
     """
 
     def __init__(self, app: Any, access: Access) -> None:
@@ -95,6 +95,8 @@ class Guard:
         origin = connection.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return PlainTextResponse("another site's page", 403)
+        if _is_embedded_elsewhere(connection):
+            return PlainTextResponse("embedded in another site's page", 403)
         if self._access.token is None:
             name = urlsplit(f"//{host}").hostname
             known = name is not None and is_loopback(name)
@@ -105,16 +107,24 @@ class Guard:
         scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
         given = connection.query_params.get("token")
         known = (given, bearer if scheme.lower() == "bearer" else None)
-        if any(_same(one, token) for one in (*known, connection.cookies.get(_COOKIE))):
+        cookie = f"{_COOKIE}_{connection.url.port or 0}"
+        if any(_same(one, token) for one in (*known, connection.cookies.get(cookie))):
             if given is None or connection.scope["type"] == "websocket":
                 return None
             # The token leaves the address, which histories and screenshots keep.
             rest = connection.url.remove_query_params("token")
             query = f"?{rest.query}" if rest.query else ""
             response = RedirectResponse(f"{rest.path}{query}", 303)
-            response.set_cookie(_COOKIE, token, httponly=True, samesite="strict")
+            response.set_cookie(cookie, token, httponly=True, samesite="strict")
             return response
         return PlainTextResponse("a token is needed: ?token=…, or Authorization: Bearer …", 403)
+
+
+def _is_embedded_elsewhere(connection: HTTPConnection) -> bool:
+    """Whether a browser says that another site's page wants it, and not as a page of its own."""
+    site = connection.headers.get("sec-fetch-site", "none")
+    is_page = connection.headers.get("sec-fetch-dest") == "document"
+    return site not in ("none", "same-origin") and not is_page
 
 
 def _same(given: str | None, token: str) -> bool:

@@ -115,7 +115,9 @@ class StreamMetrics:
 
     def _gauges(self) -> Iterator[Metric]:
         states = GaugeMetricFamily(
-            "sfda_edge_source_state", "1 for the state", labels=["source", "state"]
+            "sfda_edge_source_state",
+            "1 for the state of now, 0 for others",
+            labels=["source", "state"],
         )
         ages = GaugeMetricFamily(
             "sfda_edge_newest_frame_age_seconds", "Age of the newest frame now", labels=["source"]

@@ -19,6 +19,7 @@ from runtime.images import resize_image
 from runtime.overlay import Overlay
 from runtime.page.metrics import StreamMetrics
 from runtime.sources.base import Source
+from runtime.sources.watchdog import State
 from runtime.stats import Snapshot
 
 # Pictures for viewers are at most so wide: more costs the device and the network.
@@ -132,7 +133,9 @@ class LiveView:
     def ready(self) -> bool:
         """Whether there are results, the source gives frames, and the model keeps up."""
         result = self.result
-        return result is not None and not result.repeated and result.frame.age_ms < _READY_AGE_MS
+        if result is None or result.repeated or self.source.state is State.ENDED:
+            return False
+        return result.frame.age_ms < _READY_AGE_MS
 
     async def wait(self, seen: int, timeout_s: float) -> int:
         """Wait for a result after number ``seen``; the newest number, which may still be that.

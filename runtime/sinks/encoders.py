@@ -1,4 +1,4 @@
-"""Video encoders: H.264 that survives a power cut by PyAV, or what OpenCV's wheels can write."""
+"""Video encoders: H.264 that survives a kill by PyAV, or what OpenCV's wheels can write."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from runtime.sources.capture import load_opencv
 logger = logging.getLogger(__name__)
 # What the codecs in OpenCV's own wheels can write; their licence leaves H.264 out.
 OPENCV_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
-# Written packet by packet, so that a kill or a power cut loses less than a second: of 119 frames
-# 118 could be read after SIGKILL as fragmented MP4, none as plain MP4.
+# Written packet by packet, so that a kill loses less than a second: of 119 frames 118 could be read
+# after SIGKILL as fragmented MP4, none as plain MP4. A power cut loses what the system has not
+# written to the disk yet.
 _CONTAINERS = {
     ".mp4": {
         # The trailer is an index of all fragments, kept in memory: 86 MB a day at 25 a second.
@@ -110,7 +111,9 @@ class AvEncoder:
         self._cut_hw = tuple(side // codec.multiple * codec.multiple for side in size_hw)
         options = _CONTAINERS[path.suffix.lower()]
         try:
-            self._container = self._av.open(str(path), "w", container_options=options)
+            # Of "cam-12:30.mp4" FFmpeg makes a protocol.
+            where = str(path.absolute())
+            self._container = self._av.open(where, "w", container_options=options)
             stream = self._container.add_stream(
                 codec.name, rate=round(fps) or 1, options=codec.options
             )
@@ -161,7 +164,7 @@ class OpenCvEncoder:
         self._require_space()
         codec = cv2.VideoWriter.fourcc(*OPENCV_CODECS[path.suffix.lower()])
         height, width = size_hw
-        self._writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
+        self._writer = cv2.VideoWriter(str(path.absolute()), codec, fps, (width, height))
         if not self._writer.isOpened():
             raise SinkError(f"cannot write {path}: no permission, or no codec for {width}x{height}")
 
@@ -194,7 +197,7 @@ class OpenCvEncoder:
         self._writer.release()
         if not self._written:
             return
-        check = self._cv2.VideoCapture(str(self._path))
+        check = self._cv2.VideoCapture(str(self._path.absolute()))
         found = int(check.get(self._cv2.CAP_PROP_FRAME_COUNT)) if check.isOpened() else 0
         check.release()
         if found < self._written:

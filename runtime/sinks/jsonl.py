@@ -82,6 +82,8 @@ class JsonLinesSink:
 
     def __init__(self, path: str, lines: ResultLines, stop: threading.Event) -> None:
         self._lines, self._path, self._stop = lines, path, stop
+        if path == "-" and sys.stdout is None:
+            raise SinkError("--jsonl -: standard output is closed")
         try:
             self._file = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:

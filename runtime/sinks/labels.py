@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from runtime.errors import SinkError, missing_package
+from runtime.files import whole_or_not_at_all
 from runtime.frames import Segmentation
 from runtime.sinks import Sink
 from runtime.sinks.encoders import FFV1, AvEncoder
@@ -71,10 +72,9 @@ class LabelImagesSink:
         fast = [self._cv2.IMWRITE_PNG_COMPRESSION, 1]
         _, png = self._cv2.imencode(".png", result.label_map, fast)
         path = self._folder / f"{result.frame.index:08d}.png"
-        part = path.with_suffix(".part")  # a kill leaves no half of a map under its name
         try:
-            part.write_bytes(png.tobytes())
-            part.replace(path)
+            with whole_or_not_at_all(path) as part:  # a kill leaves no half of a map
+                part.write_bytes(png.tobytes())
         except OSError as error:
             raise SinkError(f"cannot write {path}: {error.strerror}") from None
 

@@ -9,16 +9,19 @@ import threading
 import time
 
 from runtime.frames import Segmentation
+from runtime.sources.watchdog import State
 
 _MOST_WAIT_S = 0.1
+_AWAY = (State.LOST, State.OPENING)
 
 
 class Service:
     """Notifies the service manager that started this process (sd_notify's protocol).
 
-    The watchdog is fed by frames of every source: when one is lost for longer than ``WatchdogSec``,
-    the process is started again. Results that stand for missing frames do not count, and a source
-    that has ended is no longer waited for.
+    The watchdog is fed by frames of every source: when one gives neither frames nor a state for
+    longer than ``WatchdogSec``, the process is started again. A source that has ended, or is lost
+    and opened again and again, is not waited for while another gives frames: a start again would
+    take that one down, too. Results that stand for missing frames do not count.
 
     Args:
         address: of the manager's socket, from NOTIFY_SOCKET; ``@`` for an abstract one.
@@ -61,7 +64,8 @@ class Service:
         with self._lock:
             self._waits_for.discard(name)
             now_s = time.monotonic()
-            if self._waits_for or not self._every_s or now_s - self._fed_s < self._every_s:
+            waits = any(self._states[one] not in _AWAY for one in self._waits_for)
+            if waits or not self._every_s or now_s - self._fed_s < self._every_s:
                 return
             self._fed_s = now_s
             self._waits_for = {one for one, state in self._states.items() if state != "ended"}

@@ -62,6 +62,7 @@ class SplitSink:
 def free_path(path: Path) -> Path:
     """The path, or with the first number from 2 that nothing has."""
     numbers = itertools.count(2)
+    path = path if path.name else path.absolute()
     found = path
     while found.exists():
         found = path.with_name(f"{path.stem}-{next(numbers)}{path.suffix}")

@@ -60,6 +60,9 @@ class AvSource(ImageSource):
             self._container.close()
             raise SourceError(f"{name} holds no video")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            self._container.close()
+            raise SourceError(f"{name} has a video of a codec that FFmpeg does not know")
         # Threads by frame decode faster and hand out each frame later.
         stream.thread_type = "SLICE" if live else "AUTO"
         if live:

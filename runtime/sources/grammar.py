@@ -10,7 +10,7 @@
 | a video file or its URL    | ends when it ends                       | every frame            |
 | a folder                   | its images, by number or name           | every frame            |
 | ``"drive/*.png"``          | the images of a pattern, likewise       | every frame            |
-| ``replay:FILE.mcap``       | a recording, at the times that it had   | every frame            |
+| ``replay:FILE.mcap``       | a recording, at its own times           | every frame            |
 | ``streetsynth``            | the labelled clip that ships with us    | every frame            |
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from runtime.credentials import without_credentials
 from runtime.errors import SourceError
+from runtime.files import printable_line
 from runtime.images import IMAGE_SUFFIXES
 from runtime.packaged import CLIP
 from runtime.sources.base import Source
@@ -46,15 +47,21 @@ def open_source(spec: str, settings: SourceSettings | None = None) -> Source:
     Raises:
         SourceError: there is nothing there, it gives no frames, or cannot do what is asked of it.
     """
-    settings = settings or SourceSettings()
+    source = _opened(spec, settings or SourceSettings())
+    if (shown := printable_line(source.name)) != source.name:
+        source.rename(shown)  # pages and metrics are text
+    return source
+
+
+def _opened(spec: str, settings: SourceSettings) -> Source:
     if "\0" in spec:  # nothing has such a name, and libraries differ in what they make of it
         raise SourceError("source cannot be opened: embedded null byte")
     if (opener := _of_camera(spec, settings)) is not None:
         return ReconnectingSource(opener, settings.limits, settings.reconnect)
     if settings.of_camera:
         raise SourceError(
-            f"{', '.join(settings.of_camera)}: only a camera can be asked; "
-            f"'{without_credentials(spec)}' is none"
+            f"{', '.join(settings.of_camera)}: only of a camera; "
+            f"'{without_credentials(spec)}' is another source"
         )
     if settings.loop and (spec.startswith("replay:") or _of_stream(spec) is not None):
         raise SourceError(f"--loop is for videos and images, not for {without_credentials(spec)}")

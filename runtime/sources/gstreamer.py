@@ -8,6 +8,7 @@ whose frames and times PyAV reads from a pipe. (y4menc writes rows with padding,
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from runtime.sources.base import Source
 from runtime.sources.containers import GSTREAMER
 from runtime.sources.settings import SourceSettings
 
+logger = logging.getLogger(__name__)
 LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
 # What gives the pictures of cameras on the board: on a Jetson, and on a Raspberry Pi.
 CSI_ELEMENTS = ("nvarguscamerasrc", "libcamerasrc")
@@ -126,6 +128,12 @@ class GStreamerSource(AvSource):
         words: Sequence[str],
         started: Callable[[subprocess.Popen[bytes]], None] = lambda _child: None,
     ) -> None:
+        if any(hide_credentials(word) != word for word in words):
+            logger.warning(
+                "%s: every user of this machine sees the password, in the list of processes; "
+                "rtsp:// without gst: keeps it",
+                name,
+            )
         reading, writing = os.pipe()
         # YUY2 pads rows of an odd width, which nobody behind the multiplexer knows.
         tail = "! videoscale add-borders=false ! "

@@ -1,14 +1,17 @@
 """StreamClock: when a network frame was captured, from the stream's own clock.
 
 A frame that waits in network buffers is old when it arrives, and its arrival does not show that.
-Its time stamp does: against the least delay that was seen lately, every other delay is age.
+Its time stamp does: against the least delay that was seen, every other delay is age.
+
+Clocks drift, so the least delay may rise by a thousandth of the time: a delay that stays is
+forgotten by 3.6 s an hour.
 """
 
 from __future__ import annotations
 
-# The least delay of this time is the measure: clocks that drift by 100 millionths differ by 60 ms.
-_WINDOW_NS = 300 * 1_000_000_000
-# A larger jump is a new clock.
+# Crystals differ by a ten-thousandth; cameras that count frames at 25 a second may send 24.98.
+DRIFT = 1e-3
+# A larger jump from one frame to the next is a new clock.
 _JUMP_NS = 30 * 1_000_000_000
 _NEW_CLOCK_FRAMES = 2
 
@@ -22,9 +25,8 @@ class StreamClock:
     def __init__(self) -> None:
         self._highest: tuple[int, float] | None = None  # delay and time stamp
         self._num_below = 0
-        self._least: int | None = None
-        self._least_before: int | None = None
-        self._since_ns = 0
+        self._least: float | None = None
+        self._last = (0, 0)  # arrival and delay of the frame before
 
     def captured_ns(self, arrived_ns: int, time_s: float) -> int:
         """When a frame was captured that arrived now.
@@ -35,15 +37,15 @@ class StreamClock:
         """
         delay_ns = arrived_ns - round(time_s * 1e9)
         self._follow_step_back(delay_ns, time_s)
-        if self._least is None or abs(delay_ns - self._least) > _JUMP_NS:
-            self._least, self._least_before, self._since_ns = delay_ns, None, arrived_ns
+        last_arrived_ns, last_delay_ns = self._last
+        if self._least is None or abs(delay_ns - last_delay_ns) > _JUMP_NS:
+            self._least = delay_ns
             self._highest, self._num_below = (delay_ns, time_s), 0
-        elif arrived_ns - self._since_ns > _WINDOW_NS:
-            self._least_before, self._least = self._least, delay_ns
-            self._since_ns = arrived_ns
+        else:
+            self._least += DRIFT * (arrived_ns - last_arrived_ns)
         self._least = min(self._least, delay_ns)
-        before = self._least if self._least_before is None else self._least_before
-        return arrived_ns - (delay_ns - min(self._least, before))
+        self._last = arrived_ns, delay_ns
+        return arrived_ns - round(delay_ns - self._least)
 
     def _follow_step_back(self, delay_ns: int, time_s: float) -> None:
         """Time stamps that stay below an earlier one are of a clock that was set back: ages go on.
@@ -58,6 +60,4 @@ class StreamClock:
             return
         step_ns = delay_ns - self._highest[0]
         self._least += step_ns
-        if self._least_before is not None:
-            self._least_before += step_ns
         self._highest, self._num_below = (delay_ns, time_s), 0

@@ -93,6 +93,8 @@ def _check(args: argparse.Namespace) -> int:
     if not checks:
         layouts = next(iter(dataset.splits.values())).layouts
         expected = " or ".join(layout.images for layout in layouts)
+        if not args.folder.exists():
+            raise DataError(f"{args.folder} does not exist")
         raise DataError(f"{args.folder} holds nothing of {dataset.name}; expected {expected} there")
     return 0 if all(found.complete for found in checks) else 1
 

@@ -72,6 +72,7 @@ class SplitCheck:
         found = self.found
         official = found.split.num_images
         of = "" if official is None else f" of {official}"
+        of += ", more than are released" if official and self.num_there > official else ""
         labels = str(self.num_labelled) if found.label_template else "0, none are released"
         lines = [
             f"{found.dataset.name} {found.split_name}, {found.folder}",

@@ -37,11 +37,13 @@ class ImageSet:
         title: what it is, for people.
         samples: the images; nothing is read before it is asked for.
         label_space: what the labels mean, when the data set says so itself.
+        label_template: where it looked for labels, when the data set says so itself.
     """
 
     title: str
     samples: tuple[Sample, ...]
     label_space: LabelSpace | None = None
+    label_template: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -34,8 +34,10 @@ def in_classes_of(images: ImageSet, space: LabelSpace) -> ImageSet:
             "; --labels, --validation-labels or --source-validation-labels names a folder of "
             "label maps"
         )
-        known = images.label_space is not None  # a data set that finds its own
-        raise DataError(f"{images.title} has no labels{'' if known else advice}")
+        if images.label_space is not None:  # a data set that finds its own
+            expected = images.label_template
+            advice = f"; {expected} was expected" if expected else ""
+        raise DataError(f"{images.title} has no labels{advice}")
     own = images.label_space
     if own is None or own == space:
         return images

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundle.labels import IGNORED, LabelSpace
+from runtime.images import IMAGE_SUFFIXES
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 from sfda_edge.data.datasets.label_files import (
     Colour,
@@ -65,7 +66,15 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
         template = PathTemplate(_text(content, "labels"))
         if unknown := template.fields - images.fields:
             raise ValueError(f"labels has {{{min(unknown)}}}, which images does not have")
+        if template.text == images.text:
+            raise ValueError("labels names the images themselves")
         labels = (Labels(template.text, _reader(content, space)),)
+    elif unused := {"numbers", "colours", "ignored"} & set(content):
+        raise ValueError(f"{min(unused)} is of labels, and no labels are named")
+    suffix = Path(images.text).suffix.lower()
+    if "{" not in suffix and suffix not in IMAGE_SUFFIXES:
+        read = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"images end in '{suffix}', which is not read: {read}")
     return Dataset(
         name=path.name,
         title=path.stem,
@@ -89,6 +98,8 @@ def _label_space(content: Mapping[str, Any]) -> LabelSpace:
     if isinstance(classes, str):
         if classes not in LABEL_SPACES:
             raise ValueError(f"unknown classes '{classes}'; known: {', '.join(LABEL_SPACES)}")
+        if palette is not None:
+            raise ValueError(f"palette is for classes that are listed; '{classes}' has its own")
         return LABEL_SPACES[classes]
     if not isinstance(classes, list):
         raise ValueError("classes must be a list of names, or the name of a label space")
@@ -106,11 +117,14 @@ def _reader(content: Mapping[str, Any], space: LabelSpace) -> LabelReader:
         colours = _by_class(content["colours"], "colours", space, _colour)
         skipped = _ignored(_list(ignored, "ignored", _colour), colours)
         return by_colour(colours | skipped)
-    numbers = {index: index for index in range(space.num_classes)}
+    always = {IGNORED: IGNORED}
     if "numbers" in content:
         numbers = _by_class(content["numbers"], "numbers", space, _number)
+    else:
+        numbers = {index: index for index in range(space.num_classes)}
+        always[space.ignore_index] = IGNORED
     skipped = _ignored(_list(ignored, "ignored", _number), numbers)
-    return by_listed_number({IGNORED: IGNORED} | numbers | skipped)
+    return by_listed_number(always | numbers | skipped)
 
 
 def _ignored(listed: list[Any], classes: Mapping[Any, int]) -> dict[Any, int]:

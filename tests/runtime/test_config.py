@@ -76,7 +76,7 @@ SOURCE = '[[source]]\nfrom = "camera0"\n'
         ("config = 'a'\n" + SOURCE, "unknown key 'config'"),
         ("help = true\n" + SOURCE, "unknown key 'help'"),
         ("on_loss = 'hold'\n" + SOURCE, "unknown key 'on_loss'"),
-        (SOURCE + "serve = true", "source 'camera0': serve is of all sources"),
+        (SOURCE + "serve = true", "source 'camera0': all sources share serve"),
         (SOURCE + "size = '640'", "stream.toml, source 'camera0': size: expected WIDTHxHEIGHT"),
         (SOURCE + "save = true", "save is true, a value is needed"),
         (SOURCE + "show = 1", "show is 1; write true or false"),

@@ -105,6 +105,29 @@ def test_every_source_feeds_the_watchdog(manager):
     assert heard(manager) == ["STOPPING=1"]
 
 
+@pytest.mark.parametrize("away", ["lost", "opening"])
+def test_a_source_that_is_opened_again_takes_the_others_not_down(manager, away):
+    service = Service(str(manager.getsockname()), ["front", "rear"])
+    service._every_s = 1e-9
+    for name in ("front", "rear"):
+        service.state(name, "live")
+        service.frame(name)
+    service.state("rear", away)
+    heard(manager)
+    service.frame("front")
+    assert heard(manager) == ["WATCHDOG=1"]
+    service.state("rear", "live")
+    service.frame("front")
+    heard(manager)
+    service.frame("front")
+    assert heard(manager) == [], "it is back, and is waited for again"
+    for name in ("front", "rear"):
+        service.state(name, away)
+    assert "WATCHDOG=1" not in heard(manager), "with none a start again may help"
+    for name in ("front", "rear"):
+        service.ended(name)
+
+
 def test_a_source_that_fails_before_its_first_result_leaves_the_others_ready(manager):
     service = Service(str(manager.getsockname()), ["front", "rear"])
     service.state("front", "live")

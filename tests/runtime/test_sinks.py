@@ -303,6 +303,35 @@ def test_label_maps_of_two_runs_are_not_mixed(in_empty_folder, caplog):
     assert len(list(Path("empty").iterdir())) == 1
 
 
+def test_label_maps_are_not_written_through_a_link(in_empty_folder):
+    Path("victim.txt").write_text("kept")
+    Path("maps").mkdir()
+    for name in (".00000000.png.part", "00000000.part"):
+        Path("maps", name).symlink_to("../victim.txt")
+    assert stream.main(["streetsynth", "--labels", "maps", "--frames", "1"]) == 0
+    assert Path("victim.txt").read_text() == "kept"
+    assert read_label_map(Path("maps/00000000.png")).shape == (192, 384)
+
+
+def test_label_maps_beside_those_of_this_very_folder_get_a_folder_of_their_own(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/1.png").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    assert stream.main(["streetsynth", "--labels", ".", "--frames", "1"]) == 0
+    assert [path.name for path in (tmp_path / "here-2").iterdir()] == ["00000000.png"]
+
+
+@pytest.mark.parametrize("name", ["cam-12:30:05.mp4", "tcp:9.mkv", "file:a.mp4"])
+def test_a_name_with_a_colon_is_a_file(encoder, name, in_empty_folder, three_classes):
+    sink = VideoSink(Path(name), Overlay(three_classes), 25.0, live=False)
+    for index in range(3):
+        sink.write(result(index, index * 40_000_000))
+    sink.close()
+    assert length_of(in_empty_folder / name) == 3
+
+
 @pytest.mark.slow
 def test_a_live_mp4_keeps_no_index_in_memory(tmp_path):
     """Every fragment had an entry in a trailer, which was written at the end."""

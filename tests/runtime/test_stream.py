@@ -16,9 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from runtime import stream
 from runtime.packaged import BUNDLE_DIR, CLIP, CLIP_DIR
+from runtime.sources.grammar import open_source
 
 
 def frames_of(path) -> int:
@@ -57,6 +59,10 @@ def test_camera0_without_a_camera_is_exit_code_2(in_empty_folder, capsys):
         (["streetsynth", "--save", "no/such/out.mp4"], "does not exist"),
         (["streetsynth", "--jsonl", "no/such/file"], "cannot write no/such/file"),
         (["streetsynth", "--show"], "needs a display"),
+        (
+            ["streetsynth", "--record", "%Y.mcap", "--split-minutes", "1e11"],
+            "--split-minutes 1e+11: a file would end after the last date",
+        ),
     ],
 )
 def test_what_the_user_has_to_change_is_exit_code_2(
@@ -233,6 +239,48 @@ def test_an_output_that_does_not_open_empties_no_other(in_empty_folder, monkeypa
     assert stream.main(arguments) == 2
     for name in ("old.jsonl", "old.mcap"):
         assert (in_empty_folder / name).read_text() == "kept"
+
+
+@pytest.mark.parametrize("opened", ["runtime.stream._open_model", "runtime.stream._open_run"])
+def test_a_signal_while_it_opens_leaves_earlier_files(in_empty_folder, monkeypatch, opened):
+    """Whoever stops a start has seen that it is the wrong one."""
+    for name in ("old.jsonl", "old.mcap"):
+        (in_empty_folder / name).write_text("kept")
+    open_it = getattr(stream, opened.rpartition(".")[2])
+
+    def interrupted(*args, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return open_it(*args, **named)
+
+    monkeypatch.setattr(opened, interrupted)
+    assert stream.main(["streetsynth", "--jsonl", "old.jsonl", "--record", "old.mcap"]) == 0
+    for name in ("old.jsonl", "old.mcap"):
+        assert (in_empty_folder / name).read_text() == "kept"
+
+
+def test_json_lines_for_a_closed_standard_output_are_an_error(in_empty_folder):
+    command = f"{sys.executable} -m runtime.stream streetsynth --frames 1 --jsonl - >&-"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "standard output is closed" in done.stderr
+
+
+@pytest.mark.parametrize("threads", ["99999999999", "2000000000", "9" * 5000, "-1"])
+def test_a_number_of_threads_has_bounds(threads, capsys):
+    with pytest.raises(SystemExit):
+        stream.main(["streetsynth", "--threads", threads])
+    assert "expected a whole number from 0 to 1024" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_name_that_is_no_text_has_a_page(in_empty_folder):
+    pytest.importorskip("starlette", reason="extra serve")
+    folder = os.fsencode(in_empty_folder) + b"/dir\xff"
+    Path(os.fsdecode(folder)).mkdir()
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(os.fsdecode(folder) + "/0.png")
+    with open_source(os.fsdecode(folder)) as source:
+        source.name.encode()
+        assert source.name.endswith("dir\\udcff")
+        assert source.read().image.ndim == 3
 
 
 def test_every_result_of_a_file_is_live_to_the_last(in_empty_folder):

@@ -11,6 +11,7 @@ const context = canvas.getContext("2d", { willReadFrequently: true });
 const labelCanvas = document.createElement("canvas");
 const labelContext = labelCanvas.getContext("2d", { willReadFrequently: true });
 const HISTORY = 240;
+const TOKEN_NEEDED = "token needed";
 const CHART_TOP = 20; // of its height, for the text above the curve
 const history = { age: [], infer: [] };
 const shown = [];
@@ -38,10 +39,11 @@ async function begin() {
   try {
     const response = await fetch(asked("facts"));
     if (response.status === 404) stream = null; // the device was started with other sources
+    if (response.status === 403) throw new Error(TOKEN_NEEDED);
     found = await response.json();
-  } catch {
+  } catch (error) {
     if (mine !== generation) return;
-    setState("disconnected");
+    setState(error.message === TOKEN_NEEDED ? TOKEN_NEEDED : "disconnected");
     setTimeout(() => { if (mine === generation) begin(); }, 1000);
     return;
   }
@@ -68,6 +70,8 @@ element("streams").addEventListener("change", (event) => {
   stream = event.target.value;
   for (const values of Object.values(history)) values.length = 0;
   last = null;
+  pause(false);
+  context.clearRect(0, 0, canvas.width, canvas.height); // the picture of another source
   const before = socket;
   socket = null; // its end is no disconnection
   before?.close();
@@ -109,7 +113,7 @@ function connect() {
     try {
       const message = await decode(event.data);
       if (socket !== opened) return;
-      if (!paused) { last = message; draw(message); }
+      if (!paused) { last = message; draw(message); describe(message.header); }
       remember(message.header);
     } finally {
       if (socket === opened && opened.readyState === WebSocket.OPEN) opened.send("next");
@@ -137,7 +141,7 @@ async function decode(buffer) {
   return { header, picture, labels };
 }
 
-function draw({ header, picture, labels }) {
+function draw({ picture, labels }) {
   if (canvas.width !== picture.width || canvas.height !== picture.height) {
     canvas.width = picture.width;
     canvas.height = picture.height;
@@ -159,6 +163,9 @@ function draw({ header, picture, labels }) {
   context.globalAlpha = element("opacity").value / 100;
   context.imageSmoothingEnabled = false;
   context.drawImage(labelCanvas, 0, 0, canvas.width, canvas.height);
+}
+
+function describe(header) {
   setState(header.state);
   text("note", header.repeated ? `no new frame for ${(header.age_ms / 1000).toFixed(1)} s` : "");
   header.shares.forEach((share, index) => text(`share-${index}`, `${(100 * share).toFixed(1)} %`));
@@ -221,7 +228,8 @@ async function showFigures() {
       figure.textContent = value;
       return [term, figure];
     }));
-    if (!paused) setState(status.state);
+    // Without the WebSocket, no picture comes: that is said, whatever the device does.
+    if (socket?.readyState === WebSocket.OPEN) setState(status.state);
     if (!paused && status.age_ms > 2000) {
       text("note", `no new frame for ${(status.age_ms / 1000).toFixed(1)} s`);
     }
@@ -251,11 +259,15 @@ function save(blob, name) {
 
 const now = () => new Date().toISOString().replace(/[:.]/g, "-");
 
-element("pause").addEventListener("click", (event) => {
-  paused = !paused;
-  event.target.textContent = paused ? "Go on" : "Pause";
-  event.target.setAttribute("aria-pressed", paused);
-});
+function pause(asked) {
+  paused = asked;
+  const button = element("pause");
+  button.textContent = paused ? "Go on" : "Pause";
+  button.setAttribute("aria-pressed", paused);
+  text("note", paused ? `paused at ${new Date().toLocaleTimeString()}` : "");
+}
+
+element("pause").addEventListener("click", () => pause(!paused));
 element("snapshot").addEventListener("click", () =>
   canvas.toBlob((blob) => save(blob, `sfda-edge-${now()}.png`)));
 element("record").addEventListener("click", (event) => {

@@ -23,11 +23,13 @@ class Labels:
         file: where the label map of an image is, by the fields of the image's path.
         read: reads one as indices (H, W) uint8.
         exists: whether it is there; one that several files make up is no file itself.
+        shown: where it is, for people; empty for ``file``.
     """
 
     file: str
     read: LabelReader
     exists: Callable[[Path], bool] = Path.exists
+    shown: str = ""
 
     @cached_property
     def template(self) -> PathTemplate:
@@ -62,12 +64,14 @@ class Split:
         num_images: how many there are officially; None where nobody says.
         keep: which images belong to the split, by the fields of their paths; all by default.
         broken: images that are left out, by name, and why.
+        read_image: reads one image; None for the data set's.
     """
 
     layouts: tuple[Layout, ...]
     num_images: int | None = None
     keep: Callable[[Mapping[str, str]], bool] = lambda _fields: True
     broken: Mapping[str, str] = field(default_factory=dict)
+    read_image: Callable[[Path], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

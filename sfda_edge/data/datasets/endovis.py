@@ -14,6 +14,7 @@ import numpy as np
 from runtime.images import ImageError, read_image
 from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 from sfda_edge.data.datasets.label_files import LabelReader, by_number
+from sfda_edge.errors import DataError
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 
 _SPACE_2017, _SPACE_2018 = LABEL_SPACES["endovis17"], LABEL_SPACES["endovis18"]
@@ -26,7 +27,7 @@ _FOLDERS = (
     *("Grasping_Retractor", "Monopolar_Curved_Scissors", "Other"),
 )
 # Of the 15 sequences of 2018 that have types, those that are scored.
-_SCORED = ("2", "5", "9", "15")
+_SCORED = (2, 5, 9, 15)
 
 
 def _cropped(pixels: np.ndarray) -> np.ndarray:
@@ -42,13 +43,18 @@ def _read_types(frame: Path) -> np.ndarray:
     """A label map of 2017: each type has a folder with a mask of the same name.
 
     Raises:
-        ImageError: no folder has one, or a folder's name says no type.
+        ImageError: a folder lacks its mask, or its name says no type.
     """
     found: np.ndarray | None = None
-    for mask in sorted(frame.parent.glob(f"*/{frame.name}")):
-        types = [n for n, name in enumerate(_FOLDERS, start=1) if name in mask.parent.name]
+    for folder in sorted(path for path in frame.parent.iterdir() if path.is_dir()):
+        mask = folder / frame.name
+        types = [n for n, name in enumerate(_FOLDERS, start=1) if name in folder.name]
         if not types:
-            raise ImageError(f"{mask.parent}: the folder's name says no type of instrument")
+            if not mask.exists():
+                continue  # a folder of something else
+            raise ImageError(f"{folder}: the folder's name says no type of instrument")
+        if not mask.exists():
+            raise ImageError(f"{mask} is missing: each type of the sequence has a mask a frame")
         pixels = _cropped(_read_mask(mask))
         found = np.zeros_like(pixels) if found is None else found
         if found.shape != pixels.shape:
@@ -88,7 +94,14 @@ ENDOVIS17 = Dataset(
             (
                 Layout(
                     f"{_sequence}/left_frames/{{frame}}.png",
-                    (Labels(f"{_sequence}/ground_truth/{{frame}}.png", _read_types, _has_masks),),
+                    (
+                        Labels(
+                            f"{_sequence}/ground_truth/{{frame}}.png",
+                            _read_types,
+                            _has_masks,
+                            "ground_truth/TYPE_labels/{frame}.png",
+                        ),
+                    ),
                 ),
                 Layout(
                     f"cropped_train/{_sequence}/images/{{frame}}.{{ending}}",
@@ -114,9 +127,24 @@ ENDOVIS17 = Dataset(
 )
 
 
+def _number(sequence: str) -> int:
+    """A sequence's number, which says whether it is scored.
+
+    Raises:
+        DataError: it is none.
+    """
+    digits = sequence.removeprefix("_")
+    if not digits.isascii() or not digits.isdigit():
+        raise DataError(
+            f"endovis18: 'seq{sequence}' has no number that says whether the sequence is scored; "
+            "names are those of ISINet, such as seq_1_frame000.png"
+        )
+    return int(digits)
+
+
 def _split_2018(part: str, num_images: int) -> Split:
     def keep(fields: Mapping[str, str]) -> bool:
-        return (fields["sequence"] in _SCORED) == (part == "val")
+        return (_number(fields["sequence"]) in _SCORED) == (part == "val")
 
     def layout(images: str, annotations: str, frame: str) -> Layout:
         return Layout(f"{images}/{frame}", (Labels(f"{annotations}/{frame}", _raw_2018),))
@@ -135,6 +163,7 @@ ENDOVIS18 = Dataset(
     size="2,235 frames of 1280x1024",
     licence="challenge; registration",
     address="https://endovissub2018-roboticscenesegmentation.grand-challenge.org",
-    note="the challenge has no types: ISINet added them, and its train/ and val/ with images/ and "
-    "annotations/ are read, or img/ with type_lbl/; val are sequences 2, 5, 9 and 15",
+    note="the challenge has no types: ISINet added them, and the train/ and val/ with images/ and "
+    "annotations/ that its data/organize2018.py writes are read, or img/ with type_lbl/; val are "
+    "sequences 2, 5, 9 and 15",
 )

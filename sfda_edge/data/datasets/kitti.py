@@ -12,13 +12,13 @@ KITTI = Dataset(
         "training": Split(
             (
                 Layout(
-                    "training/image_2/{frame}.png",
-                    (Labels("training/semantic/{frame}.png", by_label_id),),
+                    "training/image_2/{frame}_10.png",
+                    (Labels("training/semantic/{frame}_10.png", by_label_id),),
                 ),
             ),
             200,
         ),
-        "testing": Split((Layout("testing/image_2/{frame}.png"),), 200),
+        "testing": Split((Layout("testing/image_2/{frame}_10.png"),), 200),
     },
     label_space=SPACE,
     size="400 images of about 1242x375",

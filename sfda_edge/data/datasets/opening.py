@@ -75,7 +75,7 @@ def as_image_set(found: FoundSplit, title: str) -> ImageSet:
             "%s: %d of %d images are there; sfda-edge data check %s %s --split %s says more",
             *(title, there, official, found.dataset.name, found.folder, found.split_name),
         )
-    return ImageSet(title, found.samples, found.dataset.label_space)
+    return ImageSet(title, found.samples, found.dataset.label_space, found.label_template)
 
 
 def missing_labels_text(found: FoundSplit) -> str:
@@ -105,7 +105,8 @@ def find_split(dataset: Dataset, where: str) -> FoundSplit:
             return found
     split_name, folder = places[0]
     expected = " or ".join(layout.images for layout in dataset.splits[split_name].layouts)
-    raise DataError(f"{dataset.name}:{where}: expected {expected} below {folder}")
+    there = "" if folder.exists() else ", which does not exist"
+    raise DataError(f"{dataset.name}:{where}: expected {expected} below {folder}{there}")
 
 
 def _places_above(dataset: Dataset, path: Path) -> list[tuple[str, Path]]:
@@ -146,13 +147,16 @@ def _found(
     broken = dataset.splits[split_name].broken
     left_out = [path for path in paths if Path(path.relative).stem in broken]
     kept = [path for path in paths if Path(path.relative).stem not in broken]
-    samples = tuple(_sample(dataset, folder, layout, path) for path in kept)
+    _require_own_label_maps(folder, layout, kept)
+    read = dataset.splits[split_name].read_image or dataset.read_image
+    samples = tuple(_sample(replace(dataset, read_image=read), folder, layout, p) for p in kept)
     starts = (labels.template.start() for labels in layout.labels)
     labelled = any(start and (folder / start).is_dir() for start in starts)
     labelled = labelled or any(sample.label_map is not None for sample in samples)
     missing = [s.name for s in samples if labelled and s.label_map is None]
+    expected = " or ".join(labels.shown or labels.file for labels in layout.labels)
     if missing:
-        lost = partial(_no_label_map, " or ".join(labels.file for labels in layout.labels))
+        lost = partial(_no_label_map, expected)
         samples = tuple(
             replace(s, label_map=partial(lost, s.name)) if s.label_map is None else s
             for s in samples
@@ -164,7 +168,7 @@ def _found(
         samples=samples,
         without_labels=tuple(missing),
         left_out=tuple(_name(layout, path) for path in left_out),
-        label_template=" or ".join(labels.file for labels in layout.labels),
+        label_template=expected,
     )
 
 
@@ -172,6 +176,24 @@ def _without_label_maps(layout: Layout, paths: list[FoundPath]) -> list[FoundPat
     """What fits the images' template without what is a label map of another image."""
     maps = {labels.template.fill(path.fields) for labels in layout.labels for path in paths}
     return [path for path in paths if path.relative not in maps]
+
+
+def _require_own_label_maps(folder: Path, layout: Layout, paths: list[FoundPath]) -> None:
+    """See that no two images have one label map.
+
+    Raises:
+        DataError: two have.
+    """
+    owners: dict[str, str] = {}
+    for path in paths:
+        for labels in layout.labels:
+            file = labels.template.fill(path.fields)
+            other = owners.setdefault(file, path.relative)
+            if other != path.relative and labels.exists(folder / file):
+                raise DataError(
+                    f"{other} and {path.relative} have the same label map, {file}, below {folder}: "
+                    "keep label maps in folders as the images are, or give images different names"
+                )
 
 
 def _sample(dataset: Dataset, folder: Path, layout: Layout, path: FoundPath) -> Sample:

@@ -25,7 +25,7 @@ class PathTemplate:
     """Relative paths with fields, such as ``gtFine/val/{city}/{stem}_gtFine_labelIds.png``.
 
     A field is part of one name, of at least one character. One that stands twice is the same both
-    times. The fields of an image's path fill in the path of its labels.
+    times. The fields of an image's path fill in the path of its labels. ``.JPG`` fits ``.jpg``.
 
     Raises:
         ValueError: the text is no relative path below a folder, or its braces enclose no field.
@@ -50,7 +50,8 @@ class PathTemplate:
 
     def _below(self, folder: Path, depth: int, above: FoundPath) -> Iterator[FoundPath]:
         last = depth + 1 == len(self.parts)
-        name_fits = re.compile(_expression(self.parts[depth], above.fields))
+        stem, ending = _split(self.parts[depth]) if last else (self.parts[depth], "")
+        name_fits = re.compile(f"{_expression(stem, above.fields)}(?i:{re.escape(ending)})")
         for name, is_folder in _entries(folder):
             match = name_fits.fullmatch(name)
             if match is None or is_folder == last:
@@ -63,8 +64,15 @@ class PathTemplate:
                 yield from self._below(folder / name, depth + 1, below)
 
     def fill(self, fields: Mapping[str, str]) -> str:
-        """The relative path that has these fields."""
-        return self.text.format_map(fields)
+        """The relative path that has these fields.
+
+        Raises:
+            DataError: it would not be below the folder.
+        """
+        path = self.text.format_map(fields)
+        if any(part in (".", "..") for part in path.split("/")):
+            raise DataError(f"{self.text} would be {path}, which is not below its folder")
+        return path
 
     def start(self) -> str:
         """The folders before the first field, with ``/`` between them; empty for none."""
@@ -88,6 +96,12 @@ def _expression(part: str, known: Mapping[str, str]) -> str:
             expression += f"(?P={name})" if name in seen else f"(?P<{name}>.+)"
         seen.add(name)
     return expression + re.escape(part[end:])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name and the ending of its own text, such as ``.jpg``; none after the last field."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem, dot + ending) if dot and not set("{}") & set(ending) else (name, "")
 
 
 def _place(entry: tuple[Path, bool]) -> tuple[Any, ...]:

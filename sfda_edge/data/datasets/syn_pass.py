@@ -39,12 +39,12 @@ SYNPASS = Dataset(
     title="SynPASS",
     splits={
         "train": _split("train", 5700),
-        "val": _split("val", 1690),
-        "test": _split("test", 1690),
+        "val": _split("val", 2180),
+        "test": _split("test", 1200),
     },
     label_space=_SPACE,
     size="9,080 panoramas of 2048x1024",
     licence="not stated",
     address="https://github.com/jamycheung/Trans4PASS",
-    note="the published lists have 2,180 images in val and 1,200 in test; its README 1,690 in each",
+    note="numbers of val and test are those of the published lists; its README says 1,690 of each",
 )

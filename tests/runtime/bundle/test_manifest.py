@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -6,7 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256, read_manifest
+from runtime.bundle.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    file_sha256,
+    read_manifest,
+    without_links,
+)
 from runtime.errors import ManifestError
 from runtime.packaged import BUNDLE_DIR
 
@@ -73,6 +80,36 @@ def test_a_link_is_no_file_of_the_bundle(bundle):
     (folder / "model.onnx").symlink_to(folder / "elsewhere")
     with pytest.raises(ManifestError, match="not a file of the bundle"):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("put", "message"),
+    [
+        (lambda path, _: os.mkfifo(path), "it is a FIFO"),
+        (lambda path, kept: path.symlink_to(kept), "it is a link"),
+        (lambda path, _: path.symlink_to("/dev/zero"), "it is a link"),
+        (lambda path, _: (path.touch(), os.truncate(path, 1 << 30)), "larger than 16 MB"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_manifest_is_a_file_of_the_bundle_that_has_an_end(bundle, put, message):
+    folder, _ = bundle
+    kept = (folder / MANIFEST_FILE).rename(folder / "kept")
+    put(folder / MANIFEST_FILE, kept)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(folder)
+
+
+def test_a_link_to_a_bundle_is_followed_once(bundle):
+    folder, manifest = bundle
+    link = folder.with_name(f"{folder.name}-link")
+    link.symlink_to(folder)
+    found = without_links(link)
+    link.unlink()
+    link.symlink_to("/nowhere")
+    assert read_manifest(found) == manifest
+    assert without_links(folder) == folder
+    assert without_links(Path("bundle")) == Path("bundle"), "errors name it as it was given"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,46 @@ def test_wherever_the_tensor_is(place, external, tmp_path):
     assert reads_other_files(path) == external
 
 
+def test_a_tensor_in_the_defaults_of_a_function_is_seen(tmp_path):
+    model = helper.make_model(helper.make_graph([], "g", [], []))
+    function = helper.make_function("own", "f", [], [], [], [helper.make_opsetid("", 18)])
+    function.attribute_proto.append(helper.make_attribute("weights", tensor(True)))
+    model.functions.append(function)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert reads_other_files(path)
+
+
+def test_a_number_of_a_field_that_others_read_as_a_smaller_one_is_rejected(tmp_path):
+    """Protobuf for C++ takes the low 32 bits, and finds the data's place."""
+    whole = helper.make_model(in_initializer(True)).SerializeToString()
+    external_data = bytes([13 << 3 | 2])
+    assert whole.count(external_data) == 1
+    path = tmp_path / "model.onnx"
+    path.write_bytes(whole.replace(external_data, bytes([0xEA, 0x80, 0x80, 0x80, 0x10])))
+    with pytest.raises(ValueError, match="field"):
+        reads_other_files(path)
+
+
+def test_nesting_without_end_is_a_value_error(tmp_path):
+    inside = b""
+    for _ in range(3000):
+        for field in (6, 5, 1):  # the graph of an attribute of a node
+            inside = bytes([field << 3 | 2]) + varint(len(inside)) + inside
+    path = tmp_path / "model.onnx"
+    path.write_bytes(bytes([7 << 3 | 2]) + varint(len(inside)) + inside)
+    with pytest.raises(ValueError, match="nested"):
+        reads_other_files(path)
+
+
+def varint(number):
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
 @pytest.mark.parametrize("part", ["data_location", "external_data"])
 def test_either_sign_is_enough(part, tmp_path):
     graph = in_initializer(True)

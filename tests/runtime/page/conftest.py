@@ -14,6 +14,7 @@ import pytest
 from runtime.frames import Frame, Segmentation
 from runtime.overlay import Overlay
 from runtime.sources.base import ImageSource
+from runtime.sources.watchdog import State
 from runtime.stats import StreamStats
 
 BACKEND = {
@@ -52,6 +53,11 @@ class Camera(ImageSource):
     """Its state is what the test says."""
 
     name, live, reconnects = "rtsp://…@camera/1", True, 3
+    state_now = State.LIVE
+
+    @property
+    def state(self):
+        return self.state_now
 
     def _next_image(self):
         return None

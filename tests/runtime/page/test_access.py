@@ -59,6 +59,27 @@ def test_the_token_moves_from_the_address_to_a_cookie(get, outside):
     assert get(outside, "/", Cookie=cookie.partition(";")[0]).status == 200
 
 
+def test_pages_of_two_ports_do_not_take_each_others_cookies(get, outside):
+    """Browsers send the cookies of one port to all of a host."""
+    cookie = get(outside, f"/?token={TOKEN}").headers["set-cookie"].partition(";")[0]
+    assert f"_{outside}=" in cookie
+    assert get(outside, "/", Cookie=f"{cookie}; sfda_edge_token_1=another").status == 200
+
+
+def test_another_sites_page_gets_no_picture(get, stream):
+    stream.add()
+    with PageServer([stream.view], stream.metrics, ("127.0.0.1", 0)) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        for site in ("cross-site", "same-site"):
+            fetched = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "image"}
+            for path in PATHS:
+                assert get(port, path, **fetched).status == 403
+            followed = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "document"}
+            assert get(port, "/", **followed).status == 200, "a link to the page"
+        for site in ("same-origin", "none"):
+            assert get(port, "/page.js", **{"Sec-Fetch-Site": site}).status == 200
+
+
 def test_a_websocket_needs_it_too(outside):
     with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{outside}/live"):
         pass

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from runtime.sources.watchdog import State
+
 playwright = pytest.importorskip("playwright.sync_api", reason="extra dev")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -128,6 +130,34 @@ def test_pause_stops_the_picture_and_snapshot_saves_it(page):
     assert download.value.path().read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_lost_source_is_seen_while_paused(page, stream):
+    page.click("#pause")
+    mentions(page, "#note", "paused at")
+    stream.view.source.state_now = State.LOST
+    reads(page, "#state", "lost")
+    mentions(page, "#note", "paused at")
+    page.click("#pause")
+    reads(page, "#pause", "Pause")
+
+
+def test_without_a_websocket_the_picture_is_not_called_live(page):
+    """Figures come by another way, and their state is not that of the picture."""
+    page.evaluate(
+        "() => { window.WebSocket = class { static OPEN = 1; addEventListener() {} close() {} }; }"
+    )
+    page.evaluate("() => { socket.close(); }")
+    reads(page, "#state", "disconnected")
+    page.wait_for_timeout(2500)
+    reads(page, "#state", "disconnected")
+
+
+def test_a_page_without_its_token_says_so(page, stream):
+    stream.gone = True  # requests that are refused are no fault of the page
+    page.route("**/facts", lambda route: route.fulfill(status=403, body="a token is needed"))
+    page.evaluate("() => { socket.close(); }")
+    reads(page, "#state", "token needed")
+
+
 def test_record_saves_a_video(page):
     page.click("#record")
     page.wait_for_timeout(1500)
@@ -179,6 +209,11 @@ def test_one_page_shows_the_source_that_is_chosen(browser, two_streams):
         # The first picture's WebSocket has ended, and that is no loss.
         assert "disconnected" not in page.evaluate("() => states")
         reads(page, "#state", "live")
+        page.click("#pause")
+        reads(page, "#pause", "Go on")
+        page.select_option("#streams", "front")
+        reads(page, "#pause", "Pause")
+        reads(page, "#share-1", "75.0 %")
     finally:
         end.set()
         feeder.join()

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.errors import SourceError
+from runtime.packaged import CLIP
 from runtime.sources.grammar import open_source
 
 pytest.importorskip("av", reason="extra video")
@@ -42,6 +44,13 @@ def camera():
     yield f"http://127.0.0.1:{server.server_port}/video"
     server.shutdown()
     server.server_close()
+
+
+def test_a_video_of_an_unknown_codec_is_an_error(tmp_path):
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(CLIP.read_bytes().replace(b"mp4v", b"zzzz").replace(b"esds", b"zzzz"))
+    with pytest.raises(SourceError, match="a codec that FFmpeg does not know"):
+        open_source(str(path))
 
 
 def test_pictures_without_times_are_as_old_as_their_arrival(camera):

@@ -40,6 +40,20 @@ def children():
 
 
 @needs_gstreamer
+@pytest.mark.parametrize(
+    ("address", "warned"), [("rtsp://a:hunter2@b/1", True), ("rtsp://b/1", False)]
+)
+def test_a_password_that_every_user_of_the_machine_sees_is_said(address, warned, caplog):
+    words = pipeline_words(f"videotestsrc num-buffers=2 name={address.replace('/', '_')}")
+    words[-1] = words[-1].replace("_", "/")
+    with PipelineOpener("camera", words)() as source:
+        source.read()
+    said = "every user of this machine sees the password" in caplog.text
+    assert said == warned
+    assert "hunter2" not in caplog.text
+
+
+@needs_gstreamer
 @pytest.mark.parametrize("size_hw", [(50, 98), (51, 97), (480, 854)])
 def test_its_frames_are_those_of_the_pipeline(size_hw):
     height, width = size_hw

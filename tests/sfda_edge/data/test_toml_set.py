@@ -14,6 +14,9 @@ classes = ["road", "car"]
 """
 
 
+UNLABELLED = "".join(line for line in BASE.splitlines(True) if not line.startswith("labels"))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Two frames of two drives; the first row of labels is 0, then 1, the last 9."""
@@ -71,6 +74,36 @@ def test_images_alone_are_enough_and_may_lie_elsewhere(folder, tmp_path_factory)
     assert images.label_space.num_classes == 19
 
 
+def test_what_a_known_label_space_ignores_is_ignored(folder):
+    for path in folder.glob("masks/*/*.png"):
+        Image.fromarray(np.full((4, 6), 11, np.uint8)).save(path)
+    text = BASE.replace('["road", "car"]', '"camvid"')
+    assert first_column(open_toml(folder, text)) == [255] * 4
+    with pytest.raises(Exception, match="label 11 is no class"):
+        first_column(open_toml(folder, text + "[numbers]\nroad = [1]\n"))
+
+
+@pytest.mark.parametrize(
+    "images", ["frames/{drive}/{frame}.png", "frames/{drive}/{frame}.{ending}"]
+)
+def test_two_images_of_one_label_map_are_an_error(folder, images):
+    shared = folder / "masks/1_mask.png"
+    (folder / "masks/a/1_mask.png").rename(shared)
+    (folder / "frames/b/7.png").rename(folder / "frames/b/1.png")
+    text = BASE.replace("frames/{drive}/{frame}.png", images).replace("masks/{drive}/", "masks/")
+    message = "frames/a/1.png and frames/b/1.png have the same label map, masks/1_mask.png"
+    with pytest.raises(DataError, match=message):
+        open_toml(folder, text)
+
+
+def test_a_file_that_names_no_labels_cannot_be_scored(folder):
+    from sfda_edge.data.relabel import in_classes_of
+
+    images = open_toml(folder, UNLABELLED)
+    with pytest.raises(DataError, match=r"mine\.toml has no labels$"):
+        in_classes_of(images, images.label_space)
+
+
 def test_a_number_in_no_class_is_an_error_of_that_file(folder):
     with pytest.raises(Exception, match=r"1_mask.png: label 9 is no class"):
         first_column(open_toml(folder, BASE))
@@ -98,6 +131,14 @@ def test_a_number_in_no_class_is_an_error_of_that_file(folder):
         (BASE.replace("masks/", "maskes/"), "no label maps maskes/"),
         (BASE + "ignored = [0]\n", "0 is ignored and of a class, too"),
         (BASE + "[colours]\n", "no class has a colour"),
+        (UNLABELLED + "ignored = [0]\n", "ignored is of labels, and no labels are named"),
+        (UNLABELLED + "[numbers]\nroad = [1]\n", "numbers is of labels"),
+        (BASE.replace("masks/{drive}/{frame}_mask", "frames/{drive}/{frame}"), "images themselves"),
+        (UNLABELLED.replace(".png", ".jp2"), "images end in '.jp2', which is not read"),
+        (
+            UNLABELLED.replace('["road", "car"]', '"camvid"') + "palette = [[1, 2, 3]]\n",
+            "'camvid' has its own",
+        ),
     ],
 )
 def test_what_describes_no_data_set_is_an_error(folder, text, message):

@@ -1,6 +1,7 @@
 """Each data set in its official layout and encoding, against the numbers of its own description."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -152,6 +153,45 @@ def test_labels_of_stanford_are_numbers_of_its_list(tmp_path):
     shutil.rmtree(tmp_path / "assets")
     with pytest.raises(Exception, match=r"semantic_labels.json is missing"):
         open_images(f"stanford2d3d:{tmp_path}/panorama-val").samples[0].label_map()
+
+
+def test_what_stanfords_images_show_black_is_ignored(tmp_path):
+    official.stanford2d3d(tmp_path)
+    for image in tmp_path.glob("area_5*/pano/rgb/*.png"):
+        pixels = np.array(Image.open(image))
+        pixels[:, :3] = 0
+        pixels[:, 3] = (0, 0, 1)
+        Image.fromarray(pixels).save(image)
+    label_map = open_images(f"stanford2d3d:{tmp_path}/panorama-val").samples[0].label_map()
+    assert set(label_map[:, :3].flat) == {255}
+    assert set(label_map[1:, 3].flat) != {255}
+
+
+def test_panoramas_that_are_trained_on_lose_their_caps(tmp_path):
+    official.stanford2d3d(tmp_path)
+    for kind in ("rgb", "semantic"):
+        for path in tmp_path.glob(f"area_*/pano/{kind}/*.png"):
+            pixels = np.full((2048, 4096, 3), 1 if kind == "rgb" else 0, np.uint8)
+            pixels[320:1728, :, 2] = 4  # a ceiling between the caps
+            Image.fromarray(pixels).save(path, compress_level=1)
+    of = lambda part: open_images(f"stanford2d3d:{tmp_path}/{part}").samples[0]
+    whole, cut = of("panorama-val"), of("panorama-train")
+    assert whole.image().shape == (2048, 4096, 3)
+    assert cut.image().shape == (1408, 4096, 3)
+    np.testing.assert_array_equal(cut.label_map(), whole.label_map()[320:1728])
+
+
+def test_a_type_without_its_mask_is_named(tmp_path):
+    """Half unpacked, its instrument would be background."""
+    official.endovis17(tmp_path)
+    sequence, folders = next(iter(official.ENDOVIS_FOLDERS.items()))
+    truth = tmp_path / f"instrument_dataset_{sequence}/ground_truth"
+    (truth / "BinarySegmentation").mkdir()
+    sample = open_images(f"endovis17:{tmp_path}").samples[0]
+    sample.label_map()
+    (truth / folders[-1] / "frame000.png").unlink()
+    with pytest.raises(ImageError, match=f"{folders[-1]}/frame000.png is missing"):
+        sample.label_map()
 
 
 def test_colours_of_the_original_camvid_become_eleven_classes(tmp_path):
@@ -317,6 +357,41 @@ def test_every_form_of_the_types_of_2018_is_read(name, tmp_path):
         images = open_images(f"endovis18:{tmp_path}/{part}")
         assert len(images) == 2
         assert images.labelled
+
+
+@pytest.mark.parametrize("name", ["seq_{:02d}_frame000.png", "seq_{}/frame000.png"])
+def test_a_scored_sequence_of_2018_is_never_trained_on(name, tmp_path):
+    for sequence in (1, 3, 2, 15):
+        for folder in ("train", "val"):  # as if somebody had put all into both
+            official.picture(tmp_path / f"{folder}/images/{name.format(sequence)}")
+    for part, sequences in (("train", "13"), ("val", ("2", "15"))):
+        found = open_images(f"endovis18:{tmp_path}/{part}").samples
+        numbers = [int(re.search(r"seq_(\d+)", sample.name)[1]) for sample in found]
+        assert [str(number) for number in numbers] == list(sequences)
+
+
+def test_a_sequence_without_a_number_is_an_error(tmp_path):
+    official.picture(tmp_path / "train/images/seq_one_frame000.png")
+    with pytest.raises(DataError, match="has no number that says whether the sequence is scored"):
+        open_images(f"endovis18:{tmp_path}/train")
+
+
+def test_images_alone_say_which_labels_were_expected(tmp_path):
+    official.cityscapes(tmp_path)
+    shutil.rmtree(tmp_path / "gtFine")
+    images = open_images(f"cityscapes:{tmp_path}/val")
+    with pytest.raises(DataError, match=r"has no labels; gtFine/val/.* was expected"):
+        in_classes_of(images, LABEL_SPACES["cityscapes"])
+    with pytest.raises(DataError, match="which does not exist"):
+        open_images(f"cityscapes:{tmp_path}/nowhere/val")
+
+
+def test_images_of_the_scene_flow_set_are_not_those_of_the_segmentation_set(tmp_path):
+    official.kitti(tmp_path)
+    official.picture(tmp_path / "training/image_2/000000_11.png")
+    images = open_images(f"kitti:{tmp_path}/training")
+    assert len(images) == 2
+    assert images.labelled
 
 
 def test_a_data_set_of_one_split_may_lie_in_a_folder_of_its_name(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from runtime.images import in_order
 from sfda_edge.data.datasets.path_template import PathTemplate
+from sfda_edge.errors import DataError
 
 NAMES = st.text("abc019_.-", min_size=1, max_size=6).filter(lambda name: not name.startswith("."))
 
@@ -28,6 +29,46 @@ def test_fields_are_found_and_fill_another_path(tmp_path):
 def test_hidden_files_and_folders_of_files_names_are_left_out(tmp_path):
     touch(tmp_path, "a/1.png", "a/._1.png", ".b/1.png", "a/2.png/inside.png")
     assert [p.relative for p in PathTemplate("{folder}/{frame}.png").find(tmp_path)] == ["a/1.png"]
+
+
+def test_an_ending_fits_in_any_case_and_nothing_else_does(tmp_path):
+    touch(tmp_path, "a/1.JPG", "a/2.jpg", "A/3.jpg", "a/4.JPEG")
+    found = [path.relative for path in PathTemplate("a/{frame}.jpg").find(tmp_path)]
+    assert found == ["a/1.JPG", "a/2.jpg"]
+    endings = [path.fields["ending"] for path in PathTemplate("a/{f}.{ending}").find(tmp_path)]
+    assert endings == ["JPG", "jpg", "JPEG"], "a field is what stands there"
+
+
+def test_what_is_filled_in_stays_below_the_folder(tmp_path):
+    touch(tmp_path, "x...png")
+    (path,) = PathTemplate("x{frame}.png").find(tmp_path)
+    assert path.fields == {"frame": ".."}
+    with pytest.raises(DataError, match="is not below its folder"):
+        PathTemplate("{frame}/{frame}/secret.png").fill(path.fields)
+
+
+PIECES = st.sampled_from(["a", "b", ".", "_", "{f}", "{g}", "/"])
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(PIECES, min_size=1, max_size=7).map("".join).filter(lambda text: "}{" not in text),
+    st.lists(st.text("xy", min_size=1, max_size=4), min_size=2, max_size=2),
+)
+def test_a_template_of_any_pieces_finds_what_it_fills_in(tmp_path_factory, text, values):
+    try:
+        template = PathTemplate(text)
+        path = template.fill({"f": values[0], "g": values[1]})
+    except (ValueError, DataError):
+        return
+    if any(part.startswith(".") for part in path.split("/")):
+        return  # hidden
+    folder = tmp_path_factory.mktemp("pieces")
+    touch(folder, path)
+    found = [one for one in template.find(folder) if one.relative == path]
+    assert len(found) == 1
+    assert template.fill(found[0].fields) == path
+    assert (folder / path).resolve().is_relative_to(folder.resolve())
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
