@@ -21,7 +21,7 @@ import time
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
@@ -35,6 +35,9 @@ _LEVELS = {
     "frozen": DiagnosticStatus.WARN,
     "black": DiagnosticStatus.WARN,
 }
+
+
+_END_S = 5.0
 
 
 class SegmentationNode(Node):
@@ -63,22 +66,25 @@ class SegmentationNode(Node):
             self._source, bundle=self._bundle, backend=self._backend, on_loss="hold"
         ) as stream:
             # Spinning follows a simulated clock, and ends when ROS shuts down.
-            spinning = threading.Thread(target=self._spin, args=(stream,), daemon=True)
+            executor = SingleThreadedExecutor()
+            executor.add_node(self)
+            spinning = threading.Thread(target=_spin, args=(executor, stream), daemon=True)
             spinning.start()
-            for result in stream:
-                if not result.repeated:
-                    self._publish(result)
-                if time.monotonic() - self._told_s >= 1:
-                    self._told_s = time.monotonic()
-                    self._tell(stream, result)
+            try:
+                self._publish_all(stream)
+            finally:
+                executor.shutdown()
+                spinning.join(_END_S)
 
-    def _spin(self, stream: runtime.Stream) -> None:
-        try:
-            rclpy.spin(self)
-        except ExternalShutdownException:
-            pass
-        finally:
-            stream.close()
+    def _publish_all(self, stream: runtime.Stream) -> None:
+        for result in stream:
+            if not rclpy.ok():
+                return
+            if not result.repeated:
+                self._publish(result)
+            if time.monotonic() - self._told_s >= 1:
+                self._told_s = time.monotonic()
+                self._tell(stream, result)
 
     def _publish(self, result: Segmentation) -> None:
         age_ns = time.monotonic_ns() - result.frame.captured_ns
@@ -118,6 +124,15 @@ class SegmentationNode(Node):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+
+def _spin(executor: SingleThreadedExecutor, stream: runtime.Stream) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    finally:
+        stream.close()
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def num_threads(text: str) -> int:
 def _whole_number(text: str, least: int, most: int) -> int:
     # Python itself rejects what has thousands of digits.
     if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
-        limit = "" if most == _MOST else f" to {most}"
+        limit = "" if most == _MOST and len(text) < len(str(most)) else f" to {most}"
         raise argparse.ArgumentTypeError(
             f"expected a whole number from {least}{limit}, got '{text}'"
         )

@@ -188,7 +188,8 @@ def tell_service_manager(runs: Sequence[StreamRun], stack: contextlib.ExitStack)
     if address:
         from runtime.sinks.service import Service, ServiceSink
 
-        service = Service(address, [run.name for run in runs])
+        sources = {run.name: run.source for run in runs}
+        service = Service(address, list(sources), lambda name: sources[name].hangs)
         for run in runs:
             run.sinks.append(ServiceSink(service, run.name))
             stack.callback(run.sinks[-1].close)

@@ -81,7 +81,7 @@ def choose_bundle(asked: Path | None) -> Path:
 
 
 def stream(args: argparse.Namespace) -> int:
-    """Open everything, run, and print the summary, whatever ended the stream.
+    """Open everything, run, and print the summary of what was run, whatever ended it.
 
     Returns:
         1 when a replay differs from its recording, else 0.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import sys
-import time
+import threading
 import types
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,11 +99,33 @@ class ExternalShutdown(Exception):  # noqa: N818 - as rclpy's
     pass
 
 
+class Executor:
+    """Spins until ROS shuts down, which it does after so many label maps; or until it is ended."""
+
+    shut_down, most_labels = False, math.inf
+
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def add_node(self, node):
+        self.node = node
+
+    def spin(self):
+        while not self.ended.wait(0.01):
+            if len(self.node.topics["~/labels"].sent) >= self.most_labels:
+                Executor.shut_down = True
+                raise ExternalShutdown
+
+    def shutdown(self):
+        self.ended.set()
+
+
 class Publisher:
     def __init__(self):
         self.sent = []
 
     def publish(self, message):
+        assert not Executor.shut_down, "publisher's context is invalid"
         self.sent.append(message)
 
     def get_subscription_count(self):
@@ -136,8 +159,11 @@ class Node:
 def ros(monkeypatch):
     """Modules with the names of ROS 2's."""
     modules = {
-        "rclpy": {},
-        "rclpy.executors": {"ExternalShutdownException": ExternalShutdown},
+        "rclpy": {"ok": lambda: not Executor.shut_down},
+        "rclpy.executors": {
+            "ExternalShutdownException": ExternalShutdown,
+            "SingleThreadedExecutor": Executor,
+        },
         "rclpy.node": {"Node": Node},
         "rclpy.qos": {"qos_profile_sensor_data": None},
         "rclpy.time": {
@@ -150,6 +176,7 @@ def ros(monkeypatch):
             ("DiagnosticArray", "DiagnosticStatus", "KeyValue"), Message
         ),
     }
+    monkeypatch.setattr(Executor, "shut_down", False)
     for name, content in modules.items():
         module = types.ModuleType(name)
         vars(module).update(content)
@@ -163,13 +190,7 @@ def ros(monkeypatch):
 def test_a_ros_node_publishes_each_label_map_with_its_time(ros, monkeypatch):
     monkeypatch.setattr(Node, "parameters", {"source": str(CLIP), "backend": "onnxruntime"})
     node = ros.SegmentationNode()
-
-    def spin_until_shut_down(_node):
-        while len(node.topics["~/labels"].sent) < 3:
-            time.sleep(0.01)
-        raise ExternalShutdown
-
-    monkeypatch.setattr(ros.rclpy, "spin", spin_until_shut_down, raising=False)
+    monkeypatch.setattr(Executor, "most_labels", 3)
     node.run()
     labels, images = node.topics["~/labels"].sent, node.topics["~/image"].sent
     assert 3 <= len(labels) == len(images) < 72, "it ends with ROS, before the clip does"
@@ -183,6 +204,15 @@ def test_a_ros_node_publishes_each_label_map_with_its_time(ros, monkeypatch):
     assert status.message == "live"
     told = {value.key: value.value for value in status.values}
     assert told["backend"].startswith("ONNX Runtime")
+
+
+def test_a_ros_node_ends_with_its_source(ros, monkeypatch):
+    monkeypatch.setattr(Node, "parameters", {"source": str(CLIP), "backend": "onnxruntime"})
+    node = ros.SegmentationNode()
+    node.run()
+    assert len(node.topics["~/labels"].sent) >= 1
+    assert not Executor.shut_down
+    assert not [thread for thread in threading.enumerate() if "_spin" in thread.name]
 
 
 def test_a_simulated_clock_that_begins_at_0_gives_no_time_before_it(ros, monkeypatch):

@@ -123,6 +123,8 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         before = json.loads(read_text(path))
     except ValueError:
         before = {}
+    for key in {"images", "scored"} & before.keys():  # earlier versions wrote them as typed
+        before[key] = recorded_spec(str(before[key]))
     if different := [key for key in asked if before.get(key) != asked[key]]:
         raise RecipeError(
             f"{folder} was made with another {', '.join(different)}; choose another --out, or "

@@ -18,6 +18,8 @@ from runtime.errors import SinkError
 TOKEN_VARIABLE = "SFDA_EDGE_TOKEN"
 _LEAST_TOKEN = 16
 _COOKIE = "sfda_edge_token"  # and the port: browsers send cookies of one port to all
+# Browsers then show no picture of ours on another site's page.
+_FOR_THIS_SITE = (b"cross-origin-resource-policy", b"same-origin")
 Scope = MutableMapping[str, Any]
 Channel = Callable[..., Awaitable[Any]]
 
@@ -65,7 +67,8 @@ class Guard:
 
     On loopback, a name that is not of this machine is refused: another site's script could
     otherwise reach the page through a name of its own (DNS rebinding). A WebSocket's origin has to
-    be the page, and pictures are not for other sites' pages: links to the page are.
+    be the page, and pictures are not for other sites' pages: links to the page are. Over plain
+    HTTP, browsers tell who asks on loopback alone.
     """
 
     def __init__(self, app: Any, access: Access) -> None:
@@ -82,8 +85,14 @@ class Guard:
             refusal = self._refusal(connection)
         except ValueError:  # a header that is no address
             refusal = PlainTextResponse("not an address", 403)
+
+        async def send_for_this_site(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), _FOR_THIS_SITE]
+            await send(message)
+
         if refusal is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_for_this_site)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from runtime.frames import Segmentation
 from runtime.sources.watchdog import State
@@ -18,23 +19,27 @@ _AWAY = (State.LOST, State.OPENING)
 class Service:
     """Notifies the service manager that started this process (sd_notify's protocol).
 
-    The watchdog is fed by frames of every source: when one gives neither frames nor a state for
-    longer than ``WatchdogSec``, the process is started again. A source that has ended, or is lost
-    and opened again and again, is not waited for while another gives frames: a start again would
-    take that one down, too. Results that stand for missing frames do not count.
+    The watchdog is fed by frames of every source: when one gives none for longer than
+    ``WatchdogSec``, the process is started again. A source that has ended, or is lost and opened
+    again and again, is not waited for while another gives frames: a start would take that one
+    down, too. One that hangs in its library is waited for, since a start is what helps. Results
+    that stand for missing frames do not count.
 
     Args:
         address: of the manager's socket, from NOTIFY_SOCKET; ``@`` for an abstract one.
         names: of the sources.
+        hangs: whether a source hangs in its library.
     """
 
-    def __init__(self, address: str, names: list[str]) -> None:
+    def __init__(
+        self, address: str, names: list[str], hangs: Callable[[str], bool] = lambda _name: False
+    ) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(_MOST_WAIT_S)  # a manager that does not listen holds nothing up
         self._every_s = int(os.environ.get("WATCHDOG_USEC", "0")) * 1e-6 / 4
         self._lock = threading.Lock()
-        self._states = dict.fromkeys(names, "")
+        self._states, self._hangs = dict.fromkeys(names, ""), hangs
         self._waits_for = set(names)
         self._ready, self._fed_s = False, 0.0
 
@@ -64,12 +69,15 @@ class Service:
         with self._lock:
             self._waits_for.discard(name)
             now_s = time.monotonic()
-            waits = any(self._states[one] not in _AWAY for one in self._waits_for)
+            waits = any(not self._is_away(one) for one in self._waits_for)
             if waits or not self._every_s or now_s - self._fed_s < self._every_s:
                 return
             self._fed_s = now_s
             self._waits_for = {one for one, state in self._states.items() if state != "ended"}
             self._send("WATCHDOG=1")
+
+    def _is_away(self, name: str) -> bool:
+        return self._states[name] in _AWAY and not self._hangs(name)
 
     def ended(self, name: str) -> None:
         """A source has ended; with the last one, all ends."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.errors import SinkError
 from runtime.frames import Segmentation
 from runtime.sinks import Sink
 
@@ -60,9 +61,15 @@ class SplitSink:
 
 
 def free_path(path: Path) -> Path:
-    """The path, or with the first number from 2 that nothing has."""
+    """The path, or with the first number from 2 that nothing has.
+
+    Raises:
+        SinkError: it is a disk's root.
+    """
     numbers = itertools.count(2)
-    path = path if path.name else path.absolute()
+    path = path if path.name not in ("", "..") else path.resolve()
+    if not path.name:
+        raise SinkError(f"{path} holds files already; name another folder")
     found = path
     while found.exists():
         found = path.with_name(f"{path.stem}-{next(numbers)}{path.suffix}")

@@ -28,6 +28,7 @@ class Source(Closing, ABC):
         promised: number of frames that a file's container names; None where it names none.
         damaged: frames that could not be decoded, and were left out.
         reconnects: how often it was opened again.
+        hangs: it is opened no more, since earlier connections hang in their library.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source(Closing, ABC):
     codec: str = ""
     promised: int | None = None
     reconnects: int = 0
+    hangs: bool = False
 
     def __init__(self) -> None:
         self._count = self.damaged = 0

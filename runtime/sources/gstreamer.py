@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
 # What gives the pictures of cameras on the board: on a Jetson, and on a Raspberry Pi.
 CSI_ELEMENTS = ("nvarguscamerasrc", "libcamerasrc")
+# A URL with a user and a password, or the property of a source for one.
+_SECRET = re.compile(r"://[^/?#\s]*:[^/?#\s]*@|(?:-pw|password|token)=", re.IGNORECASE)
 _END_S = 1.0
 _MOST_LINES = 40
 
@@ -42,6 +45,12 @@ class PipelineOpener:
 
     def __init__(self, name: str, words: Sequence[str]) -> None:
         self._name, self._words = name, words
+        if any(map(_SECRET.search, words)):
+            logger.warning(
+                "%s: every user of this machine sees the password, in the list of processes; "
+                "rtsp:// without gst: keeps it",
+                name,
+            )
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> Source:
@@ -128,12 +137,6 @@ class GStreamerSource(AvSource):
         words: Sequence[str],
         started: Callable[[subprocess.Popen[bytes]], None] = lambda _child: None,
     ) -> None:
-        if any(hide_credentials(word) != word for word in words):
-            logger.warning(
-                "%s: every user of this machine sees the password, in the list of processes; "
-                "rtsp:// without gst: keeps it",
-                name,
-            )
         reading, writing = os.pipe()
         # YUY2 pads rows of an odd width, which nobody behind the multiplexer knows.
         tail = "! videoscale add-borders=false ! "

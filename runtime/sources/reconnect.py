@@ -225,7 +225,8 @@ class ReconnectingSource(Source):
     def _too_many_hang(self) -> bool:
         """Whether so many earlier connections have not ended that no new one is begun."""
         self._abandoned = [one for one in self._abandoned if one.hangs]
-        if len(self._abandoned) <= _MOST_HANGING:
+        self.hangs = len(self._abandoned) > _MOST_HANGING
+        if not self.hangs:
             return False
         self.watchdog.lost(f"{len(self._abandoned)} earlier connections hang in their library")
         return True

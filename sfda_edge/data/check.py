@@ -52,7 +52,7 @@ class SplitCheck:
     def lacking(self) -> list[str]:
         """What is missing or broken, a phrase for each kind."""
         missing = max(0, (self.found.split.num_images or 0) - self.num_there)
-        no_labels = bool(self.found.label_template) and not self.num_labelled
+        no_labels = bool(self.found.label_template) and not self.found.num_labelled
         found = {
             f"images missing: {missing}": missing,
             "no label map is there": no_labels,
@@ -61,19 +61,13 @@ class SplitCheck:
         }
         return [text for text, is_so in found.items() if is_so]
 
-    @property
-    def num_labelled(self) -> int:
-        """Images whose label map is there."""
-        labelled = sum(sample.label_map is not None for sample in self.found.samples)
-        return labelled - len(self.found.without_labels)
-
     def text(self) -> str:
         """What was found, for people."""
         found = self.found
         official = found.split.num_images
         of = "" if official is None else f" of {official}"
         of += ", more than are released" if official and self.num_there > official else ""
-        labels = str(self.num_labelled) if found.label_template else "0, none are released"
+        labels = str(found.num_labelled) if found.label_template else "0, none are released"
         lines = [
             f"{found.dataset.name} {found.split_name}, {found.folder}",
             f"  images       {self.num_there}{of}",

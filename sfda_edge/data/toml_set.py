@@ -53,7 +53,7 @@ def open_toml_set(path: Path) -> ImageSet:
     found = split_in(dataset, "all", folder)
     if found is None:
         raise DataError(f"{path}: no images {content['images']} below {folder}")
-    if found.label_template and not any(sample.label_map for sample in found.samples):
+    if found.label_template and not found.num_labelled:
         raise DataError(f"{path}: no label maps {found.label_template} below {folder}")
     return as_image_set(found, str(path))
 
@@ -72,7 +72,7 @@ def _dataset(path: Path, content: Mapping[str, Any]) -> Dataset:
     elif unused := {"numbers", "colours", "ignored"} & set(content):
         raise ValueError(f"{min(unused)} is of labels, and no labels are named")
     suffix = Path(images.text).suffix.lower()
-    if "{" not in suffix and suffix not in IMAGE_SUFFIXES:
+    if suffix and "{" not in suffix and suffix not in IMAGE_SUFFIXES:
         read = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"images end in '{suffix}', which is not read: {read}")
     return Dataset(

@@ -103,7 +103,7 @@ class CheckpointSelection:
         def probabilities(view: Tensor) -> Tensor:
             return task.half_size(task.probabilities(task.logits(model, view)))
 
-        best = probabilities(inputs).max(1)
+        best = probabilities(inputs.clone()).max(1)  # some networks change their input
         mirrored = probabilities(inputs.flip(3)).flip(3).max(1).indices
         return best.indices, mirrored, best.values
 

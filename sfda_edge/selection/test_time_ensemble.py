@@ -135,7 +135,8 @@ class TestTimeEnsemble:
     @torch.no_grad()
     def _of_view(self, view: View, images: Tensor, out_hw: tuple[int, int]) -> Tensor:
         task, network = self.task, self._networks[plain(view)]
-        logits = task.logits(network, images.flip(3) if view.mirrored else images)
+        # A copy either way: some networks change their input, which the next view gets.
+        logits = task.logits(network, images.flip(3) if view.mirrored else images.clone())
         found = _resized(task.probabilities(logits), out_hw)
         return found.flip(3) if view.mirrored else found
 

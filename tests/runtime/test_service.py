@@ -9,9 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime import stream
+from runtime.frames import Frame, Segmentation
 from runtime.sinks.service import Service, ServiceSink
 
 UNIT = Path(__file__).parents[2] / "examples/sfda-edge-stream.service"
@@ -121,9 +123,34 @@ def test_a_source_that_is_opened_again_takes_the_others_not_down(manager, away):
     heard(manager)
     service.frame("front")
     assert heard(manager) == [], "it is back, and is waited for again"
+    image = np.zeros((4, 4, 3), np.uint8)
+    missing = Segmentation(
+        frame=Frame(0, image, 0), label_map=image[..., 0], timing={}, repeated=True, state=away
+    )
+    sinks = [ServiceSink(service, name) for name in ("front", "rear")]
+    for sink in sinks:
+        sink.write(missing)
+    assert "WATCHDOG=1" not in heard(manager), "with none, a start may help"
+    for sink in sinks:
+        sink.close()
+
+
+def test_a_source_that_hangs_in_its_library_is_waited_for(manager):
+    """It is lost and opened no more: a start is what helps."""
+    hanging = set()
+    service = Service(str(manager.getsockname()), ["front", "rear"], lambda name: name in hanging)
+    service._every_s = 1e-9
     for name in ("front", "rear"):
-        service.state(name, away)
-    assert "WATCHDOG=1" not in heard(manager), "with none a start again may help"
+        service.state(name, "live")
+        service.frame(name)
+    service.state("rear", "lost")
+    hanging.add("rear")
+    heard(manager)
+    service.frame("front")
+    assert heard(manager) == []
+    hanging.clear()
+    service.frame("front")
+    assert heard(manager) == ["WATCHDOG=1"]
     for name in ("front", "rear"):
         service.ended(name)
 

@@ -28,7 +28,7 @@ function text(id, value) { element(id).textContent = value; }
 function setState(state) {
   const badge = element("state");
   badge.textContent = state;
-  badge.className = `state ${state}`;
+  badge.className = `state ${state === TOKEN_NEEDED ? "disconnected" : state}`;
 }
 
 const asked = (path) => (stream === null ? path : `${path}?source=${encodeURIComponent(stream)}`);
@@ -100,6 +100,11 @@ function listClasses() {
     item.append(label);
     list.append(item);
   });
+  if (last) showShares(last.header);
+}
+
+function showShares(header) {
+  header.shares.forEach((share, index) => text(`share-${index}`, `${(100 * share).toFixed(1)} %`));
 }
 
 function connect() {
@@ -168,7 +173,7 @@ function draw({ picture, labels }) {
 function describe(header) {
   setState(header.state);
   text("note", header.repeated ? `no new frame for ${(header.age_ms / 1000).toFixed(1)} s` : "");
-  header.shares.forEach((share, index) => text(`share-${index}`, `${(100 * share).toFixed(1)} %`));
+  showShares(header);
 }
 
 function remember(header) {
@@ -259,8 +264,8 @@ function save(blob, name) {
 
 const now = () => new Date().toISOString().replace(/[:.]/g, "-");
 
-function pause(asked) {
-  paused = asked;
+function pause(wanted) {
+  paused = wanted;
   const button = element("pause");
   button.textContent = paused ? "Go on" : "Pause";
   button.setAttribute("aria-pressed", paused);

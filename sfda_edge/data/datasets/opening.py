@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.images import IMAGE_SUFFIXES, ImageError, image_hw, resize_label_map
-from sfda_edge.data.datasets.dataset import Dataset, Layout, Split
+from sfda_edge.data.datasets.dataset import Dataset, Labels, Layout, Split
 from sfda_edge.data.datasets.path_template import FoundPath
 from sfda_edge.data.images import ImageSet, Reader, Sample
 from sfda_edge.errors import DataError
@@ -45,6 +45,12 @@ class FoundSplit:
     def split(self) -> Split:
         """The split."""
         return self.dataset.splits[self.split_name]
+
+    @property
+    def num_labelled(self) -> int:
+        """Images whose label map is there."""
+        labelled = sum(sample.label_map is not None for sample in self.samples)
+        return labelled - len(self.without_labels)
 
 
 def open_dataset(dataset: Dataset, where: str) -> ImageSet:
@@ -175,7 +181,8 @@ def _found(
 def _without_label_maps(layout: Layout, paths: list[FoundPath]) -> list[FoundPath]:
     """What fits the images' template without what is a label map of another image."""
     maps = {labels.template.fill(path.fields) for labels in layout.labels for path in paths}
-    return [path for path in paths if path.relative not in maps]
+    maps = {_in_small_letters(file) for file in maps}
+    return [path for path in paths if _in_small_letters(path.relative) not in maps]
 
 
 def _require_own_label_maps(folder: Path, layout: Layout, paths: list[FoundPath]) -> None:
@@ -187,9 +194,11 @@ def _require_own_label_maps(folder: Path, layout: Layout, paths: list[FoundPath]
     owners: dict[str, str] = {}
     for path in paths:
         for labels in layout.labels:
+            if not labels.template.fields:
+                continue  # one label map is meant for all
             file = labels.template.fill(path.fields)
             other = owners.setdefault(file, path.relative)
-            if other != path.relative and labels.exists(folder / file):
+            if other != path.relative and _label_file(folder, labels, path) is not None:
                 raise DataError(
                     f"{other} and {path.relative} have the same label map, {file}, below {folder}: "
                     "keep label maps in folders as the images are, or give images different names"
@@ -199,13 +208,25 @@ def _require_own_label_maps(folder: Path, layout: Layout, paths: list[FoundPath]
 def _sample(dataset: Dataset, folder: Path, layout: Layout, path: FoundPath) -> Sample:
     name, image = _name(layout, path), partial(dataset.read_image, folder / path.relative)
     for labels in layout.labels:
-        file = folder / labels.template.fill(path.fields)
-        if labels.exists(file):
+        if (file := _label_file(folder, labels, path)) is not None:
             label_map = partial(labels.read, file)
             if dataset.resizes_labels:
                 label_map = partial(_resized, label_map, folder / path.relative)
             return Sample(name, image, label_map)
     return Sample(name, image)
+
+
+def _label_file(folder: Path, labels: Labels, image: FoundPath) -> Path | None:
+    """The label map of an image, whose ending may be in capitals, too; None where there is none."""
+    file = folder / labels.template.fill(image.fields)
+    endings = dict.fromkeys((file.suffix, file.suffix.lower(), file.suffix.upper()))
+    return next((f for f in map(file.with_suffix, endings) if labels.exists(f)), None)
+
+
+def _in_small_letters(file: str) -> str:
+    """A path with its ending in small letters."""
+    stem, dot, ending = file.rpartition(".")
+    return stem + dot + ending.lower()
 
 
 def _no_label_map(expected: str, name: str) -> np.ndarray:

@@ -77,7 +77,9 @@ def test_another_sites_page_gets_no_picture(get, stream):
             followed = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "document"}
             assert get(port, "/", **followed).status == 200, "a link to the page"
         for site in ("same-origin", "none"):
-            assert get(port, "/page.js", **{"Sec-Fetch-Site": site}).status == 200
+            answer = get(port, "/page.js", **{"Sec-Fetch-Site": site})
+            assert answer.status == 200
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_a_websocket_needs_it_too(outside):

@@ -45,12 +45,27 @@ def test_a_delay_that_stays_is_age_for_hours():
     assert ages[-1] == pytest.approx(20 - DRIFT * (3 * 3600 - 60), abs=0.1)
 
 
-@pytest.mark.parametrize("drift", [-9e-4, -1e-4, 1e-4, 8e-4])
-def test_a_drifting_clock_is_no_age(drift):
-    """Two hours of one part in ten thousand, or of a camera that sends 24.98 frames for 25."""
-    times_s = [index * 0.5 for index in range(14_400)]
+@pytest.mark.parametrize(
+    ("drift", "most_s"),
+    [
+        *[(drift, 1e-3) for drift in (-9e-4, -1e-4, 1e-4, 8e-4)],
+        (30 / 29.97 - 1 + 1e-4, 0.1),
+        (30 / 29.9 - 1, 1.0),
+    ],
+)
+def test_a_drifting_clock_is_no_age(drift, most_s):
+    """A day of one part in ten thousand, of 24.98 frames sent as 25, or 29.97 or 29.9 as 30."""
+    times_s = [float(index) for index in range(24 * 3600)]
     ages = ages_s([1000 + time_s * (1 + drift) for time_s in times_s], times_s)
-    assert max(ages) < 1e-3
+    assert max(ages) < most_s
+
+
+def test_a_pause_of_the_encoder_is_forgotten():
+    """It leaves no gap in the time stamps, so that nothing tells it from a delay that stays."""
+    times_s = [float(index) for index in range(2 * 3600)]
+    ages = ages_s([1000 + time_s + 4 * (time_s >= 600) for time_s in times_s], times_s)
+    assert ages[600] == pytest.approx(4, abs=1e-2)
+    assert max(ages[600 + 4000 :]) < 0.1
 
 
 def test_a_stream_that_begins_anew_has_a_new_clock():

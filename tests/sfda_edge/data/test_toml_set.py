@@ -96,6 +96,31 @@ def test_two_images_of_one_label_map_are_an_error(folder, images):
         open_toml(folder, text)
 
 
+def test_one_label_map_may_be_meant_for_all(folder):
+    (folder / "masks/a/1_mask.png").rename(folder / "one.png")
+    text = BASE.replace("masks/{drive}/{frame}_mask.png", "one.png") + "ignored = [9]\n"
+    images = open_toml(folder, text)
+    assert [sample.label_map()[1, 0] for sample in images.samples] == [1, 1]
+
+
+def test_endings_in_capitals_pair_as_others_do(folder):
+    """A mask beside its image is no image."""
+    for path in folder.glob("*/*/*.png"):
+        drive, capital = path.parent.name, path.name.replace(".png", ".PNG")
+        (folder / "both" / drive).mkdir(parents=True, exist_ok=True)
+        path.rename(folder / "both" / drive / capital)
+    text = BASE.replace("frames/", "both/").replace("masks/", "both/") + "ignored = [9]\n"
+    images = open_toml(folder, text)
+    assert [sample.name for sample in images.samples] == ["a/1.PNG", "b/7.PNG"]
+    assert first_column(images) == [0, 1, 255, 255]
+
+
+def test_a_field_may_be_a_whole_name(folder):
+    for drive in "ab":
+        (folder / f"frames/{drive}.png").touch()
+    assert len(open_toml(folder, 'images = "frames/{file}"\nclasses = ["road", "car"]\n')) == 2
+
+
 def test_a_file_that_names_no_labels_cannot_be_scored(folder):
     from sfda_edge.data.relabel import in_classes_of
 

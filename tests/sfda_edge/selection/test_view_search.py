@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sfda_edge.adaptation.begin import begin
 from sfda_edge.errors import RunError
 from sfda_edge.methods import METHODS, load_method_recipe
+from sfda_edge.selection.checkpoint_selection import CheckpointSelection
 from sfda_edge.selection.config import SelectionConfig
 from sfda_edge.selection.expected_score import ExpectedScore, expected_score, frequent_classes
 from sfda_edge.selection.probe import Predictions, Probe, ranked_views
@@ -92,6 +93,22 @@ def test_a_ensemble_averages_its_views(make_task):
     ]
     torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
     torch.testing.assert_close(both.sum(1), torch.ones(2, 16, 32))
+
+
+def test_a_network_that_changes_its_input_sees_each_view_as_it_is(make_task):
+    task = make_task(count=3)
+    view = View(task.spec.input_hw, 0.0)
+    expected = Probe(task, (0, 1, 2)).in_view(view)
+    selected = CheckpointSelection(task, search_views(task)).source
+
+    def spoil(_module, inputs, _output):
+        inputs[0].zero_()
+
+    task.model.register_forward_hook(spoil)
+    found = Probe(task, (0, 1, 2)).in_view(view)
+    torch.testing.assert_close(found.plain, expected.plain)
+    torch.testing.assert_close(found.mirrored, expected.mirrored)
+    assert CheckpointSelection(task, search_views(task)).source == selected
 
 
 def test_an_image_is_read_once_for_a_view_and_its_mirror_image(make_task):
