@@ -42,15 +42,9 @@ class _Drift:
                 self._slopes.append((self._least - self._before) / passed_ns)
             self._before, self._least, self._since_ns = self._least, delay_ns, arrived_ns
             if len(self._slopes) == _STEADY_WINDOWS:
-                # One rise among them is a delay; drift is in all.
+                # One rise among them is a delay, or a clock that was set back; drift is in all.
                 self.rate = min(max(min(self._slopes), DRIFT), _MOST_DRIFT)
         self._least = min(self._least, delay_ns)
-
-    def shift(self, step_ns: int) -> None:
-        """The stream's clock was set back by so much."""
-        self._least += step_ns
-        if self._before is not None:
-            self._before += step_ns
 
 
 class StreamClock:
@@ -99,5 +93,4 @@ class StreamClock:
             return
         step_ns = delay_ns - self._highest[0]
         self._least += step_ns
-        self._drift.shift(step_ns)
         self._highest, self._num_below = (delay_ns, time_s), 0
