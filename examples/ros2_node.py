@@ -35,9 +35,7 @@ _LEVELS = {
     "frozen": DiagnosticStatus.WARN,
     "black": DiagnosticStatus.WARN,
 }
-
-
-_END_S = 5.0
+_END_S = 5.0  # for the thread that spins
 
 
 class SegmentationNode(Node):
