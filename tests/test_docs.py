@@ -152,6 +152,20 @@ def describe_a_data_set(folder: Path) -> None:
         Image.fromarray(labels).save(folder / f"masks/monday/{index}_mask.png")
 
 
+def test_the_masks_of_the_page_about_data_are_read(in_empty_folder):
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    _, masks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (in_empty_folder / "masks.toml").write_text(masks)
+    for name, pixels in (
+        ("frames/1.jpg", np.zeros((2, 2, 3), np.uint8)),
+        ("masks/1.png", np.array([[0, 255], [255, 0]], np.uint8)),
+    ):
+        Path(name).parent.mkdir()
+        Image.fromarray(pixels).save(name)
+    (sample,) = open_images("masks.toml").samples
+    assert sample.label_map().tolist() == [[0, 1], [1, 0]]
+
+
 def test_the_files_of_the_page_about_adapting_describe_classes(in_empty_folder):
     page = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
     space, class_map = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)

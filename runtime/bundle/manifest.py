@@ -11,7 +11,7 @@ from typing import Any
 from runtime.bundle.labels import LabelSpace
 from runtime.bundle.onnx_scan import reads_other_files
 from runtime.errors import ManifestError
-from runtime.files import require_regular
+from runtime.files import read_text
 
 SCHEMA = 2
 LABEL_MAP = "label_map"
@@ -165,10 +165,9 @@ def _manifest_text(path: Path) -> str:
     """
     if path.is_symlink():
         raise ValueError("it is a link; a bundle holds its own files")
-    require_regular(path)
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MB")
-    return path.read_text(encoding="utf-8")
+    return read_text(path)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

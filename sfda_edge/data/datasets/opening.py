@@ -154,8 +154,9 @@ def _found(
     left_out = [path for path in paths if Path(path.relative).stem in broken]
     kept = [path for path in paths if Path(path.relative).stem not in broken]
     _require_own_label_maps(folder, layout, kept)
-    read = dataset.splits[split_name].read_image or dataset.read_image
-    samples = tuple(_sample(replace(dataset, read_image=read), folder, layout, p) for p in kept)
+    reader = dataset.splits[split_name].read_image or dataset.read_image
+    reading = replace(dataset, read_image=reader)
+    samples = tuple(_sample(reading, folder, layout, path) for path in kept)
     starts = (labels.template.start() for labels in layout.labels)
     labelled = any(start and (folder / start).is_dir() for start in starts)
     labelled = labelled or any(sample.label_map is not None for sample in samples)

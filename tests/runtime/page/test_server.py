@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from runtime.page.server import PageServer
+from runtime.sources.watchdog import State
 
 
 def live(stream, query="", **settings):
@@ -201,6 +202,9 @@ def test_health_is_of_the_process_and_readiness_of_the_stream(get, stream):
     assert get(stream.port, "/readyz").status == 503
     stream.add()
     assert get(stream.port, "/readyz").status == 200
+    stream.view.source.state_now = State.ENDED
+    assert get(stream.port, "/readyz").body == b"not ready: front is ended"
+    stream.view.source.state_now = State.LIVE
     stream.add(repeated=True, state="lost")
     assert get(stream.port, "/readyz").status == 503
 
