@@ -78,7 +78,7 @@ def load_bundle(
 
     Args:
         bundle: what ``sfda-edge export`` made; None for the packaged one.
-        backend: what runs the model; ``auto`` for the first of ``runtime.backends.AUTO`` to start.
+        backend: what runs the model; ``auto`` as ``runtime.backends.open_backend`` says.
         num_threads: threads of one inference; 0 lets the backend choose.
 
     Raises:
@@ -180,7 +180,7 @@ def open_stream(
         source: ``camera0``, an ``rtsp://`` or ``http://`` URL, a video file, a folder of images, or
             ``streetsynth``.
         bundle: what ``sfda-edge export`` made; None for the packaged one.
-        backend: what runs the model; ``auto`` for the first of ``runtime.backends.AUTO`` to start.
+        backend: what runs the model; ``auto`` as ``runtime.backends.open_backend`` says.
         num_threads: threads of one inference; 0 lets the backend choose.
         max_frames: stop after so many results.
         settings: of a camera; when a live source is stale or lost, and how often it is reopened.

@@ -188,8 +188,7 @@ def tell_service_manager(runs: Sequence[StreamRun], stack: contextlib.ExitStack)
     if address:
         from runtime.sinks.service import Service, ServiceSink
 
-        sources = {run.name: run.source for run in runs}
-        service = Service(address, list(sources), lambda name: sources[name].hangs)
+        service = Service(address, {run.name: run.source for run in runs})
         for run in runs:
             run.sinks.append(ServiceSink(service, run.name))
             stack.callback(run.sinks[-1].close)

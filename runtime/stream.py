@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import ConfigError, StreamError
+from runtime.errors import ConfigError, SourceError, StreamError
 from runtime.output import leave, print_error, print_result, start_log, start_output
 from runtime.outputs import (
     expanded,
@@ -113,11 +113,7 @@ def stream(args: argparse.Namespace) -> int:
             if process.trace is None
             else stack.enter_context(TraceFile(expanded(process.trace)))
         )
-        runs = [
-            _open_run(one, stack, backend=backend, manifest=manifest, stop=stop, trace=trace)
-            for one in each
-            if not stop.is_set()
-        ]
+        runs = _open_runs(each, stack, backend=backend, manifest=manifest, stop=stop, trace=trace)
         if stop.is_set():
             return 0  # before files of an earlier stream are emptied
         if process.serve is not None:
@@ -171,20 +167,36 @@ def _open_model(
     return SharedModel(backend, args.batch) if shared else backend
 
 
-def _open_run(
-    args: argparse.Namespace,
+def _open_runs(
+    each: Sequence[argparse.Namespace],
     stack: contextlib.ExitStack,
     *,
     backend: Backend,
     manifest: Manifest,
     stop: threading.Event,
     trace: TraceFile | None,
-) -> StreamRun:
+) -> list[StreamRun]:
+    """All sources, of which one has to be there; those that are opened when a signal comes.
+
+    Raises:
+        SourceError: none is there, or one is not what its arguments say.
+    """
     from runtime.sources.grammar import open_source
+    from runtime.sources.watchdog import State
     from runtime.stream_run import StreamRun, source_settings
 
-    source = stack.enter_context(open_source(args.source, source_settings(args)))
-    return StreamRun(args, source, backend=backend, manifest=manifest, stop=stop, trace=trace)
+    runs: list[StreamRun] = []
+    for args in each:
+        if stop.is_set():
+            return runs
+        settings = source_settings(args, beside_others=len(each) > 1)
+        source = stack.enter_context(open_source(args.source, settings))
+        runs.append(
+            StreamRun(args, source, backend=backend, manifest=manifest, stop=stop, trace=trace)
+        )
+    if all(run.source.state is State.LOST for run in runs):
+        raise SourceError(f"none of the {len(runs)} sources opens; the lines above say why")
+    return runs
 
 
 def _keep_to(cpus: frozenset[int]) -> None:

@@ -131,8 +131,8 @@ class StreamRun:
         return any(isinstance(sink, ReplayCheck) and sink.differing for sink in self.sinks)
 
 
-def source_settings(args: argparse.Namespace) -> SourceSettings:
-    """What the arguments ask of a source."""
+def source_settings(args: argparse.Namespace, *, beside_others: bool) -> SourceSettings:
+    """What the arguments ask of a source; one beside others holds them up in nothing."""
     return SourceSettings(
         size_hw=args.size,
         fps=args.fps,
@@ -140,6 +140,7 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
         limits=WatchdogLimits(stale_s=args.stale_after, lost_s=args.lost_after),
         reconnect=args.reconnect,
         loop=args.loop,
+        may_open_later=beside_others,
     )
 
 

@@ -6,26 +6,30 @@
 | ``tensorrt-rtx``         | TensorRT for RTX, on an engine for this GPU  | 2nd         |
 | ``onnxruntime-tensorrt`` | ONNX Runtime's TensorRT provider, NVIDIA GPU | 3rd         |
 | ``onnxruntime-cuda``     | ONNX Runtime's CUDA provider, NVIDIA GPU     | 4th         |
-| ``openvino``             | OpenVINO on an x86 CPU                       | 5th         |
-| ``onnxruntime``          | ONNX Runtime on the CPU                      | 6th         |
+| ``openvino``             | OpenVINO on an x86 CPU                       | last, the   |
+| ``onnxruntime``          | ONNX Runtime on the CPU                      | faster one  |
 | ``opencv``               | cv2.dnn on the CPU                           | no: slower  |
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from runtime.backends.base import Backend
+from runtime.backends.choice import fastest
 from runtime.backends.verify import golden_agreement, require_precision
 from runtime.bundle.golden import read_golden
 from runtime.bundle.manifest import Manifest
 from runtime.errors import BackendUnavailable
 
-__all__ = ["AUTO", "BACKENDS", "ON_GPU", "Backend", "open_backend", "proved"]
+__all__ = ["AUTO", "BACKENDS", "ON_CPU", "ON_GPU", "Backend", "open_backend", "proved"]
 
 logger = logging.getLogger(__name__)
 Opener = Callable[[Path, Manifest, int], Backend]
@@ -102,18 +106,17 @@ BACKENDS: dict[str, Opener] = {
     "onnxruntime": _open_onnxruntime,
     "opencv": _open_opencv,
 }
-# OpenVINO, where it is installed, before ONNX Runtime: on two cores it streamed ESPNetv2 1.8 times
-# as fast, and the light network 0.96 times (benchmarks/results/README.md).
 ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "onnxruntime-cuda")
-AUTO = (*ON_GPU, "openvino", "onnxruntime")
+ON_CPU = ("openvino", "onnxruntime")
+AUTO = (*ON_GPU, *ON_CPU)
 
 
 def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: int = 0) -> Backend:
     """Open a bundle's model, and prove it with the bundle's golden frame.
 
     Args:
-        name: one of ``BACKENDS``, or ``auto`` for the first of ``AUTO`` that starts; why others
-            were passed over is logged.
+        name: one of ``BACKENDS``, or ``auto`` for the first of ``ON_GPU`` that starts, else the
+            faster of ``ON_CPU``; why others were passed over is logged.
         bundle_dir: the bundle.
         manifest: as ``read_manifest`` checked it.
         num_threads: for one inference; 0 lets the library choose.
@@ -124,7 +127,7 @@ def open_backend(name: str, bundle_dir: Path, manifest: Manifest, num_threads: i
         ManifestError: the golden frame is damaged.
     """
     if name == "auto":
-        return _open_first(bundle_dir, manifest, num_threads)
+        return _open_auto(bundle_dir, manifest, num_threads)
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend '{name}'; known: auto, {', '.join(BACKENDS)}")
     return proved(BACKENDS[name](bundle_dir, manifest, num_threads), bundle_dir, manifest)
@@ -148,21 +151,34 @@ def proved(backend: Backend, bundle_dir: Path, manifest: Manifest) -> Backend:
     return backend
 
 
-def _open_first(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
-    """The first backend of ``AUTO`` that starts.
+def _open_auto(bundle_dir: Path, manifest: Manifest, num_threads: int) -> Backend:
+    """The first backend of a GPU that starts, else the fastest of the CPU.
 
     Raises:
-        BackendUnavailable: none does; names each reason.
+        BackendUnavailable: none starts; names each reason.
     """
     names_by_reason: dict[str, list[str]] = {}
-    for name in AUTO:
-        try:
-            backend = open_backend(name, bundle_dir, manifest, num_threads)
-        except BackendUnavailable as error:
-            names_by_reason.setdefault(str(error), []).append(name)
-            continue
-        for reason, names in names_by_reason.items():
-            logger.info("passed over: %s: %s", ", ".join(names), reason)
-        return backend
-    lines = [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
-    raise BackendUnavailable("\n  ".join(["no backend starts", *lines]))
+    started: list[Backend] = []
+    with contextlib.ExitStack() as stack:
+        for name in AUTO:
+            if started and started[0].name in ON_GPU:
+                break
+            try:
+                backend = open_backend(name, bundle_dir, manifest, num_threads)
+            except BackendUnavailable as error:
+                names_by_reason.setdefault(str(error), []).append(name)
+                continue
+            started.append(stack.enter_context(backend))
+        lines = [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
+        if not started:
+            raise BackendUnavailable("\n  ".join(["no backend starts", *lines]))
+        for line in lines:
+            logger.info("passed over: %s", line)
+        golden = read_golden(bundle_dir, manifest)
+        grey = np.full((*manifest.input_hw, 3), 128, np.uint8)
+        best = fastest(started, grey if golden is None else golden.image)
+        stack.pop_all()
+    for backend in started:
+        if backend is not best:
+            backend.close()
+    return best

@@ -7,9 +7,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from runtime.frames import Segmentation
+from runtime.sources.base import Source
 from runtime.sources.watchdog import State
 
 _MOST_WAIT_S = 0.1
@@ -19,7 +20,8 @@ _AWAY = (State.LOST, State.OPENING)
 class Service:
     """Notifies the service manager that started this process (sd_notify's protocol).
 
-    The watchdog is fed by frames of every source: when one gives none for longer than
+    It is ready once every source has a result; one that is lost by then is not waited for. The
+    watchdog is fed by frames of every source: when one gives none for longer than
     ``WatchdogSec``, the process is started again. A source that has ended, or is lost and opened
     again and again, is not waited for while another gives frames: a start would take that one
     down, too. One that hangs in its library is waited for, since a start is what helps. Results
@@ -27,20 +29,17 @@ class Service:
 
     Args:
         address: of the manager's socket, from NOTIFY_SOCKET; ``@`` for an abstract one.
-        names: of the sources.
-        hangs: whether a source hangs in its library.
+        sources: by name.
     """
 
-    def __init__(
-        self, address: str, names: list[str], hangs: Callable[[str], bool] = lambda _name: False
-    ) -> None:
+    def __init__(self, address: str, sources: Mapping[str, Source]) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(_MOST_WAIT_S)  # a manager that does not listen holds nothing up
         self._every_s = int(os.environ.get("WATCHDOG_USEC", "0")) * 1e-6 / 4
         self._lock = threading.Lock()
-        self._states, self._hangs = dict.fromkeys(names, ""), hangs
-        self._waits_for = set(names)
+        self._sources, self._states = sources, dict.fromkeys(sources, "")  # of the last results
+        self._waits_for = set(sources)
         self._ready, self._fed_s = False, 0.0
 
     def state(self, name: str, state: str) -> None:
@@ -53,20 +52,27 @@ class Service:
 
     def _tell(self) -> None:
         """Send all states, once every source has one; with the first time that we are ready."""
-        if not all(self._states.values()):
+        states = {name: found or self._lost(name) for name, found in self._states.items()}
+        if not all(states.values()):
             return
         ready = "" if self._ready else "READY=1\n"
         self._ready = True
         many = len(self._states) > 1
         told = ", ".join(
             f"{name} is {found}" if many else f"the source is {found}"
-            for name, found in self._states.items()
+            for name, found in states.items()
         )
         self._send(f"{ready}STATUS={told}")
+
+    def _lost(self, name: str) -> str:
+        state = self._sources[name].state
+        return str(state) if state is State.LOST else ""
 
     def frame(self, name: str) -> None:
         """A source has a new frame; the watchdog is fed four times in its period at most."""
         with self._lock:
+            if not self._ready:
+                self._tell()  # another one may have been lost meanwhile
             self._waits_for.discard(name)
             now_s = time.monotonic()
             waits = any(not self._is_away(one) for one in self._waits_for)
@@ -77,7 +83,8 @@ class Service:
             self._send("WATCHDOG=1")
 
     def _is_away(self, name: str) -> bool:
-        return self._states[name] in _AWAY and not self._hangs(name)
+        source = self._sources[name]
+        return source.state in _AWAY and not source.hangs
 
     def ended(self, name: str) -> None:
         """A source has ended; with the last one, all ends."""

@@ -90,6 +90,11 @@ class _Connection:
         self._thread.join(wait_s)
 
     @property
+    def damaged(self) -> int:
+        """Frames of this connection that could not be decoded."""
+        return 0 if self._source is None else self._source.damaged
+
+    @property
     def hangs(self) -> bool:
         """Whether the thread has not ended."""
         return self._thread.is_alive()
@@ -102,9 +107,11 @@ class ReconnectingSource(Source):
         open_source: opens it once.
         limits: when it is stale, and when it is lost.
         most_attempts: to open it again, one after the other; None for no end.
+        late_name: its name where it may open later: until then it is lost. None where it has to
+            open at once.
 
     Raises:
-        SourceError: it does not open the first time.
+        SourceError: it does not open the first time, and has to.
 
     Attributes:
         watchdog: its state.
@@ -114,7 +121,11 @@ class ReconnectingSource(Source):
     live = True
 
     def __init__(
-        self, open_source: Opener, limits: WatchdogLimits, most_attempts: int | None = None
+        self,
+        open_source: Opener,
+        limits: WatchdogLimits,
+        most_attempts: int | None = None,
+        late_name: str | None = None,
     ) -> None:
         super().__init__()
         self._open, self._limits, self._most_attempts = open_source, limits, most_attempts
@@ -122,16 +133,27 @@ class ReconnectingSource(Source):
         self._abandoned: list[_Connection] = []
         self._connection = _Connection(open_source)
         try:
+            opened = self._first_opened()
+            self.name, self.fps = opened.name, opened.fps
+            self.watchdog = Watchdog(self.name, limits)
+        except SourceError as error:
+            if late_name is None:
+                self._connection.abandon()
+                raise
+            self.name = late_name
+            self.watchdog = Watchdog(late_name, limits)
+            self.watchdog.lost(str(error))
+        self.reconnects = self._attempts = self._damaged_before = 0
+        self._opened_s, self._waits = time.monotonic(), waits_s()
+
+    def _first_opened(self) -> Source:
+        try:
             opened = self._connection.source(_OPEN_S)
         except TimeoutError:
-            self._connection.abandon()
             raise SourceError(f"the source does not answer within {_OPEN_S:g} s") from None
         if opened is None:
             raise AssertionError("a connection hands over its source or an error")
-        self.name, self.fps = opened.name, opened.fps
-        self.watchdog = Watchdog(self.name, limits)
-        self.reconnects = self._attempts = self._damaged_before = 0
-        self._opened, self._opened_s, self._waits = opened, time.monotonic(), waits_s()
+        return opened
 
     @property
     def state(self) -> State:
@@ -145,7 +167,7 @@ class ReconnectingSource(Source):
             if frame is not None:
                 self.watchdog.frame(frame.sample())
                 self._count += 1
-                self.damaged = self._damaged_before + self._opened.damaged
+                self.damaged = self._damaged_before + self._connection.damaged
                 if self._attempts and time.monotonic() - self._opened_s > self._limits.lost_s:
                     self._attempts, self._waits = 0, waits_s()  # this connection holds
                 return replace(frame, index=self._count - 1, state=str(self.watchdog.state))
@@ -213,8 +235,8 @@ class ReconnectingSource(Source):
             except Exception as error:  # a library's own, too: this source is tried again
                 return str(error)
             if opened is not None:
-                self._damaged_before = self.damaged
-                self._opened, self._opened_s = opened, time.monotonic()
+                self._damaged_before, self._opened_s = self.damaged, time.monotonic()
+                self.fps = opened.fps
             return None
         return f"does not answer within {_OPEN_S:g} s"
 

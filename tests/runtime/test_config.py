@@ -201,6 +201,43 @@ def test_one_source_that_fails_does_not_end_the_other(in_empty_folder, config, c
     assert any(m.startswith("bad ended: damaged/0.png") for m in logged.messages)
 
 
+AWAY = """
+    reconnect = 0
+    [[source]]
+    name = "away"
+    from = "camera57"
+    [[source]]
+    name = "beside"
+    frames = 5
+"""
+
+
+def test_a_camera_that_is_away_at_the_start_does_not_hold_up_the_other(
+    in_empty_folder, config, capsys, logged
+):
+    path = config(AWAY + 'from = "streetsynth"')
+    assert stream.main(["--config", str(path)]) == 2
+    said = capsys.readouterr()
+    assert "beside\nframes: 5 read, 5 segmented" in said.out
+    assert "error: away is lost: " in said.err
+    assert any(m.startswith("camera57: lost (") for m in logged.messages)
+
+
+def test_with_no_source_there_nothing_runs(in_empty_folder, config, capsys, logged):
+    path = config(AWAY + 'from = "camera58"\njsonl = "earlier.jsonl"')
+    Path("earlier.jsonl").write_text("{}\n")
+    assert stream.main(["--config", str(path)]) == 2
+    assert "none of the 2 sources opens; the lines above say why" in capsys.readouterr().err
+    assert sum(": lost (" in m for m in logged.messages) == 2
+    assert Path("earlier.jsonl").read_text() == "{}\n"
+
+
+def test_a_folder_that_is_not_there_is_no_camera_that_is_away(in_empty_folder, config, capsys):
+    path = config('[[source]]\nfrom = "nowhere"\n[[source]]\nfrom = "streetsynth"')
+    assert stream.main(["--config", str(path)]) == 2
+    assert "source 'nowhere' does not exist" in capsys.readouterr().err
+
+
 def test_a_source_that_ended_is_no_longer_reported(monkeypatch, logged):
     def run(name):
         line = SimpleNamespace(line=lambda: "fps 25.0")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from runtime import stream
 from runtime.frames import Frame, Segmentation
 from runtime.sinks.service import Service, ServiceSink
+from runtime.sources.watchdog import State
 
 UNIT = Path(__file__).parents[2] / "examples/sfda-edge-stream.service"
 
@@ -85,8 +87,12 @@ def test_systemd_finds_no_fault_with_the_unit(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def two_sources():
+    return {name: SimpleNamespace(state=State.LIVE, hangs=False) for name in ("front", "rear")}
+
+
 def test_every_source_feeds_the_watchdog(manager):
-    service = Service(str(manager.getsockname()), ["front", "rear"])
+    service = Service(str(manager.getsockname()), two_sources())
     sinks = {name: ServiceSink(service, name) for name in ("front", "rear")}
     service._every_s = 1e-9
     service.state("front", "live")
@@ -107,28 +113,30 @@ def test_every_source_feeds_the_watchdog(manager):
     assert heard(manager) == ["STOPPING=1"]
 
 
-@pytest.mark.parametrize("away", ["lost", "opening"])
+@pytest.mark.parametrize("away", [State.LOST, State.OPENING])
 def test_a_source_that_is_opened_again_takes_the_others_not_down(manager, away):
-    service = Service(str(manager.getsockname()), ["front", "rear"])
+    sources = two_sources()
+    service = Service(str(manager.getsockname()), sources)
     service._every_s = 1e-9
     for name in ("front", "rear"):
         service.state(name, "live")
         service.frame(name)
-    service.state("rear", away)
+    sources["rear"].state = away
     heard(manager)
     service.frame("front")
     assert heard(manager) == ["WATCHDOG=1"]
-    service.state("rear", "live")
+    sources["rear"].state = State.LIVE
     service.frame("front")
     heard(manager)
     service.frame("front")
     assert heard(manager) == [], "it is back, and is waited for again"
     image = np.zeros((4, 4, 3), np.uint8)
     missing = Segmentation(
-        frame=Frame(0, image, 0), label_map=image[..., 0], timing={}, repeated=True, state=away
+        frame=Frame(0, image, 0), label_map=image[..., 0], timing={}, repeated=True, state=str(away)
     )
     sinks = [ServiceSink(service, name) for name in ("front", "rear")]
-    for sink in sinks:
+    for name, sink in zip(("front", "rear"), sinks, strict=True):
+        sources[name].state = away
         sink.write(missing)
     assert "WATCHDOG=1" not in heard(manager), "with none, a start may help"
     for sink in sinks:
@@ -137,18 +145,17 @@ def test_a_source_that_is_opened_again_takes_the_others_not_down(manager, away):
 
 def test_a_source_that_hangs_in_its_library_is_waited_for(manager):
     """It is lost and opened no more: a start is what helps."""
-    hanging = set()
-    service = Service(str(manager.getsockname()), ["front", "rear"], lambda name: name in hanging)
+    sources = two_sources()
+    service = Service(str(manager.getsockname()), sources)
     service._every_s = 1e-9
     for name in ("front", "rear"):
         service.state(name, "live")
         service.frame(name)
-    service.state("rear", "lost")
-    hanging.add("rear")
+    sources["rear"].state, sources["rear"].hangs = State.LOST, True
     heard(manager)
     service.frame("front")
     assert heard(manager) == []
-    hanging.clear()
+    sources["rear"].hangs = False
     service.frame("front")
     assert heard(manager) == ["WATCHDOG=1"]
     for name in ("front", "rear"):
@@ -156,9 +163,25 @@ def test_a_source_that_hangs_in_its_library_is_waited_for(manager):
 
 
 def test_a_source_that_fails_before_its_first_result_leaves_the_others_ready(manager):
-    service = Service(str(manager.getsockname()), ["front", "rear"])
+    service = Service(str(manager.getsockname()), two_sources())
     service.state("front", "live")
     assert heard(manager) == []
     ServiceSink(service, "rear").close()
     assert heard(manager) == ["READY=1\nSTATUS=front is live, rear is ended"]
     ServiceSink(service, "front").close()
+
+
+def test_a_source_that_is_lost_before_its_first_result_leaves_the_others_ready(manager):
+    """systemd would end a service that is not ready in time, and the healthy camera with it."""
+    sources = two_sources()
+    service = Service(str(manager.getsockname()), sources)
+    service.state("front", "live")
+    service.frame("front")
+    assert heard(manager) == []
+    sources["rear"].state = State.LOST
+    service.frame("front")
+    assert heard(manager)[0] == "READY=1\nSTATUS=front is live, rear is lost"
+    service.state("rear", "live")
+    assert heard(manager) == ["STATUS=front is live, rear is live"]
+    for name in sources:
+        service.ended(name)

@@ -146,13 +146,23 @@ def test_auto_says_why_it_passes_over_what_does_not_start(caplog, monkeypatch):
 
 
 @no_gpu
-def test_auto_prefers_openvino_on_x86_only(monkeypatch):
+def test_auto_takes_the_faster_of_the_cpus_backends_and_says_how_fast_they_are(monkeypatch, caplog):
     pytest.importorskip("openvino")
+    caplog.set_level("INFO")
+    compared = []
+    monkeypatch.setattr("runtime.backends.fastest", lambda b, image: compared.append(b) or b[1])
     with opened("auto", BUNDLE_DIR) as backend:
-        assert backend.name == "openvino"
+        (both,) = compared
+        assert [one.name for one in both] == ["openvino", "onnxruntime"]
+        assert backend is both[1]
+        with pytest.raises(AttributeError, match="_request"):
+            both[0].outputs(np.zeros((192, 384, 3), np.uint8))
+
+
+def test_openvino_is_on_x86_only(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with opened("auto", BUNDLE_DIR) as backend:
-        assert backend.name == "onnxruntime"
+    with pytest.raises(BackendUnavailable, match="on x86 only, this machine is aarch64"):
+        opened("openvino", BUNDLE_DIR)
 
 
 @no_gpu

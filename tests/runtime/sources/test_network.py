@@ -219,6 +219,36 @@ def assert_signals_end(processes, camera, tmp_path):
     camera.resume()
 
 
+def test_a_camera_that_is_away_at_the_start_joins_the_other(camera, tmp_path):
+    camera.kill()
+    config = tmp_path / "stream.toml"
+    config.write_text(f"""
+        [[source]]
+        name = "late"
+        from = "{camera.url}"
+        jsonl = "{tmp_path / "late.jsonl"}"
+        [[source]]
+        name = "beside"
+        from = "streetsynth"
+        loop = true
+        jsonl = "{tmp_path / "beside.jsonl"}"
+    """)
+    command = [sys.executable, "-m", "runtime.stream", "--config", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            wait_for_lines(tmp_path / "beside.jsonl")
+            assert not (tmp_path / "late.jsonl").read_text()
+            camera.start()
+            wait_for_lines(tmp_path / "late.jsonl")
+            process.send_signal(signal.SIGTERM)
+            summary, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    assert b"late: live, after" in errors
+    assert b"secret" not in summary + errors
+
+
 def wait_for_lines(path, limit_s=30):
     end_s = time.monotonic() + limit_s
     while not (path.exists() and path.stat().st_size):

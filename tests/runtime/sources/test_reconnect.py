@@ -111,6 +111,43 @@ def test_the_first_time_it_has_to_open():
         ReconnectingSource(Rig(None), QUICK)
 
 
+def test_one_that_may_open_later_is_lost_until_it_does():
+    rig = Rig(None, None, Camera(2, fail))
+    with ReconnectingSource(rig, QUICK, late_name="rear") as source:
+        assert (source.name, source.fps, source.state) == ("rear", None, State.LOST)
+        frame = source.read()
+        assert (frame.index, frame.image[0, 0, 0], source.state) == (0, 30, State.LIVE)
+        assert (source.name, source.fps, source.reconnects) == ("rear", 25.0, 1)
+
+
+def test_one_that_may_open_later_ends_when_no_attempt_is_left():
+    with (
+        ReconnectingSource(Rig(None), QUICK, most_attempts=0, late_name="rear") as source,
+        pytest.raises(SourceError, match="rear is lost: no such device"),
+    ):
+        source.read()
+
+
+def test_a_package_that_is_missing_is_an_error_at_once():
+    """A camera comes back, a package does not."""
+
+    def missing():
+        raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+    with pytest.raises(ModuleNotFoundError, match="cv2"):
+        ReconnectingSource(missing, QUICK, late_name="rear")
+
+
+def test_one_that_hangs_at_the_start_may_open_later(monkeypatch):
+    monkeypatch.setattr(reconnect, "_OPEN_S", 0.1)
+    hang = threading.Event()
+    cameras = iter([lambda: hang.wait(30) and Camera(1, fail), lambda: Camera(2, fail)])
+    with ReconnectingSource(lambda: next(cameras)(), QUICK, late_name="rear") as source:
+        assert source.state is State.LOST
+        assert source.read().image[0, 0, 0] == 30
+    hang.set()
+
+
 def test_a_library_that_hangs_is_left_behind_and_its_source_closed_when_it_returns():
     hang = threading.Event()
     first = Camera(2, lambda: hang.wait(30) and None)
