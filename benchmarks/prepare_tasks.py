@@ -20,7 +20,6 @@ from benchmarks.measuring.program import exit_code_of
 from runtime.glibc_malloc import keep_freed_memory
 from runtime.output import print_result, start_output
 from sfda_edge.data.validation import Validation
-from sfda_edge.streetsynth.render import SceneRange, render_images
 from sfda_edge.streetsynth.styles import STYLES, Lens, Style
 from sfda_edge.training.run import TrainRequest, run_training
 
@@ -150,7 +149,12 @@ def _with_ranges(look: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _rendering(style: Style, scenes: tuple[int, int]) -> Callable[[Path], object]:
-    return lambda out_dir: render_images(style, SceneRange(*scenes), out_dir)
+    def render(out_dir: Path) -> None:
+        from sfda_edge.streetsynth.render import SceneRange, render_images
+
+        render_images(style, SceneRange(*scenes), out_dir)
+
+    return render
 
 
 def _drawing(subject: str, camera: str, scenes: tuple[int, int]) -> Callable[[Path], object]:

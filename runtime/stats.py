@@ -58,11 +58,11 @@ class Snapshot:
 
     def line(self) -> str:
         """One line for a running stream."""
-        p50, _, p99 = self.stage_ms.get("age", (0.0, 0.0, 0.0))
-        return (
-            f"fps {self.fps:.1f}  frame age p50 {p50:.1f} ms  p99 {p99:.1f} ms  "
-            f"segmented {self.segmented}  dropped {self.dropped}{self._others('  ')}"
-        )
+        age = ""
+        if found := self.stage_ms.get("age"):
+            age = f"frame age p50 {found[0]:.1f} ms  p99 {found[2]:.1f} ms  "
+        counts = f"segmented {self.segmented}  dropped {self.dropped}{self._others('  ')}"
+        return f"fps {self.fps:.1f}  {age}{counts}"
 
     def _others(self, separator: str) -> str:
         """Counts that most streams do not have."""

@@ -19,7 +19,7 @@ from runtime.sinks import Sink, ViewerLeft
 from runtime.sinks.replay_check import ReplayCheck
 from runtime.sources.base import Source
 from runtime.sources.settings import SourceSettings
-from runtime.sources.watchdog import WatchdogLimits
+from runtime.sources.watchdog import State, WatchdogLimits
 from runtime.trace import TraceFile
 
 logger = logging.getLogger("runtime.stream")
@@ -96,6 +96,7 @@ class StreamRun:
         """The same for a thread: a failure is logged and kept, the other runs go on."""
         try:
             self.run()
+            logger.info("%s: ended", self.name)
         except Exception as error:  # a library's own, too: it must not end with exit code 0
             self._failed(error)
         self._close()
@@ -140,7 +141,7 @@ def source_settings(args: argparse.Namespace, *, beside_others: bool) -> SourceS
         limits=WatchdogLimits(stale_s=args.stale_after, lost_s=args.lost_after),
         reconnect=args.reconnect,
         loop=args.loop,
-        may_open_later=beside_others,
+        late_name=args.name if beside_others else None,
     )
 
 
@@ -180,6 +181,7 @@ def _reporter(runs: Sequence[StreamRun]) -> Callable[[], None]:
         throttling.look()
         for run in (each for each in runs if not each.ended):
             name = f"{run.name}: " if len(runs) > 1 else ""
-            logger.info("%s%s", name, run.pipeline.report().line())
+            state = "" if run.source.state is State.LIVE else f"{run.source.state}  "
+            logger.info("%s%s%s", name, state, run.pipeline.report().line())
 
     return report

@@ -51,7 +51,7 @@ def trace(path: Path, origin: Path | None = None) -> list[Link]:
         ManifestError: the manifest is damaged.
     """
     if not path.exists():
-        raise ExportError(f"{path} is not there")
+        raise ExportError(f"{path} is not there; name a bundle or a run directory")
     if not path.is_dir() and not path.is_file():
         raise ExportError(f"{path} is neither a file nor a folder")
     folder = path if path.is_dir() else path.parent

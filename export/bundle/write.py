@@ -71,6 +71,7 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
         if request.engine is not None:
             result = replace(result, engine=build_engine(folder, request.engine))
         _warn_of_lost_engines(out_dir, folder)
+        require_replaceable(out_dir)  # which may have changed in these minutes
         return result
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import EncodeError
 from onnxscript import opset18 as op
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from export.errors import ExportError
 from export.profiles import CPU, Profile
@@ -180,7 +182,8 @@ def export_graph(
 def _torch_export(
     model: nn.Module, example: torch.Tensor, dynamic_shapes: Any, options: dict[str, Any]
 ) -> torch.onnx.ONNXProgram:
-    with _quiet():
+    # Fused attention is taken apart with other strides than it is traced with.
+    with _quiet(), sdpa_kernel(SDPBackend.MATH):
         program = torch.onnx.export(
             model,
             (example,),
@@ -215,6 +218,8 @@ def check_graph(graph: onnx.ModelProto, what: str) -> None:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{what} is not valid ONNX: {error}") from None
+    except EncodeError:
+        raise ExportError(f"{what} is above 2 GB, the most that an ONNX file holds") from None
 
 
 def _name_nodes(graph: onnx.ModelProto) -> None:

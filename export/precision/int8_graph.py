@@ -68,11 +68,12 @@ def through_activations(graph: onnx.ModelProto, limits: Limits) -> Limits:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """ONNX Runtime's quantiser tells the root logger of every channel."""
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 def quantised_graph(

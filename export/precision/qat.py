@@ -45,7 +45,7 @@ def quantisation_aware_finetuning(
         steps: of Adam, each on a batch of frames, every other time mirrored.
         progress: wraps the steps.
     """
-    student = without_weight_norms(model)
+    student = without_weight_norms(model).requires_grad_(True)  # whoever made it may have frozen it
     stacked = torch.from_numpy(np.stack(frames))
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(student.parameters(), lr=_LEARNING_RATE)
@@ -56,10 +56,11 @@ def quantisation_aware_finetuning(
             batch = batch.flip(2) if step % 2 else batch
             with torch.no_grad():
                 wanted = logits(model, batch).log_softmax(1)
-            found = logits(student, batch).log_softmax(1)
-            loss = functional.kl_div(found, wanted, reduction="none", log_target=True).sum(1).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with torch.enable_grad():
+                found = logits(student, batch).log_softmax(1)
+                distance = functional.kl_div(found, wanted, reduction="none", log_target=True)
+                distance.sum(1).mean().backward()
             optimizer.step()
             schedule.step()
     return student.requires_grad_(False)

@@ -18,14 +18,14 @@ from runtime.backends.base import Backend
 logger = logging.getLogger("runtime.backends")
 # In a row: threads of the library that ran before may still wait in a loop during the first.
 _IN_A_ROW = 3
-_MOST_ROUNDS, _ENOUGH_S = 4, 0.5
+_MOST_ROUNDS, _ENOUGH_S = 4, 0.2
 
 
 def fastest(backends: Sequence[Backend], image: np.ndarray) -> Backend:
     """The backend whose shortest inference is the shortest; the times are logged.
 
     They take turns, and of the times the least counts: what else runs only makes them longer. It
-    takes half a second, or three inferences of each where those take longer.
+    takes a fifth of a second, or three inferences of each where those take longer.
 
     Args:
         backends: proved on the model, at least one.

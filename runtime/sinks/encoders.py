@@ -132,14 +132,13 @@ class AvEncoder:
         if self._codec.from_rgb is not None:
             pixels = self._cv2.cvtColor(pixels, getattr(self._cv2, self._codec.from_rgb))
         frame = self._av.VideoFrame.from_ndarray(pixels, self._codec.stored)
+        plays = "; what was written before plays" if self._last >= 0 else ""
         self._last = max(self._last + 1, round(time_s * _CLOCK_HZ))
         frame.pts, frame.time_base = self._last, Fraction(1, _CLOCK_HZ)
         try:
             self._container.mux(self._stream.encode(frame))
         except (self._av.error.FFmpegError, OSError) as error:
-            raise SinkError(
-                f"cannot write {self._path}: {_reason(error)}; what was written before plays"
-            ) from None
+            raise SinkError(f"cannot write {self._path}: {_reason(error)}{plays}") from None
 
     def close(self) -> None:
         """Write what the encoder holds back, and the end of the file."""

@@ -29,7 +29,7 @@ from runtime.sources.camera import open_camera
 from runtime.sources.folder import open_folder, open_pattern
 from runtime.sources.gstreamer import PipelineOpener, csi_words, pipeline_words
 from runtime.sources.loop import LoopingSource
-from runtime.sources.names import GST, pipeline_name, shown_name
+from runtime.sources.names import GST, pipeline_name
 from runtime.sources.network import URL, is_file, open_url
 from runtime.sources.reconnect import Opener, ReconnectingSource
 from runtime.sources.replay import ReplaySource
@@ -56,7 +56,7 @@ def _opened(spec: str, settings: SourceSettings) -> Source:
     if "\0" in spec:  # nothing has such a name, and libraries differ in what they make of it
         raise SourceError("source cannot be opened: embedded null byte")
     if (opener := _of_camera(spec, settings)) is not None:
-        return _live(opener, spec, settings)
+        return _live(opener, settings)
     if settings.of_camera:
         raise SourceError(
             f"{', '.join(settings.of_camera)}: only of a camera; "
@@ -65,15 +65,14 @@ def _opened(spec: str, settings: SourceSettings) -> Source:
     if settings.loop and (spec.startswith("replay:") or _of_stream(spec) is not None):
         raise SourceError(f"--loop is for videos and images, not for {without_credentials(spec)}")
     if (opener := _of_stream(spec)) is not None:
-        return _live(opener, spec, settings)
+        return _live(opener, settings)
     if settings.loop:
         return LoopingSource(lambda: _open_file(spec))
     return _open_file(spec)
 
 
-def _live(opener: Opener, spec: str, settings: SourceSettings) -> Source:
-    late_name = shown_name(spec) if settings.may_open_later else None
-    return ReconnectingSource(opener, settings.limits, settings.reconnect, late_name)
+def _live(opener: Opener, settings: SourceSettings) -> Source:
+    return ReconnectingSource(opener, settings.limits, settings.reconnect, settings.late_name)
 
 
 def _of_camera(spec: str, settings: SourceSettings) -> Opener | None:

@@ -17,7 +17,8 @@ class SourceSettings:
         pixel_format: of a camera, four letters such as MJPG or YUYV.
         limits: when a live source is stale, and when it is lost.
         loop: begin a file again when it has ended.
-        may_open_later: a live source that does not open is lost, not an error.
+        late_name: what a live source is called that may open later: until then it is lost. None
+            where it has to open at once.
         reconnect: attempts to open a lost source again; None for no end, 0 for none.
     """
 
@@ -27,7 +28,7 @@ class SourceSettings:
     limits: WatchdogLimits = field(default_factory=WatchdogLimits)
     reconnect: int | None = None
     loop: bool = False
-    may_open_later: bool = False
+    late_name: str | None = None
 
     @property
     def of_camera(self) -> tuple[str, ...]:

@@ -21,6 +21,9 @@ def home_network(adaptation: Adaptation) -> nn.Module | None:
         the network; None where it would be the source or the adapted model.
     """
     original = adaptation.original
+    check = adaptation.statistics_check
+    if check is not None and not check.usable:
+        return None  # the source has none that it could be given back
     if adaptation.selection.best_step is None or not batchnorm_layers(original):
         return None
     adapted = dict(adaptation.method.model.named_parameters())

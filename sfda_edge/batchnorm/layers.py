@@ -30,12 +30,14 @@ class LocalBatchNorm(_BatchNorm):
 def local_batchnorm(model: nn.Module) -> nn.Module:
     """The network with a local BatchNorm for each SyncBatchNorm; the same weights fit.
 
+    A class of somebody's own that is derived from it stays: it may do more.
+
     In a data-parallel run SyncBatchNorm waits for all processes whenever it takes a batch's
     statistics, and works on GPUs only; here each process observes whole batches.
     """
     made: dict[nn.Module, nn.Module] = {}  # a layer may have several names
     for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if isinstance(layer, nn.SyncBatchNorm):
+        if type(layer) is nn.SyncBatchNorm:
             if layer not in made:
                 made[layer] = _local(layer)
             model.set_submodule(name, made[layer])
@@ -51,7 +53,9 @@ def _local(layer: nn.SyncBatchNorm) -> LocalBatchNorm:
         track_running_stats=layer.track_running_stats,
     )
     local.load_state_dict(layer.state_dict())
-    return local
+    for name, parameter in layer.named_parameters():
+        local.get_parameter(name).requires_grad_(parameter.requires_grad)
+    return local.train(layer.training)
 
 
 def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,8 @@ def _check(args: argparse.Namespace) -> int:
     if args.name not in DATASETS:
         raise DataError(f"unknown data set '{args.name}'; known: {', '.join(DATASETS)}")
     dataset = DATASETS[args.name]
+    if not args.folder.exists():
+        raise DataError(f"{args.folder} does not exist")
     most = None if args.read_all else args.read
     checks = []
     for split_name in [args.split] if args.split else dataset.splits:
@@ -93,8 +95,6 @@ def _check(args: argparse.Namespace) -> int:
     if not checks:
         layouts = next(iter(dataset.splits.values())).layouts
         expected = " or ".join(layout.images for layout in layouts)
-        if not args.folder.exists():
-            raise DataError(f"{args.folder} does not exist")
         raise DataError(f"{args.folder} holds nothing of {dataset.name}; expected {expected} there")
     return 0 if all(found.complete for found in checks) else 1
 

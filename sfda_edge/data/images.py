@@ -63,7 +63,9 @@ def images_in_memory(images: Sequence[np.ndarray]) -> ImageSet:
     if len(images) == 0:
         raise DataError("no images: the sequence is empty")
     for index, image in enumerate(images):
-        shaped = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
+        shaped = (
+            isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size
+        )
         if not shaped or image.dtype != np.uint8:
             found = getattr(image, "shape", type(image).__name__), getattr(image, "dtype", "")
             raise DataError(

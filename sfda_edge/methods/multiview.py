@@ -37,7 +37,8 @@ class MultiViewRecipe:
         steps: number of batches.
         batch_size: images of a batch, over all processes.
         learning_rate, weight_decay: of AdamW.
-        warmup_steps: in which the learning rate rises linearly from zero.
+        warmup_steps: in which the learning rate rises linearly from zero; a tenth of the steps at
+            most.
         sharpness: power of the ensemble's probabilities; 1 leaves them, and the student as
             uncertain as the mean of all views.
         rarity_weight: a class of a share s of the pixels weighs s^-rarity_weight at most, see

@@ -164,6 +164,9 @@ def _spec(path: Path, request: ModelRequest) -> ModelSpec:
         return _changed(_confirmed(spec, request), request)
     lacking = f"{path} has no {SPEC_FILE} beside it"
     if spec is not None:
+        if request.weights is None and request.architecture is not None:
+            architecture(request.architecture)  # a name that is unknown comes first
+            raise CheckpointError(f"--model {request.architecture} needs its --weights FILE")
         lacking = f"{beside} is of {spec.architecture}, not of {request.architecture}"
     return _changed(_described(request, lacking), request)
 

@@ -18,16 +18,14 @@ def save_confusion_picture(evaluation: Evaluation, path: Path) -> None:
     names = evaluation.label_space.names
     counts = evaluation.confusion.counts
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.2 + 0.48 * len(names)
+    side = max(4.4, 2.2 + 0.48 * len(names))  # the title's width at least
     with new_axes(side, side) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("prediction")
         axes.set_ylabel("label")
-        axes.set_title(
-            f"share of each label's pixels, %   (mIoU {100 * evaluation.scores.miou:.1f})"
-        )
+        axes.set_title(f"share of each label's pixels, %\nmIoU {100 * evaluation.scores.miou:.1f}")
         for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
             share = shares[row, column]
             colour = "white" if share > 55 else "black"

@@ -23,10 +23,14 @@ def constant(_step: int) -> float:
 
 
 def polynomial_decay(num_steps: int, warmup_steps: int = 0) -> Schedule:
-    """Linear warm-up, multiplied with (1 - progress)^0.9: the field's usual schedule."""
+    """Linear warm-up, multiplied with (1 - progress)^0.9: the field's usual schedule.
+
+    The warm-up takes a tenth of the steps at most: a short run would end within a longer one.
+    """
+    rising_steps = min(warmup_steps, num_steps // 10)
 
     def share(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup_steps + 1))
+        rise = min(1.0, (step + 1) / (rising_steps + 1))
         return rise * (1 - step / num_steps) ** 0.9
 
     return share

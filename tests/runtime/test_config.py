@@ -19,6 +19,7 @@ from runtime.errors import ConfigError
 from runtime.sinks.labels import LabelImagesSink
 from runtime.sinks.video import VideoSink
 from runtime.sources.base import ImageSource
+from runtime.sources.watchdog import State
 from runtime.stream_arguments import add_arguments, build_parser
 from runtime.toml_file import tomllib
 
@@ -220,7 +221,8 @@ def test_a_camera_that_is_away_at_the_start_does_not_hold_up_the_other(
     said = capsys.readouterr()
     assert "beside\nframes: 5 read, 5 segmented" in said.out
     assert "error: away is lost: " in said.err
-    assert any(m.startswith("camera57: lost (") for m in logged.messages)
+    assert any(m.startswith("away: lost (") for m in logged.messages)
+    assert "beside: ended" in logged.messages
 
 
 def test_with_no_source_there_nothing_runs(in_empty_folder, config, capsys, logged):
@@ -242,7 +244,10 @@ def test_a_source_that_ended_is_no_longer_reported(monkeypatch, logged):
     def run(name):
         line = SimpleNamespace(line=lambda: "fps 25.0")
         return SimpleNamespace(
-            name=name, ended=False, pipeline=SimpleNamespace(report=lambda: line)
+            name=name,
+            ended=False,
+            pipeline=SimpleNamespace(report=lambda: line),
+            source=SimpleNamespace(state=State.LOST if name == "long" else State.LIVE),
         )
 
     clock = iter(range(0, 100, 6))  # later than the next report each time
@@ -252,7 +257,8 @@ def test_a_source_that_ended_is_no_longer_reported(monkeypatch, logged):
     report()
     short.ended = True
     report()
-    assert logged.messages == ["short: fps 25.0", "long: fps 25.0", "long: fps 25.0"]
+    lost = "long: lost  fps 25.0"
+    assert logged.messages == ["short: fps 25.0", lost, lost]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +357,12 @@ def test_the_reports_of_a_pause_are_not_made_up_for(monkeypatch, logged):
     now = SimpleNamespace(s=0.0)
     monkeypatch.setattr(stream_run, "time", SimpleNamespace(monotonic=lambda: now.s))
     line = SimpleNamespace(line=lambda: "fps 25.0")
-    only = SimpleNamespace(name="a", ended=False, pipeline=SimpleNamespace(report=lambda: line))
+    only = SimpleNamespace(
+        name="a",
+        ended=False,
+        pipeline=SimpleNamespace(report=lambda: line),
+        source=SimpleNamespace(state=State.LIVE),
+    )
     report = stream_run._reporter([only])
     now.s = 3600  # the process was stopped
     for _ in range(100):

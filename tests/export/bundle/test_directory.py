@@ -188,6 +188,20 @@ def test_folders_of_the_users_beside_a_bundle_are_left_alone(bundle):
         assert (bundle.parent / name / "thesis.txt").exists()
 
 
+def test_what_appears_there_while_an_export_runs_is_kept(tmp_path, request_, monkeypatch):
+    out_dir = tmp_path / "results"
+
+    def write(*_):
+        out_dir.mkdir()
+        (out_dir / "thesis.txt").write_text("years")
+
+    monkeypatch.setattr("export.bundle.write._write", write)
+    with pytest.raises(ExportError, match=r"not a bundle of ours \(it holds thesis.txt\)"):
+        export_bundle(request_, out_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert (out_dir / "thesis.txt").read_text() == "years"
+
+
 def test_a_folder_that_cannot_be_replaced_is_put_back(bundle, monkeypatch):
     before = read_manifest(bundle)
 

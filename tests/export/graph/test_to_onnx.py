@@ -6,14 +6,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from torch import nn
 from torch.nn import functional
 
 from export.errors import ExportError
 from export.graph.deploy import DeployModel, Outputs
 from export.graph.simplify import simplified
-from export.graph.to_onnx import export_graph, pooling_matrix
+from export.graph.to_onnx import check_graph, export_graph, pooling_matrix
 from export.profiles import PROFILES, find_profile
 from sfda_edge.labels.label_spaces import LABEL_SPACES
 from sfda_edge.models import ModelSpec, build_model
@@ -105,6 +105,42 @@ def test_a_network_that_keeps_its_batch_size_has_no_dynamic_one():
     network(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ExportError, match=r"fixes the number of images .* without --dynamic-batch"):
         export_graph(network, torch.zeros(2, 2, 4, 4), dynamic_batch=True)
+
+
+class Attention(nn.Module):
+    """Attention whose answer is reshaped, which depends on how fused attention lays it out."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.begin, self.end = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 3, 1)
+
+    def forward(self, image):
+        found = self.begin(image)
+        batch, channels, height, width = found.shape
+        heads = found.flatten(2).view(batch, 2, channels // 2, -1).transpose(2, 3)
+        found = functional.scaled_dot_product_attention(heads, heads, heads)
+        found = found.transpose(1, 2).reshape(batch, height * width, channels)
+        found = self.end(found.transpose(1, 2).view(batch, channels, height, width))
+        return functional.interpolate(found, scale_factor=4.0, mode="bilinear")
+
+
+def test_fused_attention_is_exported_as_it_computes():
+    network, image = Attention().eval(), torch.rand(1, 3, 16, 32)
+    graph = export_graph(network, image)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network(image).numpy(), atol=1e-5)
+
+
+def test_a_graph_above_the_limit_of_a_file_is_said_so(graph, monkeypatch):
+    def too_large(*_, **__):
+        raise EncodeError("Failed to serialize proto")
+
+    monkeypatch.setattr("onnx.checker.check_model", too_large)
+    with pytest.raises(ExportError, match="the exported graph is above 2 GB"):
+        check_graph(graph, "the exported graph")
 
 
 def test_a_dynamic_batch_answers_image_by_image(packaged, frames):

@@ -118,6 +118,22 @@ def test_a_network_learns_to_be_quantised_and_the_model_stays(packaged, frames):
     assert learnt.keys() == before.keys()
 
 
+def test_a_frozen_network_is_trained_all_the_same():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 2, 1).requires_grad_(False)
+    frames = [np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)]
+    with torch.no_grad():
+        student = quantisation_aware_finetuning(
+            layer,
+            frames,
+            lambda network, images: network(images.float().permute(0, 3, 1, 2)),
+            steps=2,
+            progress=silent,
+        )
+    assert not torch.equal(student.weight, layer.weight)
+    assert not student.weight.requires_grad
+
+
 @pytest.mark.usefixtures("all_by_one_rule")
 def test_what_loses_too_much_is_finetuned_and_says_so(tmp_path, request_, calibration):
     recipe = thresholds("int8.label_agreement=0.0", "int8.class_iou=0.0")

@@ -49,7 +49,7 @@ def test_each_runs_some_in_a_row_and_slow_ones_no_more_than_these(clock):
 
 
 def test_quick_ones_take_turns_while_there_is_time(clock):
-    one, other = Backend("openvino", clock, 0.03), Backend("onnxruntime", clock, 0.02)
+    one, other = Backend("openvino", clock, 0.01), Backend("onnxruntime", clock, 0.005)
     assert fastest([one, other], IMAGE) is other
     assert one.count == other.count == 12
 

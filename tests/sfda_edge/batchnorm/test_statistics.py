@@ -95,6 +95,26 @@ def test_layers_of_a_process_group_become_local_ones_with_the_same_answers(tiny_
     torch.testing.assert_close(local(images), tiny_model(images), rtol=0, atol=0)
 
 
+def test_a_local_layer_keeps_its_mode_and_what_is_frozen():
+    """In training mode it would overwrite its statistics with whatever it is shown."""
+    norm = nn.SyncBatchNorm(4).eval()
+    norm.bias.requires_grad_(False)
+    (local,) = local_batchnorm(nn.Sequential(norm))
+    assert not local.training
+    assert local.weight.requires_grad
+    assert not local.bias.requires_grad
+
+
+def test_a_class_derived_from_a_synchronised_layer_keeps_what_it_adds():
+    class Activated(nn.SyncBatchNorm):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    layer = Activated(4).eval()
+    (local,) = local_batchnorm(nn.Sequential(layer))
+    assert local is layer
+
+
 def test_a_layer_with_two_names_stays_one_layer():
     norm = nn.SyncBatchNorm(4)
     local = local_batchnorm(nn.Sequential(norm, nn.Flatten(2), norm)).eval()
