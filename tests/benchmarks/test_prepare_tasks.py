@@ -53,7 +53,7 @@ def test_what_is_there_stays_and_the_rest_is_made(tmp_path, monkeypatch):
 
         return make
 
-    monkeypatch.setattr(prepare_tasks, "render_images", record("rendered"))
+    monkeypatch.setattr("sfda_edge.streetsynth.render.render_images", record("rendered"))
     monkeypatch.setattr(prepare_tasks, "write_set", record("drawn"))
     monkeypatch.setattr(prepare_tasks, "run_training", record("trained"))
     (tmp_path / "dusk" / "val").mkdir(parents=True)
