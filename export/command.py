@@ -115,14 +115,14 @@ def export_loaded(source: LoadedModel, flags: ExportFlags, out_dir: Path) -> Exp
     run = recorded_run(source)
     windows = _windows(source, run, flags)
     images = _gate_images(source, run, flags)
-    bar = progress_bar("measure images")
+    bar = progress_bar("measure images", len(images))
     images = windows_of(images, windows, source.spec.input_hw, progress=bar)
     gate, calibration = _frames(source, images, thresholds, flags.precision == "int8")
-    logger.info("precision: %s (--fp16 or --int8 for others)", flags.precision)
+    others = " (--fp16 or --int8 for others)" if flags.precision == "fp32" else ""
+    logger.info("precision: %s%s", flags.precision, others)
     logger.info("profile: %s, %s (--profile for another)", flags.profile, profile.machine)
     logger.info("gate: %d frames of %s (--images for others)", len(gate), images.title)
-    end = ", replaced" if out_dir.exists() else ""
-    logger.info("bundle: %s%s (--out DIR for another)", out_dir, end)
+    logger.info("bundle: %s (--out DIR for another)", out_dir)
     request = ExportRequest(
         model=source.network,
         spec=source.spec,

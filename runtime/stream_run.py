@@ -133,7 +133,7 @@ class StreamRun:
 
 
 def source_settings(args: argparse.Namespace, *, beside_others: bool) -> SourceSettings:
-    """What the arguments ask of a source; one beside others holds them up in nothing."""
+    """What the arguments ask of a source; a live one beside others may open later."""
     return SourceSettings(
         size_hw=args.size,
         fps=args.fps,

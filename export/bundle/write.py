@@ -64,6 +64,8 @@ def export_bundle(request: ExportRequest, out_dir: Path) -> ExportResult:
     """
     out_dir = out_dir.resolve()
     require_replaceable(out_dir)
+    if out_dir.exists():
+        logger.info("%s is there, and will be replaced", out_dir)
     reference = Reference(request)
     with replacing(out_dir) as folder:
         result = _write(folder, reference)

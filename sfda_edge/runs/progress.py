@@ -31,17 +31,17 @@ def progress_bar(title: str, total: int | None = None, done: int = 0) -> Progres
         total: number of steps; None for that of the steps themselves.
         done: how many of them an earlier run has done.
     """
-    from tqdm import tqdm
-
     from sfda_edge.runs.distributed import rank
 
     def wrap(steps: Iterable[Any]) -> Iterator[Any]:
         if rank():
             yield from steps
             return
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():
             yield from _logged(steps, title, total, done)
             return
+        from tqdm import tqdm
+
         shown: dict[str, str] = {}
         with tqdm(steps, title, total, initial=done, leave=False) as bar:
             for step in bar:

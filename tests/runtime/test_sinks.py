@@ -134,6 +134,16 @@ def write_noise(sink, count):
     return count, ""
 
 
+def test_where_nothing_was_written_nothing_plays(tmp_path, three_classes):
+    pytest.importorskip("av")
+    (tmp_path / "gone").mkdir()
+    sink = VideoSink(tmp_path / "gone" / "a.mp4", Overlay(three_classes), fps=10.0, live=False)
+    (tmp_path / "gone").rmdir()
+    _, error = write_noise(sink, 1)
+    assert "cannot write" in error
+    assert "plays" not in error
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_full_disk_is_an_error_and_what_was_written_plays(
     suffix, tmp_path, three_classes, full_disk

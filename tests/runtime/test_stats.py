@@ -32,6 +32,7 @@ def test_an_empty_stream_has_figures_too():
     assert figures.fps == 0
     assert "0 segmented" in figures.table()
     assert figures.record()["frames_read"] == 0
+    assert figures.line() == "fps 0.0  segmented 0  dropped 0", "no age where there is no frame"
 
 
 def test_record_and_table_say_the_same():

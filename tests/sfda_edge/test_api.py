@@ -17,6 +17,7 @@ import runtime
 import sfda_edge
 from export.bundle.provenance import unadapted
 from runtime.bundle.labels import LabelSpace
+from sfda_edge.batchnorm.layers import batchnorm_layers
 from sfda_edge.cli import main as cli
 from sfda_edge.errors import RecipeError
 from sfda_edge.models.source_model import ModelRequest, load_source
@@ -239,6 +240,7 @@ def test_labelled_images_are_scored(labelled_folder, in_empty_folder):
         (lambda: sfda_edge.load_model(as_dict(3), class_names=("a", "a"), size_hw=(8, 8)),
          "class names must differ"),
         (lambda: sfda_edge.adapt(images=[np.zeros((4, 4), np.uint8)]), "expected an array"),
+        (lambda: sfda_edge.adapt(images=[np.zeros((0, 4, 3), np.uint8)]), "found (0, 4, 3)"),
         (lambda: sfda_edge.adapt(images=[]), "no images: the sequence is empty"),
         (lambda: sfda_edge.adapt(precision="fp64"), "unknown precision 'fp64'"),
         (lambda: sfda_edge.adapt(settings={"stepz": 3}), "unknown setting 'stepz'"),
@@ -365,3 +367,21 @@ def test_a_source_model_can_be_trained(in_empty_folder):
     )
     assert trained.model.spec.input_hw == (32, 64)
     assert sfda_edge.load_model("trained").sha256 == trained.model.sha256
+
+
+@pytest.mark.parametrize("scale", [1, 900])
+def test_statistics_that_were_damaged_are_no_home(scale, in_empty_folder):
+    model = sfda_edge.load_model(size_hw=(96, 192))
+    for layer in batchnorm_layers(model.network).values():
+        layer.running_mean.mul_(scale**0.5)
+        layer.running_var.div_(scale)
+    run = sfda_edge.adapt(
+        model,
+        method="tent",
+        settings={"steps": 2, "batch_size": 2},
+        selection=SelectionConfig(keep="last"),
+        out_dir="run",
+        device="cpu",
+    )
+    assert run.selected_step == 2
+    assert Path("run/home.safetensors").exists() == (scale == 1)

@@ -188,6 +188,19 @@ def test_folders_of_the_users_beside_a_bundle_are_left_alone(bundle):
         assert (bundle.parent / name / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_that_a_bundle_is_replaced_is_said_where_one_is(
+    is_there, tmp_path, request_, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    out_dir = tmp_path / "bundle"
+    if is_there:
+        out_dir.mkdir()
+    monkeypatch.setattr("export.bundle.write._write", lambda folder, _: folder)
+    export_bundle(request_, out_dir)
+    assert (f"{out_dir} is there, and will be replaced" in caplog.messages) == is_there
+
+
 def test_what_appears_there_while_an_export_runs_is_kept(tmp_path, request_, monkeypatch):
     out_dir = tmp_path / "results"
 

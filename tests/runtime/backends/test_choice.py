@@ -42,6 +42,13 @@ def test_the_least_time_counts_whatever_disturbs_the_others(clock, caplog):
     assert line == "openvino 12.0 ms, onnxruntime 10.0 ms: onnxruntime takes the least time"
 
 
+def test_a_disturbance_of_the_last_round_changes_nothing(clock):
+    even = Backend("openvino", clock, 0.010)
+    disturbed = Backend("onnxruntime", clock, 0.005, 0.005, 0.005, 0.012)
+    assert fastest([even, disturbed], IMAGE) is disturbed
+    assert disturbed.count > 3
+
+
 def test_each_runs_some_in_a_row_and_slow_ones_no_more_than_these(clock):
     one, other = Backend("openvino", clock, 1.0), Backend("onnxruntime", clock, 2.0)
     assert fastest([one, other], IMAGE) is one

@@ -86,6 +86,9 @@ def test_a_complete_set_is_exit_code_0_without_splits_that_are_not_there(
     capsys.readouterr()
     assert main(arguments) == 0
     assert "camvid test: not there" in capsys.readouterr().out
+    assert main(["data", "check", "camvid", str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"error: {tmp_path / 'nowhere'} does not exist\n")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def test_evaluation_leaves_text_json_and_pictures(in_empty_folder, capsys):
         ),
         (["adapt", "--weights", "no.pth"], "no.pth does not exist; name a run directory"),
         (
+            ["adapt", "--model", "deeplabv3_resnet50"],
+            "--model deeplabv3_resnet50 needs its --weights FILE",
+        ),
+        (
             ["adapt", "--weights", cli.__file__],
             "it must be described: --model, --label-space, --size",
         ),
